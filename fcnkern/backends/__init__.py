@@ -1,0 +1,1 @@
+"""Implementations of the operations; one sub-package per way of running them."""

@@ -1,0 +1,1 @@
+"""C++ kernels of fcnkern._C for CPU tensors."""
