@@ -86,7 +86,9 @@ class NinjaBuild(build_ext):
         (folder / "build.ninja").write_text(self.ninja_file(compiler, target))
         command = [ninja_command(), "-C", str(folder)]
         if subprocess.run(command, check=False).returncode != 0:
-            sys.exit(f"fcnkern: building {ext.name} with {' '.join(compiler)} failed; its messages are above.")
+            sys.exit(
+                f"fcnkern: building {ext.name} with {' '.join(compiler)} failed; its messages are above."
+            )
 
     def ninja_file(self, compiler: list[str], target: Path) -> str:
         import pybind11
@@ -113,7 +115,7 @@ class NinjaBuild(build_ext):
         objects = ["bindings_cpu.o"]
         lines += [
             f"build bindings_cpu.o: compile {quoted(ROOT / 'csrc' / 'bindings_cpu.cpp')}",
-            f"  extra = -O1 {has_x86} -DFCNKERN_VERSION=\\\"{version}\\\"",
+            f'  extra = -O1 {has_x86} -DFCNKERN_VERSION=\\"{version}\\"',
         ]
         for source in sorted((ROOT / "csrc" / "cpu").glob("*.cpp")):
             for level, level_flags in levels.items():

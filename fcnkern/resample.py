@@ -50,9 +50,7 @@ class Resample:
     scale_factor: tuple[float, float] | None = None
 
     @classmethod
-    def deconv(
-        cls, factor: int | Pair, offset: int | Pair = 0, size: int | Pair | None = None
-    ) -> Resample:
+    def deconv(cls, factor: int | Pair, offset: int | Pair = 0, size: int | Pair | None = None) -> Resample:
         """Caffe's fixed bilinear deconvolution, cropped.
 
         A transposed convolution with stride ``factor``, kernel ``2 * factor - factor % 2``, no padding and
@@ -132,7 +130,9 @@ class Resample:
             ValueError: naming the sizes.
         """
         if self.kind == "identity" and in_size != out_size:
-            raise ValueError(f"resample: identity of {in_size[0]}×{in_size[1]} scores, output {out_size[0]}×{out_size[1]}")
+            raise ValueError(
+                f"resample: identity of {in_size[0]}×{in_size[1]} scores, output {out_size[0]}×{out_size[1]}"
+            )
         if self.kind == "deconv":
             full = Resample("deconv", self.factor, self.offset).out_size(in_size, kernel)
             if out_size[0] > full[0] or out_size[1] > full[1]:

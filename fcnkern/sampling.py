@@ -45,9 +45,7 @@ class Sampling:
             raise ValueError(f"min_kept must not be negative, got {self.min_kept}")
 
     @classmethod
-    def balanced(
-        cls, class_p: Sequence[float], cell: int = 1, seed: int | Tensor | None = None
-    ) -> Sampling:
+    def balanced(cls, class_p: Sequence[float], cell: int = 1, seed: int | Tensor | None = None) -> Sampling:
         """Keeps a pixel with the probability of its class: ``class_p`` has C entries in 0..1.
 
         All pixels of a cell share one draw, so within a cell the pixels of a likelier class include those kept

@@ -1,0 +1,1 @@
+"""The operations: signature, checks, torch.library schema, fake kernel and autograd formula of each."""
