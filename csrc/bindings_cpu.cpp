@@ -2,10 +2,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
+#include <cstdint>
 #include <cstdlib>
 #include <string>
 #include <vector>
 
+#include "cpu/philox.h"
 #include "dtypes.h"
 #include "isa.h"
 
@@ -59,9 +62,16 @@ py::dict build_info() {
   return info;
 }
 
+std::array<uint32_t, 4> philox(uint64_t key, std::array<uint32_t, 4> counter) {
+  const PhiloxBlock block = philox4x32(key, {{counter[0], counter[1], counter[2], counter[3]}});
+  return {block.word[0], block.word[1], block.word[2], block.word[3]};
+}
+
 }  // namespace
 
 Isa active_isa() { return g_isa; }
+
+bool g_poison_scratch = false;
 
 }  // namespace fcnkern
 
@@ -69,4 +79,6 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "CPU kernels of fcnkern; called through fcnkern.backends.cpu.";
   fcnkern::g_isa = fcnkern::chosen_isa();
   m.def("build_info", &fcnkern::build_info, "Version, compiler, OpenMP and instruction-set levels.");
+  m.def("philox4x32", &fcnkern::philox, "Philox4x32-10 of a 64-bit key and four counter words.");
+  m.def("poison_scratch", [](bool on) { fcnkern::g_poison_scratch = on; }, "Fill scratch memory with NaN (tests).");
 }
