@@ -1,4 +1,7 @@
-"""Builds ``fcnkern._C``: every file of csrc/cpu once per instruction-set level, with ninja, without torch."""
+"""Builds ``fcnkern._C``: every file of csrc/cpu once per instruction-set level, with ninja, without torch.
+
+Environment variables: CXX and FCNKERN_ISAS, described in docs/environment.md.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,12 @@ X86_LEVELS = {
 
 def isa_levels() -> dict[str, list[str]]:
     """Instruction-set levels to compile for, with their flags; the best one is chosen when imported."""
-    return X86_LEVELS if platform.machine().lower() in {"x86_64", "amd64"} else {"generic": []}
+    levels = X86_LEVELS if platform.machine().lower() in {"x86_64", "amd64"} else {"generic": []}
+    named = os.environ.get("FCNKERN_ISAS", "").replace(",", " ").split()
+    unknown = sorted(set(named) - set(levels))
+    if unknown:
+        sys.exit(f"fcnkern: FCNKERN_ISAS names {', '.join(unknown)}; this machine's are {', '.join(levels)}.")
+    return {name: flags for name, flags in levels.items() if not named or name in {*named, "generic"}}
 
 
 def find_compiler() -> list[str]:
@@ -45,6 +53,17 @@ def find_compiler() -> list[str]:
         f"fcnkern needs a C++17 compiler and found none (looked for {looked_for}): "
         "install one (Debian, Ubuntu: apt-get install g++) or name it in the environment variable CXX."
     )
+
+
+def python_headers() -> str:
+    """The folder of Python.h."""
+    folder = sysconfig.get_path("include")
+    if not (Path(folder) / "Python.h").is_file():
+        sys.exit(
+            f"fcnkern needs Python's C headers and there is no Python.h in {folder}: "
+            "install them (Debian, Ubuntu: apt-get install python3-dev)."
+        )
+    return folder
 
 
 def accepts(compiler: list[str], flags: list[str]) -> bool:
@@ -83,22 +102,40 @@ class NinjaBuild(build_ext):
         folder = Path(self.build_temp).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         compiler = find_compiler()
-        (folder / "build.ninja").write_text(self.ninja_file(compiler, target))
+        levels = isa_levels()
+        openmp = accepts(compiler, ["-fopenmp"])
+        (folder / "build.ninja").write_text(self.ninja_file(compiler, levels, openmp, target))
+        print(
+            f"fcnkern: building {ext.name} with {shlex.join(compiler)} for {', '.join(levels)}, "
+            f"{'with' if openmp else 'without'} OpenMP",
+            flush=True,
+        )
         command = [ninja_command(), "-C", str(folder)]
         if subprocess.run(command, check=False).returncode != 0:
-            sys.exit(
-                f"fcnkern: building {ext.name} with {' '.join(compiler)} failed; its messages are above."
-            )
+            sys.exit(f"fcnkern: building {ext.name} failed; the compiler's messages are above.")
 
-    def ninja_file(self, compiler: list[str], target: Path) -> str:
+    def ninja_file(
+        self, compiler: list[str], levels: dict[str, list[str]], openmp: bool, target: Path
+    ) -> str:
+        """The text of build.ninja: one object per kernel file and level, one for the bindings, one link."""
         import pybind11
 
-        openmp = ["-fopenmp"] if accepts(compiler, ["-fopenmp"]) else []
-        includes = [str(ROOT / "csrc" / "include"), pybind11.get_include(), sysconfig.get_path("include")]
-        version = self.distribution.get_version()
-        levels = isa_levels()
-        flags = [*COMMON_FLAGS, *openmp, *(f"-I{shlex.quote(path)}" for path in includes)]
-        bundle = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
+        includes = [str(ROOT / "csrc" / "include"), pybind11.get_include(), python_headers()]
+        link_flags = ["-shared", *(["-fopenmp"] if openmp else [])]
+        if sys.platform == "darwin":
+            link_flags += ["-undefined", "dynamic_lookup"]
+        flags = [
+            *COMMON_FLAGS,
+            *(["-fopenmp"] if openmp else []),
+            *(f"-DFCNKERN_WITH_{level.upper()}" for level in levels),
+            *(shlex.quote(f"-I{path}") for path in includes),
+        ]
+        version = f'-DFCNKERN_VERSION=\\"{self.distribution.get_version()}\\"'
+        edges = [("bindings_cpu.o", ROOT / "csrc" / "bindings_cpu.cpp", f"-O1 {version}")]
+        for source in sorted((ROOT / "csrc" / "cpu").glob("*.cpp")):
+            for level, level_flags in levels.items():
+                kernel_flags = " ".join([*KERNEL_FLAGS, *level_flags, f"-DFCNKERN_ISA={level}"])
+                edges.append((f"{source.stem}.{level}.o", source, kernel_flags))
         lines = [
             f"cxx = {shlex.join(compiler)}",
             f"flags = {' '.join(flags)}",
@@ -108,22 +145,12 @@ class NinjaBuild(build_ext):
             "  deps = gcc",
             "  description = $out",
             "rule link",
-            f"  command = $cxx -shared {' '.join([*openmp, *bundle])} $in -o $out",
-            "",
+            f"  command = $cxx $in {' '.join(link_flags)} -o $out",
+            "  description = $out",
         ]
-        has_x86 = "-DFCNKERN_X86" if "avx2" in levels else ""
-        objects = ["bindings_cpu.o"]
-        lines += [
-            f"build bindings_cpu.o: compile {quoted(ROOT / 'csrc' / 'bindings_cpu.cpp')}",
-            f'  extra = -O1 {has_x86} -DFCNKERN_VERSION=\\"{version}\\"',
-        ]
-        for source in sorted((ROOT / "csrc" / "cpu").glob("*.cpp")):
-            for level, level_flags in levels.items():
-                output = f"{source.stem}.{level}.o"
-                objects.append(output)
-                extra = " ".join([*KERNEL_FLAGS, *level_flags, has_x86, f"-DFCNKERN_ISA={level}"])
-                lines += [f"build {output}: compile {quoted(source)}", f"  extra = {extra}"]
-        lines += [f"build {quoted(target)}: link {' '.join(objects)}", ""]
+        for output, source, own_flags in edges:
+            lines += [f"build {output}: compile {quoted(source)}", f"  extra = {own_flags}"]
+        lines += [f"build {quoted(target)}: link {' '.join(output for output, _, _ in edges)}", ""]
         return "\n".join(lines)
 
 

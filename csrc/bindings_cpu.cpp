@@ -3,8 +3,8 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <atomic>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -12,53 +12,82 @@
 #include "dtypes.h"
 #include "isa.h"
 
-#ifdef _OPENMP
-#define FCNKERN_OPENMP true
-#else
-#define FCNKERN_OPENMP false
-#endif
-
 namespace py = pybind11;
 
 namespace fcnkern {
 namespace {
 
-const char* const kIsaNames[] = {"generic", "avx2", "avx512"};
+#ifdef __clang__
+constexpr const char* kCompiler = __VERSION__;
+#else
+constexpr const char* kCompiler = "GCC " __VERSION__;
+#endif
+
+#ifdef _OPENMP
+constexpr bool kOpenMP = true;
+#else
+constexpr bool kOpenMP = false;
+#endif
+
+struct Level {
+  Isa isa;
+  const char* name;
+  bool runs;  // on this processor
+};
+
+// The levels that this build holds, worst first.
+std::vector<Level> built_levels() {
+  std::vector<Level> levels{{Isa::kGeneric, "generic", true}};
+#if defined(FCNKERN_WITH_AVX2) || defined(FCNKERN_WITH_AVX512)
+  __builtin_cpu_init();
+  const bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+#ifdef FCNKERN_WITH_AVX2
+  levels.push_back({Isa::kAvx2, "avx2", fma});
+#endif
+#ifdef FCNKERN_WITH_AVX512
+  levels.push_back({Isa::kAvx512, "avx512",
+                    fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")});
+#endif
+  return levels;
+}
 
 Isa best_isa() {
-#ifdef FCNKERN_X86
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    return Isa::kAvx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::kAvx2;
-#endif
-  return Isa::kGeneric;
+  Isa best = Isa::kGeneric;
+  for (const Level& level : built_levels())
+    if (level.runs) best = level.isa;
+  return best;
 }
 
-std::vector<std::string> runnable_isas() {
-  return {kIsaNames, kIsaNames + static_cast<int>(best_isa()) + 1};
-}
+std::atomic<Isa> g_isa{Isa::kGeneric};
 
-Isa chosen_isa() {
-  const char* named = std::getenv("FCNKERN_ISA");
-  if (named == nullptr || *named == '\0') return best_isa();
-  for (int level = 0; level <= static_cast<int>(best_isa()); ++level)
-    if (kIsaNames[level] == std::string(named)) return static_cast<Isa>(level);
+void use_isa(const std::string& name) {
   std::string known;
-  for (const std::string& name : runnable_isas()) known += (known.empty() ? "" : ", ") + name;
-  throw py::import_error("FCNKERN_ISA=" + std::string(named) + ": this machine and build run " + known);
+  for (const Level& level : built_levels()) {
+    if (!level.runs) continue;
+    if (name == level.name) {
+      g_isa = level.isa;
+      return;
+    }
+    known += (known.empty() ? "" : ", ") + std::string(level.name);
+  }
+  throw py::value_error("instruction-set level '" + name + "': this build on this processor runs " + known);
 }
-
-Isa g_isa = Isa::kGeneric;
 
 py::dict build_info() {
+  py::list built, usable;
   py::dict info;
+  for (const Level& level : built_levels()) {
+    built.append(level.name);
+    if (level.runs) usable.append(level.name);
+    if (level.isa == active_isa()) info["isa"] = level.name;
+  }
   info["version"] = FCNKERN_VERSION;
-  info["compiler"] = __VERSION__;
-  info["openmp"] = FCNKERN_OPENMP;
-  info["isa"] = kIsaNames[static_cast<int>(g_isa)];
-  info["isas"] = runnable_isas();
+  info["compiler"] = kCompiler;
+  info["openmp"] = kOpenMP;
+  info["isas_built"] = built;
+  info["isas"] = usable;
   return info;
 }
 
@@ -69,7 +98,7 @@ std::array<uint32_t, 4> philox(uint64_t key, std::array<uint32_t, 4> counter) {
 
 }  // namespace
 
-Isa active_isa() { return g_isa; }
+Isa active_isa() { return g_isa.load(std::memory_order_relaxed); }
 
 bool g_poison_scratch = false;
 
@@ -77,8 +106,12 @@ bool g_poison_scratch = false;
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "CPU kernels of fcnkern; called through fcnkern.backends.cpu.";
-  fcnkern::g_isa = fcnkern::chosen_isa();
-  m.def("build_info", &fcnkern::build_info, "Version, compiler, OpenMP and instruction-set levels.");
+  fcnkern::g_isa = fcnkern::best_isa();
+  m.def("build_info", &fcnkern::build_info,
+        "Version, compiler, OpenMP, and the instruction-set levels: in force, usable here, built.");
+  m.def("use_isa", &fcnkern::use_isa, py::arg("name"),
+        "Puts another instruction-set level in force; ValueError where it is not built or does not run.");
   m.def("philox4x32", &fcnkern::philox, "Philox4x32-10 of a 64-bit key and four counter words.");
-  m.def("poison_scratch", [](bool on) { fcnkern::g_poison_scratch = on; }, "Fill scratch memory with NaN (tests).");
+  m.def(
+      "poison_scratch", [](bool on) { fcnkern::g_poison_scratch = on; }, "Fill scratch memory with NaN (tests).");
 }

@@ -9,6 +9,8 @@ from functools import lru_cache
 from types import ModuleType
 from typing import NamedTuple
 
+from fcnkern import _native
+
 
 class Backend(NamedTuple):
     """A way to run the operations. ``missing`` says why it cannot be used at all, or None."""
@@ -24,18 +26,8 @@ class Backend(NamedTuple):
         return self.missing()
 
 
-@lru_cache(maxsize=1)
-def extension_error() -> str | None:
-    """Why the compiled extension cannot be imported, or None."""
-    try:
-        importlib.import_module("fcnkern._C")
-    except ImportError as error:
-        return f"fcnkern._C cannot be imported ({error}); reinstall with a C++ compiler present"
-    return None
-
-
 BACKENDS = (
-    Backend("cpu", ("cpu",), extension_error),
+    Backend("cpu", ("cpu",), lambda: _native.missing_reason),
     Backend("reference", None, lambda: None),
 )
 
