@@ -1,8 +1,26 @@
 """Kernels for dense prediction on PyTorch, and the fully convolutional networks built on them."""
 
-from __future__ import annotations
-
+from fcnkern import functional
 from fcnkern._info import format_info, info
-from fcnkern._version import __version__
+from fcnkern.functional import (
+    confusion_matrix,
+    conv1x1,
+    upsample_add,
+    upsample_argmax,
+    upsample_cross_entropy,
+)
+from fcnkern.resample import Resample
+from fcnkern.sampling import Sampling
 
-__all__ = ["__version__", "format_info", "info"]
+__all__ = [
+    "Resample",
+    "Sampling",
+    "confusion_matrix",
+    "conv1x1",
+    "format_info",
+    "functional",
+    "info",
+    "upsample_add",
+    "upsample_argmax",
+    "upsample_cross_entropy",
+]

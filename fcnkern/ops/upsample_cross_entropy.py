@@ -1,0 +1,233 @@
+"""upsample_cross_entropy: the loss of upsampled scores, without the upsampled scores."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fcnkern.backends.select import implementation
+from fcnkern.ops import _checks as checks
+from fcnkern.ops._library import attach_autograd, below_autograd, define
+from fcnkern.ops._loss_call import REDUCTIONS, SETTINGS_SCHEMA, LossCall
+from fcnkern.ops._resampled import check_resampled
+from fcnkern.resample import Resample
+from fcnkern.sampling import Sampling
+
+Reduction = Literal["valid", "batch", "sum", "none"]
+
+
+@overload
+def upsample_cross_entropy(
+    scores: Tensor,
+    target: Tensor,
+    resample: Resample,
+    *,
+    weight: Tensor | None = ...,
+    class_weight: Tensor | None = ...,
+    ignore_index: int = ...,
+    label_smoothing: float = ...,
+    reduction: Reduction = ...,
+    sampling: Sampling | None = ...,
+    return_stats: Literal[False] = ...,
+    backend: str | None = ...,
+) -> Tensor: ...
+@overload
+def upsample_cross_entropy(
+    scores: Tensor,
+    target: Tensor,
+    resample: Resample,
+    *,
+    weight: Tensor | None = ...,
+    class_weight: Tensor | None = ...,
+    ignore_index: int = ...,
+    label_smoothing: float = ...,
+    reduction: Reduction = ...,
+    sampling: Sampling | None = ...,
+    return_stats: Literal[True],
+    backend: str | None = ...,
+) -> tuple[Tensor, Tensor]: ...
+def upsample_cross_entropy(
+    scores: Tensor,
+    target: Tensor,
+    resample: Resample,
+    *,
+    weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
+    ignore_index: int = 255,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "valid",
+    sampling: Sampling | None = None,
+    return_stats: bool = False,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Softmax cross-entropy of upsampled scores against full-resolution labels.
+
+    What ``F.cross_entropy(upsample(scores), target)`` computes, with no full-resolution tensor of floats at any
+    time. For scalar reductions the gradient with respect to the scores is formed in the forward pass, where it
+    is needed, and only scaled in the backward.
+
+    Args:
+        scores: N×C×h×w low-resolution scores (logits), fp32, fp64, bf16 or fp16, any strides.
+        target: N×H×W labels, uint8, int16, int32 or int64, any strides.
+        resample: how scores become H×W; its size, if it has one, must be that of the target.
+        weight: a learned transposed-convolution weight in place of the bilinear one: dense C'×C×kh×kw or
+            depthwise C×1×kh×kw, of the scores' type; ``resample`` is then a `Resample.deconv` that gives stride
+            and crop. Its gradient is formed too.
+        class_weight: C weights.
+        ignore_index: label of pixels that do not count.
+        label_smoothing: in 0..1, as in F.cross_entropy.
+        reduction: "valid" (sum over kept valid pixels ÷ their number, or ÷ the sum of their class weights; 0
+            with zero gradient where there are none), "batch" (sum ÷ N, Caffe's normalize: false), "sum", or
+            "none" (N×H×W losses, 0 where ignored or dropped).
+        sampling: which pixels are kept (Long et al. 2015, sections 3.4 and 4.3).
+        return_stats: whether to count as well: int64 (valid kept pixels, those of them whose label is the argmax).
+        backend: name that forces a backend.
+
+    Returns:
+        The loss, fp32 (fp64 for fp64 scores), or with ``return_stats`` (loss, counts). Autocast changes nothing:
+        scores of 16 bits are read as they are and all sums are fp32.
+
+    Raises:
+        TypeError, ValueError: an argument has another type, rank, shape or device than stated above; on the CPU
+            also a label outside 0..C-1 that is not ``ignore_index``.
+    """
+    target_size = (target.shape[1], target.shape[2]) if target.dim() == 3 else None
+    check_resampled(scores, weight, resample, target_size)
+    _check_target(scores, target, resample)
+    classes = scores.shape[1] if weight is None else _outputs(weight, scores)
+    if class_weight is not None:
+        checks.check_tensor("class_weight", class_weight, 1, checks.FLOATS)
+        checks.check_shape("class_weight", class_weight, (classes,), "one per class")
+        checks.check_device("class_weight", class_weight, "scores", scores)
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"label_smoothing must lie in 0..1, got {label_smoothing}")
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    keep, seed = _draw(sampling, classes, scores)
+    tracked = scores.requires_grad or (weight is not None and weight.requires_grad)
+    call = LossCall(
+        resample,
+        ignore_index,
+        label_smoothing,
+        reduction,
+        keep,
+        1 if sampling is None else sampling.cell,
+        None if sampling is None or sampling.threshold is None else (sampling.threshold, sampling.min_kept),
+        need_grad=tracked and torch.is_grad_enabled() and reduction != "none",
+        need_stats=return_stats,
+    )
+    loss, _, _, stats = _OP(scores, target, weight, class_weight, seed, None, *call.settings(), backend)
+    return (loss, stats) if return_stats else loss
+
+
+def _outputs(weight: Tensor, scores: Tensor) -> int:
+    return scores.shape[1] if weight.shape[1] == 1 and scores.shape[1] > 1 else weight.shape[1]
+
+
+def _check_target(scores: Tensor, target: Tensor, resample: Resample) -> None:
+    checks.check_images("target", target, 3, checks.LABELS)
+    checks.check_device("target", target, "scores", scores)
+    height, width = resample.size or (target.shape[1], target.shape[2])
+    checks.check_shape(
+        "target", target, (scores.shape[0], height, width), "images of scores × size of resample"
+    )
+
+
+def _draw(sampling: Sampling | None, classes: int, scores: Tensor) -> tuple[tuple[float, ...], Tensor | None]:
+    if sampling is None or not sampling.is_random:
+        return (), None
+    if len(sampling.keep) not in (1, classes):
+        raise ValueError(f"sampling: class_p must hold {classes} probabilities, got {len(sampling.keep)}")
+    return sampling.keep, checks.seed_tensor(sampling.seed, scores.device)
+
+
+def _compute(
+    scores: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    class_weight: Tensor | None,
+    seed: Tensor | None,
+    pixel_weight: Tensor | None,
+    *settings: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *options, backend = settings
+    call = LossCall.of(*options)
+    run = implementation("upsample_cross_entropy", scores.device.type, backend)
+    loss, grad, grad_weight, stats = run.upsample_cross_entropy_fwd(
+        scores, target, weight, class_weight, seed, pixel_weight, call
+    )
+    nothing = loss.new_empty(0)
+    return loss, nothing if grad is None else grad, _or_empty(grad_weight, loss), stats
+
+
+def _or_empty(tensor: Tensor | None, like: Tensor) -> Tensor:
+    return like.new_empty(0) if tensor is None else tensor
+
+
+def _fake(
+    scores: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    class_weight: Tensor | None,
+    seed: Tensor | None,
+    pixel_weight: Tensor | None,
+    *settings: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    call = LossCall.of(*settings[:-1])
+    dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    loss = scores.new_empty(target.shape if call.reduction == "none" else (), dtype=dtype)
+    grad = grad_weight = scores.new_empty(0, dtype=dtype)
+    if call.need_grad:
+        grad = torch.empty_like(scores, dtype=dtype, memory_format=checks.dense_format(scores))
+        if weight is not None:
+            grad_weight = scores.new_empty(weight.shape, dtype=dtype)
+    return loss, grad, grad_weight, scores.new_empty(2, dtype=torch.int64)
+
+
+class _UpsampleCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        loss, grad, grad_weight, stats = below_autograd(_OP, *args)
+        ctx.args = args[6:]
+        ctx.mark_non_differentiable(grad, grad_weight, stats)
+        ctx.set_materialize_grads(False)
+        per_pixel = loss.dim() > 0
+        ctx.per_pixel = per_pixel
+        ctx.save_for_backward(*(args[:5] if per_pixel else (args[0], args[2], grad, grad_weight)))
+        return loss, grad, grad_weight, stats
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        rest = (None,) * (len(ctx.args) + 3)
+        if grad_loss is None:
+            return (None, None, None, *rest)
+        if ctx.per_pixel:
+            scores, target, weight, class_weight, seed = ctx.saved_tensors
+            call = LossCall.of(*ctx.args[:-1])._replace(reduction="sum", need_grad=True, need_stats=False)
+            tensors = (scores, target, weight, class_weight, seed, grad_loss.contiguous())
+            _, grad, grad_weight, _ = _OP(*tensors, *call.settings(), ctx.args[-1])
+        else:
+            scores, weight, grad, grad_weight = ctx.saved_tensors
+            grad = grad * grad_loss
+            grad_weight = grad_weight * grad_loss
+        need_scores, _, need_weight = ctx.needs_input_grad[:3]
+        return (
+            grad.to(scores.dtype) if need_scores else None,
+            None,
+            grad_weight.to(weight.dtype) if need_weight else None,
+            *rest,
+        )
+
+
+_OP = define(
+    "upsample_cross_entropy",
+    "(Tensor scores, Tensor target, Tensor? weight, Tensor? class_weight, Tensor? seed, Tensor? pixel_weight, "
+    f"{SETTINGS_SCHEMA}, str? backend) -> (Tensor, Tensor, Tensor, Tensor)",
+    _compute,
+    _fake,
+)
+attach_autograd("upsample_cross_entropy", _OP, _UpsampleCrossEntropy)
