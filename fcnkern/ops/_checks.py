@@ -74,15 +74,12 @@ def seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
     return torch.tensor(seed if seed <= MAX_SEED else seed - 2**64, dtype=torch.int64, device=device)
 
 
-def autocast(*tensors: Tensor | None) -> list[Tensor | None]:
-    """The tensors in the type in which autocast runs matrix products; unchanged outside autocast and in fp64."""
-    first = tensors[0]
-    assert first is not None
-    kind = first.device.type
-    if first.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
-        return list(tensors)
-    dtype = torch.get_autocast_dtype(kind)
-    return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+def autocast(tensor: Tensor) -> Tensor:
+    """The tensor in the type in which autocast runs matrix products; unchanged outside autocast and in fp64."""
+    kind = tensor.device.type
+    if tensor.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(kind))
 
 
 def dense_format(tensor: Tensor) -> torch.memory_format:

@@ -47,7 +47,8 @@ def conv1x1(
     checks.check_images("x", x, 4, checks.FLOATS)
     checks.check_tensor("weight", weight, 4, checks.FLOATS)
     checks.check_shape("weight", weight, (weight.shape[0], x.shape[1], 1, 1), "O×C×1×1, C of x")
-    x, weight, bias = checks.autocast(x, weight, bias)
+    x, weight = checks.autocast(x), checks.autocast(weight)
+    bias = None if bias is None else checks.autocast(bias)
     checks.check_same("weight", weight, "x", x)
     if bias is not None:
         checks.check_shape("bias", bias, (weight.shape[0],), "O of weight")

@@ -53,9 +53,12 @@ def upsample_add(
     checks.check_images("x", x, 4, checks.FLOATS)
     strides = checks.pair("stride", stride, 1)
     offset = checks.pair("skip_offset", skip_offset, 0)
-    x, weight, skip, skip_weight, skip_bias = checks.autocast(x, weight, skip, skip_weight, skip_bias)
+    x = checks.autocast(x)
+    weight, skip, skip_weight, skip_bias = (
+        None if each is None else checks.autocast(each) for each in (weight, skip, skip_weight, skip_bias)
+    )
     _check_weight(x, weight)
-    n, channels, height, width = out_shape(x, weight, strides)
+    _, channels, height, width = out_shape(x, weight, strides)
     if skip is None:
         if skip_weight is not None or skip_bias is not None:
             raise ValueError("skip_weight and skip_bias need skip, got skip=None")
@@ -64,7 +67,7 @@ def upsample_add(
         if skip.shape[2] < offset[0] + height or skip.shape[3] < offset[1] + width:
             raise ValueError(
                 f"skip is too small for the crop: {skip.shape[2]}×{skip.shape[3]}, wanted at least "
-                f"{offset[0] + height}×{offset[1] + width} (offset {offset[0]}, {offset[1]} + output {height}×{width})"
+                f"{offset[0] + height}×{offset[1] + width} (offset {offset} + output {height}×{width})"
             )
     return _OP(x, weight, skip, skip_weight, skip_bias, strides, offset, skip_scale, backend)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from fcnkern.ops.upsample_add import is_depthwise
 from fcnkern.resample import Axis, Pair, Resample
@@ -101,5 +102,5 @@ def deconv_backward(grad: Tensor, x: Tensor, weight: Tensor, stride: Pair) -> tu
     """Gradients of F.conv_transpose2d for its input and its weight."""
     groups = x.shape[1] if is_depthwise(weight, x.shape[1]) else 1
     grad_x = F.conv2d(grad, weight, stride=stride, groups=groups)
-    grad_weight = torch.nn.grad.conv2d_weight(grad, list(weight.shape), x, stride=list(stride), groups=groups)
+    grad_weight = conv2d_weight(grad, list(weight.shape), x, stride=list(stride), groups=groups)
     return grad_x, grad_weight
