@@ -5,9 +5,12 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
+#include "confusion_matrix.h"
 #include "cpu/philox.h"
 #include "dtypes.h"
 #include "isa.h"
@@ -96,6 +99,40 @@ std::array<uint32_t, 4> philox(uint64_t key, std::array<uint32_t, 4> counter) {
   return {block.word[0], block.word[1], block.word[2], block.word[3]};
 }
 
+// confusion_matrix, upsample_argmax: a label map is (address, label type, strides).
+using LabelMapArgs = std::tuple<uintptr_t, int, std::array<int64_t, 3>>;
+
+LabelMap label_map(const LabelMapArgs& args) {
+  const auto& [address, type, strides] = args;
+  return {reinterpret_cast<const void*>(address), static_cast<LabelType>(type),
+          {strides[0], strides[1], strides[2]}};
+}
+
+// The first invalid label as (position, value, in target), or nothing.
+using LabelErrorResult = std::optional<std::tuple<int64_t, int64_t, bool>>;
+
+LabelErrorResult label_error(const LabelError& error) {
+  if (error.position < 0) return std::nullopt;
+  return std::make_tuple(error.position, error.value, error.in_target);
+}
+
+LabelErrorResult confusion_matrix(const LabelMapArgs& prediction, const LabelMapArgs& target,
+                                  const std::array<int64_t, 3>& size, int64_t num_classes,
+                                  std::optional<int64_t> ignore_index, uintptr_t matrix, int threads) {
+  const ConfusionMatrixParams params{label_map(prediction),
+                                     label_map(target),
+                                     size[0],
+                                     size[1],
+                                     size[2],
+                                     num_classes,
+                                     ignore_index.has_value(),
+                                     ignore_index.value_or(0),
+                                     reinterpret_cast<int64_t*>(matrix),
+                                     threads};
+  py::gil_scoped_release release;
+  return label_error(FCNKERN_CALL(confusion_matrix, params));
+}
+
 }  // namespace
 
 Isa active_isa() { return g_isa.load(std::memory_order_relaxed); }
@@ -111,6 +148,7 @@ PYBIND11_MODULE(_C, m) {
         "Version, compiler, OpenMP, and the instruction-set levels: in force, usable here, built.");
   m.def("use_isa", &fcnkern::use_isa, py::arg("name"),
         "Puts another instruction-set level in force; ValueError where it is not built or does not run.");
+  m.def("confusion_matrix", &fcnkern::confusion_matrix, "Counts of (truth, prediction) over two label maps.");
   m.def("philox4x32", &fcnkern::philox, "Philox4x32-10 of a 64-bit key and four counter words.");
   m.def(
       "poison_scratch", [](bool on) { fcnkern::g_poison_scratch = on; }, "Fill scratch memory with NaN (tests).");
