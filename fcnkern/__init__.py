@@ -1,7 +1,8 @@
 """Kernels for dense prediction on PyTorch, and the fully convolutional networks built on them."""
 
-from fcnkern import functional
+from fcnkern import functional, nn
 from fcnkern._info import format_info, info
+from fcnkern._version import __version__
 from fcnkern.functional import (
     confusion_matrix,
     conv1x1,
@@ -15,11 +16,13 @@ from fcnkern.sampling import Sampling
 __all__ = [
     "Resample",
     "Sampling",
+    "__version__",
     "confusion_matrix",
     "conv1x1",
     "format_info",
     "functional",
     "info",
+    "nn",
     "upsample_add",
     "upsample_argmax",
     "upsample_cross_entropy",
