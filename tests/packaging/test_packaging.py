@@ -1,0 +1,112 @@
+"""The sdist holds all that a build needs, the wheel all that a run needs, and what they install works."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.packaging._files import ROOT, checkout_files
+
+NOT_IN_SDIST = {".gitignore"}
+
+
+class Built(NamedTuple):
+    """One sdist, the wheel built from it, and the folder into which that wheel is installed."""
+
+    sdist_files: set[str]
+    wheel_files: set[str]
+    target: Path
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command away from this checkout's modules."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment
+    return subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True, check=False
+    )
+
+
+def checked(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout, as a clone would be: nothing built, nothing left from earlier builds."""
+    folder = tmp_path_factory.mktemp("source")
+    for path in checkout_files():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, folder / path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Sdist and wheel; one instruction-set level only, which is what keeps this quick. No network."""
+    if shutil.which(os.environ.get("CXX", "c++")) is None:
+        pytest.skip("needs a C++ compiler")
+    dist = tmp_path_factory.mktemp("dist")
+    target = tmp_path_factory.mktemp("target")
+    build = (sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, source)
+    checked(run(*build, cwd=dist, FCNKERN_ISAS="generic"))
+    (sdist,) = dist.glob("*.tar.gz")
+    (wheel,) = dist.glob("*.whl")
+    install = (sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target", target, wheel)
+    checked(run(*install, cwd=dist))
+    with tarfile.open(sdist) as archive:
+        sdist_files = {name.partition("/")[2] for name in archive.getnames()}
+    with zipfile.ZipFile(wheel) as archive:
+        wheel_files = set(archive.namelist())
+    return Built(sdist_files, wheel_files, target)
+
+
+def test_sdist_holds_every_file_of_the_checkout(built: Built) -> None:
+    wanted = {path.as_posix() for path in checkout_files() if path.name not in NOT_IN_SDIST}
+    assert wanted - built.sdist_files == set()
+
+
+def test_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
+    wanted = {path.as_posix() for path in checkout_files() if path.parts[0] == "fcnkern"}
+    found = {name for name in built.wheel_files if not name.partition("/")[0].endswith(".dist-info")}
+    extensions = {name for name in found if name.startswith("fcnkern/_C.")}
+    assert len(extensions) == 1
+    assert found - extensions == wanted
+    metadata = {name.partition("/")[2] for name in built.wheel_files - found}
+    assert {"METADATA", "entry_points.txt", "licenses/LICENSE"} <= metadata
+
+
+def test_installed_package_reports_itself(built: Built, tmp_path: Path) -> None:
+    code = "import fcnkern, json; print(json.dumps(fcnkern.info()))"
+    facts = json.loads(checked(run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(built.target))))
+    assert Path(facts["location"]) == built.target / "fcnkern"
+    assert facts["build"]["isas_built"] == ["generic"]
+    assert facts["backends"]["cpu"]["available"]
+
+
+@pytest.mark.parametrize("environment", [{"CXX": "/nonexistent"}, {"CXX": "", "PATH": ""}])
+def test_missing_compiler_is_one_clear_sentence(
+    source: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    folders = ("--build-lib", tmp_path / "lib", "--build-temp", tmp_path / "temp")
+    result = run(sys.executable, "setup.py", "build_ext", *folders, cwd=source, **environment)
+    assert result.returncode == 1
+    (sentence,) = [line for line in result.stderr.splitlines() if line.startswith("fcnkern")]
+    assert sentence.startswith("fcnkern needs a C++17 compiler and found none (looked for ")
+    assert "install one" in sentence
+
+
+def test_unknown_level_to_build_is_named(source: Path, tmp_path: Path) -> None:
+    folders = ("--build-lib", tmp_path / "lib", "--build-temp", tmp_path / "temp")
+    result = run(sys.executable, "setup.py", "build_ext", *folders, cwd=source, FCNKERN_ISAS="avx9")
+    assert result.returncode == 1
+    assert "FCNKERN_ISAS names avx9" in result.stderr
