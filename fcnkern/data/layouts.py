@@ -1,0 +1,169 @@
+"""Data sets that lie in a folder: CamVid in both its packagings, and a generic layout for your own images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fcnkern.data.files import FileDataset, Pair, read_label
+from fcnkern.data.palette import CAMVID_CLASSES, CAMVID_PALETTE, voc_palette
+from fcnkern.data.sample import IGNORE, DataError
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_NOT_SPLITS = ("classes", "palette", "license", "readme")
+SEGNET_VOID = 11
+
+
+def camvid(path: str | Path, split: str = "train") -> FileDataset:
+    """CamVid with SegNet's 11 classes; which packaging it is shows from the folders.
+
+    - SegNet's original (`path` may also be the folder that holds `CamVid`): train/, trainannot/, ... and
+      train.txt with an image and a label a line, of which the last two parts of each path count; 11 is void.
+    - images/STEM.jpg, labels/STEM.png and train.txt with a stem a line, as `folder` reads them.
+
+    Raises: FileNotFoundError, DataError naming what is missing or malformed.
+    """
+    root = _existing(Path(path))
+    if (root / "CamVid").is_dir():
+        root = root / "CamVid"
+    if (root / "images").is_dir():
+        pairs = _pairs_by_stem(root, _split_list(root, split))
+    elif (root / "trainannot").is_dir() or (root / f"{split}annot").is_dir():
+        pairs = _pairs_by_line(root, _split_list(root, split))
+    else:
+        raise FileNotFoundError(
+            f"{root} has neither images/ and labels/ nor SegNet's train/ and trainannot/; "
+            f"it holds {_contents(root)}"
+        )
+    return FileDataset(
+        f"camvid-{split}", list(CAMVID_CLASSES), CAMVID_PALETTE.copy(), pairs, void=SEGNET_VOID
+    )
+
+
+def folder(path: str | Path, split: str = "train") -> FileDataset:
+    """Images and labels of your own::
+
+        PATH/images/STEM.jpg      or .png, .bmp, .ppm, .tif, .webp; sizes may differ
+        PATH/labels/STEM.png      class indices (grey or palette, 8 or 16 bit), 255 = ignore, the image's size
+        PATH/train.txt val.txt …  the splits: a stem a line, subfolders allowed; # starts a comment
+        PATH/list.txt             instead: one list, which is also the split "train"
+        PATH/classes.txt          optional: line k names class k
+        PATH/palette.txt          optional: line k is the colour of class k, "R G B"
+
+    Without classes.txt every label is read once to find the highest class. Without palette.txt the
+    colours are VOC's.
+
+    Raises: FileNotFoundError, DataError naming what is missing or malformed.
+    """
+    root = _existing(Path(path))
+    for part in ("images", "labels"):
+        if not (root / part).is_dir():
+            raise FileNotFoundError(f"{root} has no folder {part}/; it holds {_contents(root)}")
+    chosen = _split_list(root, split)
+    pairs = _pairs_by_stem(root, chosen)
+    classes = _class_names(root)
+    return FileDataset(f"{root.name}-{split}", classes, _palette(root, len(classes)), pairs)
+
+
+def _existing(root: Path) -> Path:
+    if not root.is_dir():
+        parent = next(p for p in (root, *root.absolute().parents) if p.is_dir())
+        raise FileNotFoundError(f"data folder {root} does not exist; {parent} holds {_contents(parent)}")
+    return root
+
+
+def _contents(root: Path, limit: int = 12) -> str:
+    names = sorted(p.name + "/" * p.is_dir() for p in root.iterdir())
+    return (
+        ", ".join(names[:limit]) + (f", ... ({len(names)} entries)" if len(names) > limit else "")
+        or "nothing"
+    )
+
+
+def _lists(root: Path) -> dict[str, Path]:
+    return {p.stem: p for p in sorted(root.glob("*.txt")) if p.stem.lower() not in _NOT_SPLITS}
+
+
+def _split_list(root: Path, split: str) -> Path:
+    lists = _lists(root)
+    if split in lists:
+        return lists[split]
+    if split == "train" and "list" in lists:
+        return lists["list"]
+    there = ", ".join(p.name for p in lists.values()) or "no list at all"
+    raise FileNotFoundError(f"{root} has no list {split}.txt for the split {split!r}; there is {there}")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error}") from error
+    lines = [line.split("#", 1)[0].strip() for line in text.splitlines()]
+    lines = [line for line in lines if line]
+    if not lines:
+        raise DataError(f"{path} is empty, wanted a line for each entry")
+    return lines
+
+
+def _by_stem(top: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for file in sorted(top.rglob("*")):
+        if file.suffix.lower() in IMAGE_SUFFIXES:
+            stem = file.relative_to(top).with_suffix("").as_posix()
+            if stem in found:
+                raise DataError(f"{file} and {found[stem]} have one stem, wanted one file for {stem!r}")
+            found[stem] = file
+    return found
+
+
+def _pairs_by_stem(root: Path, listing: Path) -> list[Pair]:
+    images, labels = _by_stem(root / "images"), _by_stem(root / "labels")
+    pairs = []
+    for line in _lines(listing):
+        stem = line.rsplit(".", 1)[0] if line.lower().endswith(IMAGE_SUFFIXES) else line
+        for part, files in (("images", images), ("labels", labels)):
+            if stem not in files:
+                raise FileNotFoundError(f"{root / part / stem}.* is missing; {listing} lists it")
+        pairs.append(Pair(stem, images[stem], labels[stem]))
+    return pairs
+
+
+def _pairs_by_line(root: Path, listing: Path) -> list[Pair]:
+    pairs = []
+    for line in _lines(listing):
+        parts = line.split()
+        if len(parts) != 2:
+            raise DataError(
+                f"{listing} has the line {line!r}, wanted an image and a label separated by a space"
+            )
+        image, label = (root.joinpath(*p.replace("\\", "/").split("/")[-2:]) for p in parts)
+        pairs.append(Pair(image.stem, image, label))
+    return pairs
+
+
+def _class_names(root: Path) -> list[str]:
+    if (root / "classes.txt").is_file():
+        return _lines(root / "classes.txt")
+    highest = -1
+    for file in _by_stem(root / "labels").values():
+        label = read_label(file)
+        highest = max(highest, int(np.max(label, where=label != IGNORE, initial=0)))
+    return [f"class_{k}" for k in range(highest + 1)]
+
+
+def _palette(root: Path, count: int) -> np.ndarray:
+    path = root / "palette.txt"
+    if not path.is_file():
+        return voc_palette(count)
+    lines = _lines(path)
+    if len(lines) != count:
+        raise DataError(f"{path} has {len(lines)} colours, wanted {count}, one a class")
+    try:
+        colours = np.array([[int(v) for v in line.replace(",", " ").split()] for line in lines])
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; wanted three numbers R G B a line") from error
+    if colours.shape != (count, 3) or colours.min() < 0 or colours.max() > 255:
+        raise DataError(f"{path} has other than three numbers in 0..255 in each line")
+    return colours.astype(np.uint8)

@@ -1,0 +1,60 @@
+"""What a data set is here: a sequence of samples with class names and colours."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Protocol, SupportsIndex
+
+import numpy as np
+
+IGNORE = 255
+"""Label of the pixels that have no class: neither trained on nor scored."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image.
+
+    image: uint8 (H, W, 3), RGB. label: uint8 (H, W), class indices, `IGNORE` where there is none.
+    name: unique in its data set, usable as a file stem (may hold slashes).
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    name: str
+
+
+class Dataset(Protocol):
+    """A map-style, picklable data set. `palette` is uint8 (C, 3), RGB, one row a class."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def classes(self) -> list[str]: ...
+
+    @property
+    def palette(self) -> np.ndarray: ...
+
+    @property
+    def ignore_index(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: SupportsIndex) -> Sample: ...
+
+
+class DataError(ValueError):
+    """A file of a data set is not what it should be; the message names the file."""
+
+
+def checked_index(index: SupportsIndex, length: int, name: str) -> int:
+    """`index` as an int in [0, length), negative ones counted from the end as a list does.
+
+    Raises: IndexError (which also ends a `for` loop over a data set).
+    """
+    i = operator.index(index)
+    if not -length <= i < length:
+        raise IndexError(f"{name} has {length} samples; there is no sample {i}")
+    return i % length
