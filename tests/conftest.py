@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import fcnkern
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -14,9 +17,16 @@ sys.path.append(str(ROOT))
 
 
 def pytest_report_header() -> str:
-    import fcnkern
-
     return f"fcnkern: {fcnkern.__version__} from {Path(fcnkern.__file__).parent}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _same_fcnkern_in_new_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Python that a test starts imports the fcnkern under test, not the one of the current folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(fcnkern.__file__).parents[1]))
+        patch.chdir(tmp_path_factory.mktemp("current"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
 
 import fcnkern
-
-PACKAGE_ROOT = Path(fcnkern.__file__).parents[1]
 
 WITHOUT_EXTENSION = """
 import sys, warnings
@@ -26,9 +23,8 @@ print(fcnkern.format_info())
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs code in a new process that imports the same fcnkern as this one."""
-    env = os.environ | {"PYTHONPATH": str(PACKAGE_ROOT)} | environment
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
 def test_info_is_plain_data_with_versions_and_build() -> None:
