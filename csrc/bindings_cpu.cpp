@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "confusion_matrix.h"
+#include "conv1x1.h"
 #include "cpu/philox.h"
 #include "dtypes.h"
 #include "isa.h"
@@ -133,6 +134,53 @@ LabelErrorResult confusion_matrix(const LabelMapArgs& prediction, const LabelMap
   return label_error(FCNKERN_CALL(confusion_matrix, params));
 }
 
+// conv1x1, upsample_add: a tensor is (address, type, strides), None where there is none.
+using TensorArgs = std::optional<std::tuple<uintptr_t, int, std::array<int64_t, 4>>>;
+
+TensorView tensor_view(const TensorArgs& args) {
+  if (!args) return {nullptr, DType::kF32, {0, 0, 0, 0}};
+  const auto& [address, type, strides] = *args;
+  return {reinterpret_cast<void*>(address), static_cast<DType>(type),
+          {strides[0], strides[1], strides[2], strides[3]}};
+}
+
+// size: images, inputs, outputs, height, width.
+Conv1x1Params conv1x1_params(const std::array<int64_t, 5>& size, const TensorArgs& x, const TensorArgs& weight,
+                             const TensorArgs& bias, const TensorArgs& y, double scale, int threads) {
+  Conv1x1Params params{};
+  params.images = size[0], params.inputs = size[1], params.outputs = size[2];
+  params.height = size[3], params.width = size[4];
+  params.x = tensor_view(x), params.y = tensor_view(y);
+  params.weight = tensor_view(weight), params.bias = tensor_view(bias);
+  params.scale = scale, params.threads = threads;
+  return params;
+}
+
+void conv1x1_forward(const std::array<int64_t, 5>& size, const TensorArgs& x, const TensorArgs& weight,
+                     const TensorArgs& bias, const TensorArgs& y, double scale, bool relu, double dropout_p,
+                     uint64_t seed, int threads) {
+  Conv1x1Params params = conv1x1_params(size, x, weight, bias, y, scale, threads);
+  params.relu = relu, params.dropout_p = dropout_p, params.seed = seed;
+  py::gil_scoped_release release;
+  FCNKERN_CALL(conv1x1_forward, params);
+}
+
+void conv1x1_grad_weight(const std::array<int64_t, 5>& size, const TensorArgs& x, const TensorArgs& weight,
+                         const TensorArgs& bias, const TensorArgs& y, double scale, int threads) {
+  const Conv1x1Params params = conv1x1_params(size, x, weight, bias, y, scale, threads);
+  py::gil_scoped_release release;
+  FCNKERN_CALL(conv1x1_grad_weight, params);
+}
+
+// size: images, channels, height, width.
+void conv1x1_mask(const std::array<int64_t, 4>& size, const TensorArgs& grad, const TensorArgs& y,
+                  const TensorArgs& result, double dropout_p, uint64_t seed, int threads) {
+  const Conv1x1MaskParams params{size[0],   size[1], size[2], size[3], tensor_view(grad), tensor_view(y),
+                                 tensor_view(result), dropout_p, seed, threads};
+  py::gil_scoped_release release;
+  FCNKERN_CALL(conv1x1_mask, params);
+}
+
 }  // namespace
 
 Isa active_isa() { return g_isa.load(std::memory_order_relaxed); }
@@ -149,6 +197,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("use_isa", &fcnkern::use_isa, py::arg("name"),
         "Puts another instruction-set level in force; ValueError where it is not built or does not run.");
   m.def("confusion_matrix", &fcnkern::confusion_matrix, "Counts of (truth, prediction) over two label maps.");
+  m.def("conv1x1_forward", &fcnkern::conv1x1_forward, "1x1 convolution with ReLU and dropout.");
+  m.def("conv1x1_grad_weight", &fcnkern::conv1x1_grad_weight, "Gradients of weight and bias of a 1x1 convolution.");
+  m.def("conv1x1_mask", &fcnkern::conv1x1_mask, "Gradient before ReLU and dropout of a 1x1 convolution.");
   m.def("philox4x32", &fcnkern::philox, "Philox4x32-10 of a 64-bit key and four counter words.");
   m.def(
       "poison_scratch", [](bool on) { fcnkern::g_poison_scratch = on; }, "Fill scratch memory with NaN (tests).");

@@ -6,9 +6,26 @@ import torch
 from torch import Tensor
 
 MAX_CLASSES = 65534
+FLOAT_TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 LABEL_TYPES = {torch.uint8: 0, torch.int16: 1, torch.int32: 2, torch.int64: 3}
 
 
 def label_map(labels: Tensor) -> tuple[int, int, tuple[int, ...]]:
     """An (N, H, W) label map as (address, type code, strides)."""
     return labels.data_ptr(), LABEL_TYPES[labels.dtype], labels.stride()
+
+
+TensorArguments = tuple[int, int, tuple[int, ...]]
+
+
+def tensor_view(tensor: Tensor | None) -> TensorArguments | None:
+    """A floating-point tensor of up to four axes as (address, type code, strides), missing axes with stride 0."""
+    if tensor is None:
+        return None
+    strides = tensor.stride() + (0,) * (4 - tensor.ndim)
+    return tensor.data_ptr(), FLOAT_TYPES[tensor.dtype], strides
+
+
+def accumulation_type(dtype: torch.dtype) -> torch.dtype:
+    """The type that the kernels sum a storage type in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -1,0 +1,98 @@
+// The micro-kernels of gemm.h: a block of rows x vectors held in registers while k runs.
+#include "gemm.h"
+
+namespace fcnkern::FCNKERN_ISA {
+namespace {
+
+template <class T>
+struct RegisterOf {
+  typedef T Type __attribute__((vector_size(kRegisterBytes)));
+  typedef T Unaligned __attribute__((vector_size(kRegisterBytes), aligned(sizeof(T)), may_alias));
+};
+
+// Reads depth * (kRows + kVectors registers) numbers, reads and writes kRows * kVectors registers of acc.
+template <class T, int kRows, int kVectors>
+void multiply_block(int depth, const T* __restrict a, const T* __restrict b, int64_t b_stride, T* __restrict acc,
+                    int64_t acc_stride) {
+  using V = typename RegisterOf<T>::Type;
+  using U = typename RegisterOf<T>::Unaligned;
+  V sum[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int m = 0; m < kRows; ++m)
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) sum[m][v] = V{};
+  for (int k = 0; k < depth; ++k) {
+    V column[kVectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v)
+      column[v] = *reinterpret_cast<const U*>(b + k * b_stride + v * kRegister<T>);
+#pragma GCC unroll 16
+    for (int m = 0; m < kRows; ++m) {
+      const V factor = a[k * kRows + m] - V{};
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) sum[m][v] += factor * column[v];
+    }
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < kRows; ++m)
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v)
+      *reinterpret_cast<U*>(acc + m * acc_stride + v * kRegister<T>) += sum[m][v];
+}
+
+template <class T, int kVectors>
+void multiply_rows(int rows, int depth, const T* a, const T* b, int64_t b_stride, T* acc, int64_t acc_stride) {
+  switch (rows) {
+#define FCNKERN_ROWS(N) \
+  case N: return multiply_block<T, N, kVectors>(depth, a, b, b_stride, acc, acc_stride);
+    FCNKERN_ROWS(1)
+    FCNKERN_ROWS(2)
+    FCNKERN_ROWS(3)
+    FCNKERN_ROWS(4)
+    FCNKERN_ROWS(5)
+    FCNKERN_ROWS(6)
+#if defined(__AVX512F__)
+    FCNKERN_ROWS(7)
+    FCNKERN_ROWS(8)
+#endif
+#undef FCNKERN_ROWS
+  }
+}
+
+template <class T, int kVectors>
+void multiply_strip(int rows, int depth, const T* a, const T* b, int64_t b_stride, T* acc, int64_t acc_stride) {
+  const int width = panel_rows(rows);
+  for (int m = 0; m < rows; m += width) {
+    const int here = static_cast<int>(least(width, rows - m));
+    multiply_rows<T, kVectors>(here, depth, a + static_cast<int64_t>(m) * depth, b, b_stride, acc + m * acc_stride,
+                               acc_stride);
+  }
+}
+
+}  // namespace
+
+template <class T>
+void multiply_panel(int rows, int registers, int depth, const T* a, const T* b, int64_t b_stride, T* acc,
+                    int64_t acc_stride) {
+  int done = 0;
+  while (done < registers) {
+    const int left = registers - done;
+    const T* columns = b + done * kRegister<T>;
+    T* target = acc + done * kRegister<T>;
+    if (left >= 3 && left != 4 && kTileVectors == 3) {
+      multiply_strip<T, kTileVectors>(rows, depth, a, columns, b_stride, target, acc_stride);
+      done += kTileVectors;
+    } else if (left >= 2) {
+      multiply_strip<T, 2>(rows, depth, a, columns, b_stride, target, acc_stride);
+      done += 2;
+    } else {
+      multiply_strip<T, 1>(rows, depth, a, columns, b_stride, target, acc_stride);
+      done += 1;
+    }
+  }
+}
+
+template void multiply_panel<float>(int, int, int, const float*, const float*, int64_t, float*, int64_t);
+template void multiply_panel<double>(int, int, int, const double*, const double*, int64_t, double*, int64_t);
+
+}  // namespace fcnkern::FCNKERN_ISA

@@ -1,0 +1,163 @@
+"""The C++ conv1x1: accuracy against fp64, layouts and types, dropout, and bits that no thread count changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+pytest.importorskip("fcnkern.backends.cpu.conv1x1", reason="needs the compiled part")
+
+from fcnkern._native import extension
+from fcnkern.backends.cpu.conv1x1 import conv1x1_bwd, conv1x1_fwd
+from fcnkern.backends.reference import conv1x1 as reference
+
+ALL = (True, True, True)
+SHAPES = [  # N, C, O, H, W
+    (1, 512, 21, 35, 33),
+    (2, 33, 5, 7, 9),
+    (3, 64, 64, 16, 16),
+    (1, 130, 530, 5, 5),
+    (1, 7, 3, 130, 131),
+    (2, 1, 1, 1, 1),
+]
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def make(
+    shape: tuple[int, ...],
+    dtype: torch.dtype = torch.float32,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features, weight, bias and a gradient."""
+    n, c, o, h, w = shape
+    rng = torch.Generator().manual_seed(sum(shape))
+    x = torch.randn(n, c, h, w, generator=rng).to(dtype).to(memory_format=layout)
+    grad = torch.randn(n, o, h, w, generator=rng).to(dtype).to(memory_format=layout)
+    weight = (torch.randn(o, c, 1, 1, generator=rng) * c**-0.5).to(dtype)
+    return x, weight, torch.randn(o, generator=rng).to(dtype), grad
+
+
+def error(value: Tensor, exact: Tensor) -> float:
+    return float((value.double() - exact).norm() / exact.norm().clamp_min(1e-30))
+
+
+def torch_results(x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor) -> list[Tensor]:
+    leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+    out = F.conv2d(*leaves).relu()
+    return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
+
+
+def our_results(x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor) -> list[Tensor | None]:
+    out = conv1x1_fwd(x, weight, bias, True, 0.0, None)
+    return [out, *conv1x1_bwd(grad, x, weight, out, True, 0.0, None, ALL)]
+
+
+@pytest.mark.parametrize("layout", FORMATS, ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_error_stays_at_the_level_of_torch(shape: tuple[int, ...], layout: torch.memory_format) -> None:
+    args = make(shape, layout=layout)
+    exact = torch_results(*(t.double() for t in args))
+    for ours, theirs, truth in zip(our_results(*args), torch_results(*args), exact, strict=True):
+        assert error(ours, truth) <= max(2 * error(theirs, truth), 5e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_bits_do_not_depend_on_threads(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    args = make(shape, dtype)
+    expected = our_results(*args)
+    for threads in (1, 3, 7):
+        torch.set_num_threads(threads)
+        assert all(torch.equal(a, b) for a, b in zip(our_results(*args), expected, strict=True))
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("layout", FORMATS, ids=["nchw", "nhwc"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-15), (torch.float32, 3e-7), (torch.bfloat16, 3e-3), (torch.float16, 4e-4)],
+    ids=str,
+)
+def test_dropout_and_types(
+    dtype: torch.dtype, tolerance: float, layout: torch.memory_format, relu: bool
+) -> None:
+    x, weight, bias, grad = make((2, 40, 30, 9, 11), dtype, layout)
+    seed = torch.tensor(-987654321987)
+    out = conv1x1_fwd(x, weight, bias, relu, 0.3, seed)
+    exact = reference.conv1x1_fwd(x.double(), weight.double(), bias.double(), relu, 0.3, seed)
+    grads = conv1x1_bwd(grad, x, weight, out, relu, 0.3, seed, ALL)
+    doubles = (grad.double(), x.double(), weight.double(), exact if relu else None)
+    exact_grads = reference.conv1x1_bwd(*doubles, relu, 0.3, seed, ALL)
+    assert out.dtype == dtype
+    assert out.is_contiguous(memory_format=layout)
+    assert torch.equal(out == 0, exact == 0)
+    assert 0.2 < (conv1x1_fwd(x, weight, bias, False, 0.3, seed) == 0).double().mean() < 0.4
+    for ours, truth in zip((out, *grads), (exact, *exact_grads), strict=True):
+        assert error(ours, truth) < tolerance
+
+
+def test_any_strides() -> None:
+    x, weight, bias, _ = make((2, 12, 10, 20, 18))
+    window = x[:, 1::3, 3:-2:2, 5:-1]
+    sliced, grad = weight[:, ::3], torch.ones(1).expand(2, 10, 8, 12)
+    out = conv1x1_fwd(window, sliced, bias[::1], False, 0.0, None)
+    assert error(out, F.conv2d(window.double(), sliced.double(), bias.double())) < 3e-7
+    ours = conv1x1_bwd(grad, window, sliced, None, False, 0.0, None, ALL)
+    doubles = (grad.double(), window.double(), sliced.double())
+    exact = reference.conv1x1_bwd(*doubles, None, False, 0.0, None, ALL)
+    assert all(error(a, b) < 5e-7 for a, b in zip(ours, exact, strict=True))
+
+
+@pytest.mark.parametrize(
+    "needs", [(True, False, False), (False, True, False), (False, False, True), (False,) * 3]
+)
+def test_only_needed_gradients(needs: tuple[bool, ...]) -> None:
+    x, weight, _, grad = make((2, 33, 5, 7, 9))
+    everything = conv1x1_bwd(grad, x, weight, None, False, 0.0, None, ALL)
+    some = conv1x1_bwd(grad, x, weight, None, False, 0.0, None, needs)
+    for needed, got, full in zip(needs, some, everything, strict=True):
+        assert (got is not None) == needed
+        assert got is None or torch.equal(got, full)
+
+
+def test_nan_and_infinity_reach_the_output_and_no_other_pixel() -> None:
+    x, weight, bias, _ = make((1, 8, 5, 6, 7))
+    x[0, 3, 2, 4], x[0, 1, 5, 6] = float("nan"), float("inf")
+    out = conv1x1_fwd(x, weight, bias, True, 0.0, None)
+    expected = F.conv2d(x, weight, bias).relu()
+    assert torch.equal(out.isnan(), expected.isnan())
+    assert torch.equal(out.isinf(), expected.isinf())
+
+
+def test_every_instruction_set_and_no_read_of_unset_memory() -> None:
+    args = make((1, 70, 21, 13, 17))
+    exact = torch_results(*(t.double() for t in args))
+    before = extension.build_info()["isa"]
+    extension.poison_scratch(True)
+    try:
+        for isa in extension.build_info()["isas"]:
+            extension.use_isa(isa)
+            assert all(error(a, b) < 5e-7 for a, b in zip(our_results(*args), exact, strict=True)), isa
+    finally:
+        extension.use_isa(before)
+        extension.poison_scratch(False)
+
+
+def test_no_images() -> None:
+    x, weight, bias, grad = make((0, 4, 3, 5, 5))
+    assert conv1x1_fwd(x, weight, bias, True, 0.0, None).shape == (0, 3, 5, 5)
+    _, grad_weight, grad_bias = conv1x1_bwd(grad, x, weight, None, False, 0.0, None, ALL)
+    assert not grad_weight.any()
+    assert not grad_bias.any()
