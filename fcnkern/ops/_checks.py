@@ -87,3 +87,8 @@ def dense_format(tensor: Tensor) -> torch.memory_format:
     if tensor.is_contiguous() or not tensor.is_contiguous(memory_format=torch.channels_last):
         return torch.contiguous_format
     return torch.channels_last
+
+
+def densely(result: Tensor, like: Tensor) -> Tensor:
+    """``result`` in the `dense_format` of ``like``, which is what the fake kernels promise."""
+    return result.contiguous(memory_format=dense_format(like))

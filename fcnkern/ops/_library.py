@@ -7,6 +7,7 @@ same with a wrapper that fills in every default of the schema at each call, whic
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -42,3 +43,23 @@ def below_autograd(operator: Any, *args: Any) -> Any:
     """Calls an operator of this library past its autograd formula."""
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*args)
+
+
+def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Marks a backward whose result has no derivative of its own.
+
+    `torch.autograd.function.once_differentiable` looks only at the incoming gradient; here the result depends
+    on the saved inputs too, so with ``create_graph=True`` it always carries a node that raises.
+    """
+
+    @wraps(backward)
+    def guarded(ctx: Any, *grads: Any) -> Any:
+        with torch.no_grad():
+            results = backward(ctx, *grads)
+        if not torch.is_grad_enabled():
+            return results
+        message = f"{type(ctx).__name__}: this gradient cannot be differentiated again"
+        fail = torch._C._functions.DelayedError(message, 1)
+        return tuple(each if each is None else fail(each.requires_grad_()) for each in results)
+
+    return guarded

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
-from fcnkern.ops._library import attach_autograd, below_autograd, define
+from fcnkern.ops._library import attach_autograd, below_autograd, define, once_differentiable
 
 
 def conv1x1(
@@ -69,7 +68,7 @@ def _compute(
     backend: str | None,
 ) -> Tensor:
     run = implementation("conv1x1", x.device.type, backend)
-    return run.conv1x1_fwd(x, weight, bias, relu, dropout_p, seed)
+    return checks.densely(run.conv1x1_fwd(x, weight, bias, relu, dropout_p, seed), x)
 
 
 def _fake(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
@@ -90,7 +89,8 @@ def _compute_backward(
     backend: str | None,
 ) -> list[Tensor]:
     run = implementation("conv1x1", x.device.type, backend)
-    grads = run.conv1x1_bwd(grad, x, weight, out, relu, dropout_p, seed, tuple(needs))
+    grad_x, *rest = run.conv1x1_bwd(grad, x, weight, out, relu, dropout_p, seed, tuple(needs))
+    grads = (None if grad_x is None else checks.densely(grad_x, x), *rest)
     return [each for each in grads if each is not None]
 
 

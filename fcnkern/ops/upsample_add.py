@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
-from fcnkern.ops._library import attach_autograd, below_autograd, define
+from fcnkern.ops._library import attach_autograd, below_autograd, define, once_differentiable
 
 
 def upsample_add(
@@ -135,7 +134,8 @@ def _compute(
 ) -> Tensor:
     run = implementation("upsample_add", x.device.type, backend)
     offset = tuple(skip_offset)
-    return run.upsample_add_fwd(x, weight, skip, skip_weight, skip_bias, tuple(stride), offset, skip_scale)
+    out = run.upsample_add_fwd(x, weight, skip, skip_weight, skip_bias, tuple(stride), offset, skip_scale)
+    return checks.densely(out, x)
 
 
 def _fake(x: Tensor, weight: Tensor | None, *rest: Any) -> Tensor:
@@ -157,10 +157,14 @@ def _compute_backward(
 ) -> list[Tensor]:
     run = implementation("upsample_add", x.device.type, backend)
     offset = tuple(skip_offset)
-    grads = run.upsample_add_bwd(
-        grad, x, weight, skip, skip_weight, tuple(stride), offset, skip_scale, tuple(needs)
-    )
-    return [each for each in grads if each is not None]
+    settings = (tuple(stride), offset, skip_scale, tuple(needs))
+    grads = run.upsample_add_bwd(grad, x, weight, skip, skip_weight, *settings)
+    likes = (x, weight, skip, skip_weight, None)
+    return [
+        each.contiguous() if like is None else checks.densely(each, like)
+        for each, like in zip(grads, likes, strict=True)
+        if each is not None
+    ]
 
 
 def _fake_backward(
@@ -175,18 +179,13 @@ def _fake_backward(
     needs: Sequence[bool],
     backend: str | None,
 ) -> list[Tensor]:
-    def like(tensor: Tensor | None) -> Tensor:
-        assert tensor is not None
-        return tensor.new_empty(tensor.shape)
-
-    made = (
-        lambda: torch.empty_like(x, memory_format=checks.dense_format(x)),
-        lambda: like(weight),
-        lambda: like(skip),
-        lambda: like(skip_weight),
-        lambda: x.new_empty(grad.shape[1]),
-    )
-    return [make() for make, needed in zip(made, needs, strict=True) if needed]
+    likes = (x, weight, skip, skip_weight)
+    grads = [
+        torch.empty_like(like, memory_format=checks.dense_format(like))
+        for like, needed in zip(likes, needs[:4], strict=True)
+        if like is not None and needed
+    ]
+    return [*grads, x.new_empty(grad.shape[1])] if needs[4] else grads
 
 
 class _UpsampleAdd(torch.autograd.Function):

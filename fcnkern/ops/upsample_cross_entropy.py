@@ -6,11 +6,10 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
-from fcnkern.ops._library import attach_autograd, below_autograd, define
+from fcnkern.ops._library import attach_autograd, below_autograd, define, once_differentiable
 from fcnkern.ops._loss_call import REDUCTIONS, SETTINGS_SCHEMA, LossCall
 from fcnkern.ops._resampled import check_resampled
 from fcnkern.resample import Resample
@@ -159,12 +158,8 @@ def _compute(
     loss, grad, grad_weight, stats = run.upsample_cross_entropy_fwd(
         scores, target, weight, class_weight, seed, pixel_weight, call
     )
-    nothing = loss.new_empty(0)
-    return loss, nothing if grad is None else grad, _or_empty(grad_weight, loss), stats
-
-
-def _or_empty(tensor: Tensor | None, like: Tensor) -> Tensor:
-    return like.new_empty(0) if tensor is None else tensor
+    grad = loss.new_empty(0) if grad is None else checks.densely(grad, scores)
+    return loss, grad, loss.new_empty(0) if grad_weight is None else grad_weight, stats
 
 
 def _fake(
@@ -179,7 +174,7 @@ def _fake(
     call = LossCall.of(*settings[:-1])
     dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
     loss = scores.new_empty(target.shape if call.reduction == "none" else (), dtype=dtype)
-    grad = grad_weight = scores.new_empty(0, dtype=dtype)
+    grad, grad_weight = (scores.new_empty(0, dtype=dtype) for _ in range(2))
     if call.need_grad:
         grad = torch.empty_like(scores, dtype=dtype, memory_format=checks.dense_format(scores))
         if weight is not None:

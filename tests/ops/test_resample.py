@@ -1,0 +1,53 @@
+"""Resample and Sampling as descriptions."""
+
+from __future__ import annotations
+
+import pytest
+
+from fcnkern import Resample, Sampling
+
+
+@pytest.mark.parametrize(
+    "resample",
+    [
+        Resample.deconv(8, 31),
+        Resample.deconv((2, 3), (0, 4)),
+        Resample.half_pixel(),
+        Resample.half_pixel(scale_factor=(2.5, 1 / 3)),
+        Resample.align_corners(),
+        Resample.identity(),
+    ],
+)
+def test_spec_reads_back(resample: Resample) -> None:
+    assert Resample.parse(resample.spec) == resample
+
+
+def test_axes_of_the_paper_final_upsampling() -> None:
+    vertical, _ = Resample.deconv(8, 31).axes((70, 70), (500, 500))
+    assert (vertical.n_in, vertical.n_out, vertical.step, vertical.zero) == (70, 500, 0.125, True)
+    assert vertical.shift == (31 - 7.5) / 8
+
+
+def test_kernels_are_those_of_caffe() -> None:
+    assert [Resample.deconv(f).kernel[0] for f in (1, 2, 3, 8, 16, 32)] == [1, 4, 5, 16, 32, 64]
+
+
+def test_bad_descriptions_are_named() -> None:
+    with pytest.raises(ValueError, match="factor must be at least 1, got 0"):
+        Resample.deconv(0)
+    with pytest.raises(ValueError, match="offset must be at least 0, got -1"):
+        Resample.deconv(8, -1)
+    with pytest.raises(ValueError, match="size must be at least 1"):
+        Resample.half_pixel((0, 5))
+    with pytest.raises(ValueError, match="scale_factor must be positive"):
+        Resample.half_pixel(scale_factor=-2.0)
+    with pytest.raises(ValueError, match=r"p must lie in 0\.\.1"):
+        Sampling(1.5)
+    with pytest.raises(ValueError, match="cell must be at least 1 pixel, got 0"):
+        Sampling(0.5, cell=0)
+    with pytest.raises(ValueError, match=r"threshold must lie in 0\.\.1, got 2"):
+        Sampling.hard(2)
+    with pytest.raises(ValueError, match="min_kept must not be negative, got -1"):
+        Sampling.hard(0.5, -1)
+    with pytest.raises(ValueError, match=r"class_p must lie in 0\.\.1"):
+        Sampling.balanced([])

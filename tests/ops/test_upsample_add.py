@@ -1,0 +1,238 @@
+"""upsample_add on every backend, against plain PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fcnkern import upsample_add
+from fcnkern.nn import UpsampleAdd
+from tests.ops._truth import assert_as_exact_as_torch, bilinear
+
+NAMES = ("output", "x", "weight", "skip", "skip_weight", "skip_bias")
+
+
+def plain(
+    x: Tensor,
+    weight: Tensor | None,
+    skip: Tensor | None,
+    skip_weight: Tensor | None,
+    skip_bias: Tensor | None,
+    stride: tuple[int, int],
+    skip_offset: tuple[int, int],
+    skip_scale: float,
+) -> Tensor:
+    """The same in five operations."""
+    channels = x.shape[1]
+    kernel = bilinear(channels, stride, x.dtype) if weight is None else weight
+    groups = channels if kernel.shape[1] == 1 and channels > 1 else 1
+    out = F.conv_transpose2d(x, kernel, stride=stride, groups=groups)
+    if skip is None:
+        return out
+    scored = skip * skip_scale
+    if skip_weight is not None:
+        scored = F.conv2d(scored, skip_weight, skip_bias)
+    oy, ox = skip_offset
+    return out + scored[:, :, oy : oy + out.shape[2], ox : ox + out.shape[3]]
+
+
+def ours(*tensors: Tensor | None, backend: str | None = None, **options: Any) -> Tensor:
+    x, weight, skip, skip_weight, skip_bias = tensors
+    assert x is not None
+    return upsample_add(
+        x, weight, skip, skip_weight=skip_weight, skip_bias=skip_bias, backend=backend, **options
+    )
+
+
+def results(
+    function: Any, inputs: list[Tensor | None], dtype: torch.dtype, **options: Any
+) -> dict[str, Tensor]:
+    """Output and the gradient of each input that is there."""
+    leaves = [None if tensor is None else tensor.to(dtype).detach().requires_grad_() for tensor in inputs]
+    out = function(*leaves, **options)
+    weights = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view(out.shape).to(dtype)
+    there = [leaf for leaf in leaves if leaf is not None]
+    grads = iter(torch.autograd.grad(out, there, weights))
+    found = {NAMES[0]: out.detach()}
+    for name, leaf in zip(NAMES[1:], leaves, strict=True):
+        if leaf is not None:
+            found[name] = next(grads)
+    return found
+
+
+def check(
+    backend: str, inputs: list[Tensor | None], dtype: torch.dtype = torch.float32, **options: Any
+) -> None:
+    found = results(ours, inputs, dtype, backend=backend, **options)
+    for name, value in found.items():
+        assert value.dtype == dtype
+        assert_as_exact_as_torch(
+            value, lambda kind, name=name: results(plain, inputs, kind, **options)[name], dtype, name
+        )
+
+
+def problem(
+    weight: str | None,
+    skip: str | None,
+    stride: tuple[int, int] = (2, 2),
+    offset: tuple[int, int] = (5, 4),
+    size: tuple[int, int] = (5, 6),
+    kernel: tuple[int, int] | None = None,
+) -> tuple[list[Tensor | None], dict[str, Any]]:
+    """fp64 inputs for a kind of weight and skip, and the settings."""
+    classes, features = 6, 40
+    kh, kw = kernel or tuple(2 * s - s % 2 for s in stride)
+    shapes = {None: None, "dense": (5, classes, kh, kw), "depthwise": (classes, 1, kh, kw)}
+    shape = shapes[weight]
+    channels = 5 if weight == "dense" else classes
+
+    def draw(*sizes: int) -> Tensor:
+        return torch.randn(sizes, dtype=torch.float64)
+
+    height, width = (size[0] - 1) * stride[0] + kh, (size[1] - 1) * stride[1] + kw
+    window = (height + offset[0] + 3, width + offset[1] + 2)
+    inputs = [
+        draw(2, channels, *size),
+        None if shape is None else draw(*shape),
+        None if skip is None else draw(2, features if skip == "features" else classes, *window),
+        draw(classes, features, 1, 1) if skip == "features" else None,
+        draw(classes) if skip == "features" else None,
+    ]
+    return inputs, {"stride": stride, "skip_offset": offset, "skip_scale": 1.0}
+
+
+@pytest.mark.parametrize("weight", [None, "dense", "depthwise"])
+@pytest.mark.parametrize("skip", [None, "scores", "features"])
+@pytest.mark.parametrize("stride", [(2, 2), (8, 8), (3, 2)])
+def test_kinds_of_weight_and_skip(
+    backend: str, weight: str | None, skip: str | None, stride: tuple[int, int]
+) -> None:
+    inputs, options = problem(weight, skip, stride)
+    check(backend, inputs, **options)
+
+
+@pytest.mark.parametrize("weight", ["dense", "depthwise"])
+@pytest.mark.parametrize(
+    ("stride", "kernel"),
+    [((32, 32), (63, 64)), ((2, 2), (3, 5)), ((4, 3), (2, 2)), ((1, 1), (3, 3)), ((2, 2), (1, 1))],
+)
+def test_kernels_and_strides(
+    backend: str, weight: str, stride: tuple[int, int], kernel: tuple[int, int]
+) -> None:
+    inputs, options = problem(weight, "scores", stride, size=(3, 4), kernel=kernel)
+    check(backend, inputs, **options)
+
+
+@pytest.mark.parametrize("skip", ["scores", "features"])
+def test_scale_of_the_skip(backend: str, skip: str) -> None:
+    inputs, options = problem("dense", skip)
+    check(backend, inputs, **options | {"skip_scale": 0.01})
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_dtypes(backend: str, dtype: torch.dtype) -> None:
+    inputs, options = problem("dense", "features")
+    rounded = [None if each is None else each.to(dtype).double() for each in inputs]
+    check(backend, rounded, dtype, **options)
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "strided"])
+@pytest.mark.parametrize("skip", ["scores", "features"])
+def test_layouts(backend: str, layout: str, skip: str) -> None:
+    inputs, options = problem("dense", skip)
+    tensors = [None if each is None else each.float() for each in inputs]
+
+    def laid(tensor: Tensor | None, index: int) -> Tensor | None:
+        if tensor is None or index not in (0, 2):
+            return tensor
+        if layout == "channels_last":
+            return tensor.contiguous(memory_format=torch.channels_last)
+        return tensor.repeat_interleave(2, dim=3)[:, :, :, ::2]
+
+    leaves = [laid(each, i) for i, each in enumerate(tensors)]
+    leaves = [None if each is None else each.detach().requires_grad_() for each in leaves]
+    twins = [None if each is None else each.clone().requires_grad_() for each in tensors]
+    out, truth = ours(*leaves, backend=backend, **options), plain(*twins, **options)
+    out.square().sum().backward()
+    truth.square().sum().backward()
+    assert torch.allclose(out, truth, rtol=1e-4, atol=1e-4)
+    for leaf, twin in zip(leaves, twins, strict=True):
+        if leaf is not None:
+            assert torch.allclose(leaf.grad, twin.grad, rtol=1e-3, atol=1e-2)
+
+
+def test_bad_arguments_are_named() -> None:
+    inputs, _ = problem("dense", "features")
+    x, weight, skip, skip_weight, skip_bias = (None if each is None else each.float() for each in inputs)
+    with pytest.raises(ValueError, match=r"skip is too small for the crop: 12×20, wanted at least 17×18"):
+        upsample_add(x, weight, skip[:, :, :12], stride=2, skip_offset=(5, 4), skip_weight=skip_weight)
+    with pytest.raises(ValueError, match="weight must have 5 input channels"):
+        upsample_add(x, weight[:3], stride=2)
+    with pytest.raises(ValueError, match="skip must have 6 channels"):
+        upsample_add(x, weight, skip, stride=2)
+    with pytest.raises(ValueError, match="skip must hold 2 images"):
+        upsample_add(x, weight, skip[:1], stride=2, skip_weight=skip_weight)
+    with pytest.raises(ValueError, match="skip_weight must be 6×40×1×1"):
+        upsample_add(x, weight, skip, stride=2, skip_weight=skip_weight[:, :3])
+    with pytest.raises(ValueError, match="skip_weight and skip_bias need skip"):
+        upsample_add(x, weight, stride=2, skip_weight=skip_weight)
+    with pytest.raises(ValueError, match="skip_bias needs skip_weight"):
+        upsample_add(x, weight, skip[:, :6], stride=2, skip_bias=skip_bias)
+    with pytest.raises(ValueError, match="stride must be at least 1, got 0"):
+        upsample_add(x, weight, stride=0)
+    with pytest.raises(TypeError, match="x must be of type"):
+        upsample_add(x.int(), weight, stride=2)
+    with pytest.raises(TypeError, match=r"skip must be torch\.float32 as x is"):
+        upsample_add(x, weight, skip.double(), stride=2, skip_weight=skip_weight)
+
+
+def test_gradcheck_and_opcheck(backend: str) -> None:
+    inputs, options = problem("dense", "features", size=(2, 2))
+    small = [each if each is None else each[:1, :3] if each.dim() == 4 else each for each in inputs]
+    small[0], small[1] = inputs[0][:1], inputs[1]
+    small[3] = inputs[3][:, :3]
+    leaves = [each.detach().requires_grad_() for each in small]
+    assert torch.autograd.gradcheck(lambda *each: ours(*each, backend=backend, **options), leaves)
+    tensors = [each.detach().float().requires_grad_() for each in small]
+    for layout in (torch.contiguous_format, torch.channels_last):
+        laid = [each.detach().to(memory_format=layout).requires_grad_() for each in tensors[:4]]
+        args = (*laid, tensors[4], [2, 2], [5, 4], 1.0, backend)
+        torch.library.opcheck(torch.ops.fcnkern.upsample_add.default, args)
+
+
+def test_compile_and_export() -> None:
+    torch._dynamo.reset()
+    layer = UpsampleAdd(6, 2, skip_offset=5, skip_channels=40, learned="dense")
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True)
+    for size in ((5, 6), (4, 7)):
+        x = torch.randn(2, 6, *size, requires_grad=True)
+        skip = torch.randn(2, 40, 2 * size[0] + 9, 2 * size[1] + 9)
+        (ours_,) = torch.autograd.grad(compiled(x, skip).sum(), x)
+        (eager,) = torch.autograd.grad(layer(x, skip).sum(), x)
+        assert torch.equal(ours_, eager)
+    exported = torch.export.export(layer, (x.detach(), skip))
+    assert torch.equal(exported.module()(x, skip), layer(x, skip))
+
+
+def test_module_starts_bilinear_with_a_silent_skip() -> None:
+    x, skip = torch.randn(1, 6, 5, 6), torch.randn(1, 40, 20, 20)
+    fixed = UpsampleAdd(6, 2)(x)
+    for learned in ("dense", "depthwise"):
+        layer = UpsampleAdd(6, 2, skip_offset=5, skip_channels=40, learned=learned)
+        assert torch.allclose(layer(x, skip), fixed, atol=1e-6)
+    with pytest.raises(ValueError, match="learned must be None, 'depthwise' or 'dense', got 'yes'"):
+        UpsampleAdd(6, 2, learned="yes")
+
+
+def test_autocast_runs_in_low_precision(backend: str) -> None:
+    inputs, options = problem("dense", "features")
+    leaves = [each.float().requires_grad_() for each in inputs]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = ours(*leaves, backend=backend, **options)
+    assert out.dtype == torch.bfloat16
+    out.sum().backward()
+    assert all(leaf.grad.dtype == torch.float32 for leaf in leaves)
