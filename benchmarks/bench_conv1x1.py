@@ -1,0 +1,61 @@
+"""The 1×1 classifier with ReLU and dropout, forward and backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+
+from benchmarks import rivals
+from benchmarks.cases import CONV, Case
+from benchmarks.contenders import Contender, Result, with_gradients
+from benchmarks.measure import measure, parameters
+from fcnkern import conv1x1
+
+DROPOUT = 0.5
+
+
+def contenders(case: Case) -> dict[str, Contender]:
+    inputs = (
+        torch.randn(1, case.features, *case.shape.size),
+        torch.randn(case.shape.classes, case.features, 1, 1) / case.features**0.5,
+        torch.randn(case.shape.classes),
+    )
+
+    def ours(x: Tensor, weight: Tensor, bias: Tensor, backend: str | None = None) -> Tensor:
+        return conv1x1(x, weight, bias, relu=True, dropout_p=DROPOUT, seed=1, backend=backend)
+
+    def reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return ours(x, weight, bias, "reference")
+
+    def eager(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return rivals.classifier(x, weight, bias, DROPOUT)
+
+    def truth() -> Result:
+        return with_gradients(reference, *(tensor.double() for tensor in inputs))()
+
+    def eager_truth() -> Result:
+        torch.manual_seed(1)
+        mask = F.dropout(torch.ones(1, case.shape.classes, *case.shape.out), DROPOUT).double()
+
+        def masked(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            return rivals.classifier(x, weight, bias, 0.0) * mask
+
+        return with_gradients(masked, *(tensor.double() for tensor in inputs))()
+
+    def eager_seeded() -> Result:
+        torch.manual_seed(1)
+        return run_eager()
+
+    run_eager = with_gradients(eager, *inputs)
+    return {
+        "ours": Contender(with_gradients(ours, *inputs), truth),
+        "eager": Contender(eager_seeded, eager_truth),
+    }
+
+
+@pytest.mark.parametrize(("case", "name"), parameters(CONV))
+def test_conv1x1(benchmark: BenchmarkFixture, case: Case, name: str) -> None:
+    measure(benchmark, case, name)

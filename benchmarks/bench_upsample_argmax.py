@@ -1,0 +1,50 @@
+"""The label map of upsampled scores."""
+
+from __future__ import annotations
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+
+from benchmarks import rivals
+from benchmarks.cases import ARGMAX, Case
+from benchmarks.contenders import Contender, Result, compiled, draw_scores
+from benchmarks.measure import measure, parameters
+from fcnkern import Resample, upsample_argmax
+
+
+def contenders(case: Case) -> dict[str, Contender]:
+    scores, size = draw_scores(case), case.shape.out
+
+    def resized(resample: Resample) -> Resample:
+        return Resample(resample.kind, resample.factor, resample.offset, size)
+
+    def truth(resample: Resample) -> Result:
+        return (upsample_argmax(scores.double(), resized(resample), backend="reference").long(),)
+
+    def interpolated(x: Tensor) -> Tensor:
+        return rivals.interpolate(x, size).argmax(1)
+
+    compiled_interpolated = compiled(interpolated)
+    ours, half_pixel = resized(case.resample), Resample.half_pixel()
+    found = {
+        "ours": Contender(lambda: (upsample_argmax(scores, ours),), lambda: truth(case.resample)),
+        "interpolate": Contender(lambda: (interpolated(scores),), lambda: truth(half_pixel)),
+        "compiled interpolate": Contender(
+            lambda: (compiled_interpolated(scores),), lambda: truth(half_pixel)
+        ),
+    }
+    if case.resample.kind == "deconv":
+        factor, offset = case.resample.factor[0], case.resample.offset[0]
+        weight = rivals.bilinear_weight(case.shape.classes, factor)
+
+        def deconvolved() -> Result:
+            return (rivals.deconvolve(scores, weight, factor, offset, size).argmax(1),)
+
+        found["dense deconvolution"] = Contender(deconvolved, lambda: truth(case.resample))
+    return found
+
+
+@pytest.mark.parametrize(("case", "name"), parameters(ARGMAX))
+def test_upsample_argmax(benchmark: BenchmarkFixture, case: Case, name: str) -> None:
+    measure(benchmark, case, name)

@@ -1,0 +1,73 @@
+"""The loss with its gradient: forward and backward pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+
+from benchmarks import rivals
+from benchmarks.cases import LOSS, Case
+from benchmarks.contenders import Contender, Result, compiled, draw_labels, draw_scores, with_gradients
+from benchmarks.measure import measure, parameters
+from fcnkern import Resample, Sampling, upsample_cross_entropy
+
+
+def contenders(case: Case) -> dict[str, Contender]:
+    scores, target, size = draw_scores(case), draw_labels(case), case.shape.out
+    sampling = None if case.keep == 1 else Sampling(case.keep, case.cell, seed=1)
+
+    def ours(x: Tensor) -> Tensor:
+        return upsample_cross_entropy(x, target, case.resample, sampling=sampling)
+
+    def ours_everywhere(x: Tensor) -> Tensor:
+        return upsample_cross_entropy(x, target, case.resample)
+
+    def truth(resample: Resample, labels: Tensor, sampled: Sampling | None = None) -> Result:
+        def loss(x: Tensor) -> Tensor:
+            return upsample_cross_entropy(x, labels, resample, sampling=sampled, backend="reference")
+
+        return with_gradients(loss, scores.double())()
+
+    masked = target if sampling is None else _drop_cells(target, case)
+
+    def interpolated(x: Tensor) -> Tensor:
+        return rivals.cross_entropy(rivals.interpolate(x, size), masked)
+
+    half_pixel = Resample.half_pixel()
+    found = {
+        "ours": Contender(with_gradients(ours, scores), lambda: truth(case.resample, target, sampling)),
+        "all pixels": Contender(
+            with_gradients(ours_everywhere, scores), lambda: truth(case.resample, target)
+        ),
+        "interpolate": Contender(with_gradients(interpolated, scores), lambda: truth(half_pixel, masked)),
+        "compiled interpolate": Contender(
+            with_gradients(compiled(interpolated), scores),
+            lambda: truth(half_pixel, masked),
+        ),
+    }
+    if case.resample.kind == "deconv":
+        factor, offset = case.resample.factor[0], case.resample.offset[0]
+        weight = rivals.bilinear_weight(case.shape.classes, factor)
+
+        def deconvolved(x: Tensor) -> Tensor:
+            return rivals.cross_entropy(rivals.deconvolve(x, weight, factor, offset, size), target)
+
+        found["dense deconvolution"] = Contender(
+            with_gradients(deconvolved, scores), lambda: truth(case.resample, target)
+        )
+    return found
+
+
+def _drop_cells(target: Tensor, case: Case) -> Tensor:
+    """The target with 255 in a random part of the cells: how plain PyTorch samples a loss."""
+    height, width = case.shape.out
+    cells = torch.rand(1, -(-height // case.cell), -(-width // case.cell)) >= case.keep
+    dropped = cells.repeat_interleave(case.cell, 1).repeat_interleave(case.cell, 2)
+    return target.masked_fill(dropped[:, :height, :width], 255)
+
+
+@pytest.mark.parametrize(("case", "name"), parameters(LOSS))
+def test_upsample_cross_entropy(benchmark: BenchmarkFixture, case: Case, name: str) -> None:
+    measure(benchmark, case, name)

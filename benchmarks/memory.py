@@ -1,0 +1,66 @@
+"""Peak extra memory of one call, in a process of its own.
+
+The process draws the inputs, runs the call on a small shape (so that code is loaded and threads are running), takes
+its resident size, resets the kernel's record of the peak, runs the call three times, and reads that record (VmHWM).
+The difference, less the size of the result, is the extra memory. Large blocks go back to the system as soon as they
+are freed (MALLOC_MMAP_THRESHOLD_), so that none hides in a cache of the allocator. Linux only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.cases import CASES, Case, Shape
+from benchmarks.contenders import build
+
+RUNS = 3
+RESET_PEAK = "5"  # proc(5), clear_refs
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+
+
+def extra_bytes(case: Case, name: str) -> int | None:
+    """Peak extra memory of a contender, measured in a new process; None where the system does not tell."""
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    environment = os.environ | ALLOCATOR | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, __file__, case.name, name]
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return int(done.stdout.split()[-1])
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key == field:
+            return 1024 * int(value.split()[0])
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def _small(case: Case) -> Case:
+    """The same case at half the height."""
+    classes, (h, w), (height, width) = case.shape
+    return dataclasses.replace(case, shape=Shape(classes, (h // 2, w), (height // 2, width)))
+
+
+def main() -> None:
+    """Measures in this process and prints bytes."""
+    case_name, name = sys.argv[1:]
+    case = next(case for case in CASES if case.name == case_name)
+    build(_small(case), [name])[name].run()
+    run = build(case, [name])[name].run
+    if name.startswith("compiled"):
+        run()
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text(RESET_PEAK)
+    for _ in range(RUNS):
+        result = run()
+    held = sum(tensor.numel() * tensor.element_size() for tensor in result)
+    print(max(0, _status("VmHWM") - before - held))
+
+
+if __name__ == "__main__":
+    main()
