@@ -38,7 +38,8 @@ def test_no_file_names_a_developers_folder() -> None:
 
 
 def test_every_module_says_what_it_is() -> None:
-    modules = {str(path): ast.parse((ROOT / path).read_text()) for path in sources() if path.suffix == ".py"}
+    ours = [path for path in sources() if path.suffix == ".py" and path.parts[0] in {"fcnkern", "benchmarks"}]
+    modules = {str(path): ast.parse((ROOT / path).read_text()) for path in ours}
     assert [name for name, tree in modules.items() if ast.get_docstring(tree) is None] == []
 
 
