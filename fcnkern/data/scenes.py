@@ -57,10 +57,10 @@ def render(seed: int, index: int, split: str, height: int, width: int) -> tuple[
 
 
 def _paint(canvas: Canvas, rng: np.random.Generator, sky: tuple[Colour, Colour]) -> None:
-    kerbs = -float(rng.uniform(2.6, 5.5)), float(rng.uniform(2.6, 5.5))
+    kerbs = -float(rng.uniform(2.6, 5.0)), float(rng.uniform(2.6, 5.0))
     plan = Street(
         kerbs,
-        (kerbs[0] - float(rng.uniform(1.8, 4.5)), kerbs[1] + float(rng.uniform(1.8, 4.5))),
+        (kerbs[0] - float(rng.uniform(2.2, 5.5)), kerbs[1] + float(rng.uniform(2.2, 5.5))),
         end=float(rng.uniform(45, 80)),
     )
     canvas.gradient(*sky, street.SKY)
@@ -70,9 +70,9 @@ def _paint(canvas: Canvas, rng: np.random.Generator, sky: tuple[Colour, Colour])
     sun = float(rng.random())
     _houses(canvas, rng, plan, sun)
     _shadows(canvas, rng, plan, sun)
-    things = _furniture(rng, plan, canvas.near) + _traffic(rng, plan, canvas.near)
-    for _, paint in sorted(things, key=lambda thing: -thing[0]):
-        paint(canvas)
+    for things in (*_pavements(rng, plan, canvas.near), _traffic(rng, plan, canvas.near)):
+        for _, paint in sorted(things, key=lambda thing: -thing[0]):
+            paint(canvas)
 
 
 def _clouds(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -136,16 +136,24 @@ def _shadows(canvas: Canvas, rng: np.random.Generator, plan: Street, sun: float)
 Thing = tuple[float, Callable[[Canvas], None]]
 
 
-def _furniture(rng: np.random.Generator, plan: Street, near: float) -> list[Thing]:
-    """What stands on the pavements."""
+def _pavements(
+    rng: np.random.Generator, plan: Street, near: float
+) -> tuple[list[Thing], list[Thing], list[Thing]]:
+    """Fences along the houses, what stands on the pavements, fences along the kerbs.
+
+    Seen from the road nothing further out hides what is further in, so each list is painted over the one before.
+    """
+    outer: list[Thing] = []
     things: list[Thing] = []
+    inner: list[Thing] = []
     for kerb, front in zip(plan.kerbs, plan.fronts, strict=True):
         out = float(np.sign(kerb))
         if rng.random() < 0.6:
             z0 = near + float(rng.uniform(0.5, 6))
-            x = kerb + 0.25 * out if rng.random() < 0.6 else front - 0.2 * out
-            z1 = z0 + float(rng.uniform(6, 14))
-            things.append((z1, partial(street.fence, rng=rng, x=x, z0=z0, z1=z1)))
+            at_kerb = rng.random() < 0.4
+            x, layer = (kerb + 0.25 * out, inner) if at_kerb else (front - 0.2 * out, outer)
+            fence = partial(street.fence, rng=rng, x=x, z0=z0, z1=z0 + float(rng.uniform(6, 14)))
+            layer.append((z0, fence))
         for z in _spots(rng, near + 2, 40, 9, 0.4):
             things.append((z, partial(street.tree, rng=rng, x=kerb + 0.9 * out, z=z)))
         for z in _spots(rng, near + 1.5, 28, 8, 0.5):
@@ -153,9 +161,9 @@ def _furniture(rng: np.random.Generator, plan: Street, near: float) -> list[Thin
         for z in _spots(rng, near + 2, 18, 6, 0.35):
             things.append((z, partial(street.sign, rng=rng, x=kerb + 0.5 * out, z=z)))
         for z in _spots(rng, near + 1, 18, 3, 0.45):
-            x = kerb + out * float(rng.uniform(0.5, max(0.6, abs(front - kerb) - 0.4)))
+            x = kerb + out * float(rng.uniform(0.5, abs(front - kerb) - 0.4))
             things.append((z, partial(street.pedestrian, rng=rng, x=x, z=z)))
-    return things
+    return outer, things, inner
 
 
 def _traffic(rng: np.random.Generator, plan: Street, near: float) -> list[Thing]:

@@ -196,8 +196,8 @@ def car(canvas: Canvas, rng: np.random.Generator, x: float, z: float, facing: bo
     canvas.shadow(
         [(x - outer, 0, z - 0.2), (x + outer, 0, z - 0.2), (x + outer, 0, far), (x - outer, 0, far)], 0.6
     )
-    _flank(canvas, x - np.sign(x) * half, (z, far), (belt, roof), paint)
     back = z + (0.3 if facing else 0.15) * length
+    _flank(canvas, x, -np.sign(x) * half, (z, back, far), (belt, roof), paint)
     for top, bottom, y0, y1, colour in (
         (0.8, 1.0, belt, roof, shade(paint, 0.95)),
         (0.68, 0.84, belt + 0.06, roof - 0.1, mix(GLASS, canvas.haze, 0.2)),
@@ -216,17 +216,27 @@ def car(canvas: Canvas, rng: np.random.Generator, x: float, z: float, facing: bo
 
 
 def _flank(
-    canvas: Canvas, x: float, along: tuple[float, float], up: tuple[float, float], paint: Colour
+    canvas: Canvas,
+    x: float,
+    half: float,
+    along: tuple[float, float, float],
+    up: tuple[float, float],
+    paint: Colour,
 ) -> None:
-    """The side of a car that one sees from the middle of the road."""
-    z, length = along[0], along[1] - along[0]
-    belt, roof = up
-    canvas.side(x, 0.2, belt, z, z + length, shade(paint, 0.75), CAR)
-    canvas.side(x, belt, roof, z + 0.15 * length, z + 0.8 * length, shade(paint, 0.7), CAR)
-    canvas.side(x, belt, roof - 0.12, z + 0.22 * length, z + 0.72 * length, GLASS)
+    """The side that one sees from the middle of the road, `half` (signed) from the car's axis at x."""
+    (z, back, far), (belt, roof) = along, up
+    length, outer, upper = far - z, x + half, x + 0.8 * half
+    canvas.side(outer, 0.2, belt, z, far, shade(paint, 0.75), CAR)
+    end = far - 0.2 * length
+    for inset, colour in ((0.0, shade(paint, 0.7)), (0.12, GLASS)):
+        a, b = inset * length, 1.5 * inset * (roof - belt)
+        low = [(outer, belt + 0.3 * b, z + a), (outer, belt + 0.3 * b, far - a)]
+        canvas.polygon(
+            [*low, (upper, roof - b, end - 0.5 * a), (upper, roof - b, back + 0.5 * a)], colour, CAR
+        )
     for wheel in (0.18, 0.8):
         centre = z + wheel * length
-        canvas.side(x, 0, 0.62, centre - 0.3, centre + 0.3, (22, 22, 24), CAR)
+        canvas.side(outer, 0, 0.62, centre - 0.3, centre + 0.3, (22, 22, 24), CAR)
 
 
 def _person(
