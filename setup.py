@@ -120,7 +120,6 @@ class NinjaBuild(build_ext):
         """The text of build.ninja: one object per kernel file and level, one for the bindings, one link."""
         import pybind11
 
-        includes = [str(ROOT / "csrc" / "include"), pybind11.get_include(), python_headers()]
         link_flags = ["-shared", *(["-fopenmp"] if openmp else [])]
         if sys.platform == "darwin":
             link_flags += ["-undefined", "dynamic_lookup"]
@@ -128,10 +127,14 @@ class NinjaBuild(build_ext):
             *COMMON_FLAGS,
             *(["-fopenmp"] if openmp else []),
             *(f"-DFCNKERN_WITH_{level.upper()}" for level in levels),
-            *(shlex.quote(f"-I{path}") for path in includes),
+            shlex.quote(f"-I{ROOT / 'csrc' / 'include'}"),
         ]
-        version = f'-DFCNKERN_VERSION=\\"{self.distribution.get_version()}\\"'
-        edges = [("bindings_cpu.o", ROOT / "csrc" / "bindings_cpu.cpp", f"-O1 {version}")]
+        binding_flags = [
+            "-O1",
+            f'-DFCNKERN_VERSION=\\"{self.distribution.get_version()}\\"',
+            *(shlex.quote(f"-I{path}") for path in (pybind11.get_include(), python_headers())),
+        ]
+        edges = [("bindings_cpu.o", ROOT / "csrc" / "bindings_cpu.cpp", " ".join(binding_flags))]
         for source in sorted((ROOT / "csrc" / "cpu").glob("*.cpp")):
             for level, level_flags in levels.items():
                 kernel_flags = " ".join([*KERNEL_FLAGS, *level_flags, f"-DFCNKERN_ISA={level}"])
