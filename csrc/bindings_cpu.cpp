@@ -15,6 +15,7 @@
 #include "cpu/philox.h"
 #include "dtypes.h"
 #include "isa.h"
+#include "upsample_add.h"
 
 namespace py = pybind11;
 
@@ -181,6 +182,47 @@ void conv1x1_mask(const std::array<int64_t, 4>& size, const TensorArgs& grad, co
   FCNKERN_CALL(conv1x1_mask, params);
 }
 
+// size: images, inputs, outputs, height, width; window: first row and column, end row and column. x and weight are dense
+// arrays of the accumulation type. weight_kind: 0 dense, 1 depthwise, 2 one kernel for all channels.
+DeconvParams deconv_params(const std::array<int64_t, 5>& size, const std::array<int64_t, 2>& kernel,
+                           const std::array<int64_t, 2>& stride, const std::array<int64_t, 4>& window, int weight_kind,
+                           uintptr_t x, uintptr_t weight, const TensorArgs& y, int threads) {
+  DeconvParams params{};
+  params.images = size[0], params.inputs = size[1], params.outputs = size[2];
+  params.height = size[3], params.width = size[4];
+  for (int axis = 0; axis < 2; ++axis) {
+    params.kernel[axis] = kernel[axis], params.stride[axis] = stride[axis];
+    params.begin[axis] = window[axis], params.end[axis] = window[axis + 2];
+  }
+  params.depthwise = weight_kind > 0, params.shared = weight_kind == 2;
+  params.x = reinterpret_cast<const void*>(x), params.weight = reinterpret_cast<const void*>(weight);
+  params.y = tensor_view(y), params.threads = threads;
+  return params;
+}
+
+void upsample_add_forward(const std::array<int64_t, 5>& size, const std::array<int64_t, 2>& kernel,
+                          const std::array<int64_t, 2>& stride, const std::array<int64_t, 4>& window, int weight_kind,
+                          uintptr_t x, uintptr_t weight, const TensorArgs& y, int threads, const TensorArgs& skip,
+                          int64_t skip_channels, const TensorArgs& skip_weight, const TensorArgs& skip_bias,
+                          double skip_scale) {
+  const UpsampleAddParams params{
+      deconv_params(size, kernel, stride, window, weight_kind, x, weight, y, threads),
+      tensor_view(skip), skip_channels, tensor_view(skip_weight), tensor_view(skip_bias), skip_scale};
+  py::gil_scoped_release release;
+  FCNKERN_CALL(upsample_add_forward, params);
+}
+
+// Writes the gradients whose addresses are not 0.
+void deconv_backward(const std::array<int64_t, 5>& size, const std::array<int64_t, 2>& kernel,
+                     const std::array<int64_t, 2>& stride, const std::array<int64_t, 4>& window, int weight_kind,
+                     uintptr_t x, uintptr_t weight, const TensorArgs& grad, int threads, uintptr_t grad_x,
+                     uintptr_t grad_weight) {
+  const DeconvParams params = deconv_params(size, kernel, stride, window, weight_kind, x, weight, grad, threads);
+  py::gil_scoped_release release;
+  if (grad_x != 0) FCNKERN_CALL(deconv_grad_input, params, reinterpret_cast<void*>(grad_x));
+  if (grad_weight != 0) FCNKERN_CALL(deconv_grad_weight, params, reinterpret_cast<void*>(grad_weight));
+}
+
 }  // namespace
 
 Isa active_isa() { return g_isa.load(std::memory_order_relaxed); }
@@ -200,6 +242,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("conv1x1_forward", &fcnkern::conv1x1_forward, "1x1 convolution with ReLU and dropout.");
   m.def("conv1x1_grad_weight", &fcnkern::conv1x1_grad_weight, "Gradients of weight and bias of a 1x1 convolution.");
   m.def("conv1x1_mask", &fcnkern::conv1x1_mask, "Gradient before ReLU and dropout of a 1x1 convolution.");
+  m.def("upsample_add_forward", &fcnkern::upsample_add_forward, "Transposed convolution plus a cropped skip.");
+  m.def("deconv_backward", &fcnkern::deconv_backward, "Gradients of a transposed convolution.");
   m.def("philox4x32", &fcnkern::philox, "Philox4x32-10 of a 64-bit key and four counter words.");
   m.def(
       "poison_scratch", [](bool on) { fcnkern::g_poison_scratch = on; }, "Fill scratch memory with NaN (tests).");
