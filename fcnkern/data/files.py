@@ -89,7 +89,7 @@ class FileDataset:
 
     name: str
     classes: list[str]
-    palette: np.ndarray = field(repr=False)
+    palette: np.ndarray = field(repr=False, compare=False)
     pairs: list[Pair] = field(repr=False)
     void: int | None = None
     ignore_index: int = IGNORE

@@ -148,19 +148,19 @@ def _pavements(
     inner: list[Thing] = []
     for kerb, front in zip(plan.kerbs, plan.fronts, strict=True):
         out = float(np.sign(kerb))
-        if rng.random() < 0.6:
-            z0 = near + float(rng.uniform(0.5, 6))
+        if rng.random() < 0.65:
+            z0 = near + float(rng.uniform(0.5, 5))
             at_kerb = rng.random() < 0.4
             x, layer = (kerb + 0.25 * out, inner) if at_kerb else (front - 0.2 * out, outer)
             fence = partial(street.fence, rng=rng, x=x, z0=z0, z1=z0 + float(rng.uniform(6, 14)))
             layer.append((z0, fence))
         for z in _spots(rng, near + 2, 40, 9, 0.4):
             things.append((z, partial(street.tree, rng=rng, x=kerb + 0.9 * out, z=z)))
-        for z in _spots(rng, near + 1.5, 28, 8, 0.5):
+        for z in _spots(rng, near + 1.5, 22, 7, 0.5):
             things.append((z, partial(street.pole, rng=rng, x=kerb + 0.45 * out, z=z)))
-        for z in _spots(rng, near + 2, 18, 6, 0.35):
+        for z in _spots(rng, near + 3, 18, 5, 0.45):
             things.append((z, partial(street.sign, rng=rng, x=kerb + 0.5 * out, z=z)))
-        for z in _spots(rng, near + 1, 18, 3, 0.45):
+        for z in _spots(rng, near + 2, 17, 2.5, 0.5):
             x = kerb + out * float(rng.uniform(0.5, abs(front - kerb) - 0.4))
             things.append((z, partial(street.pedestrian, rng=rng, x=x, z=z)))
     return outer, things, inner
@@ -180,8 +180,8 @@ def _traffic(rng: np.random.Generator, plan: Street, near: float) -> list[Thing]
         for z in _spots(rng, near + 1.5, 16, 5, 0.25):
             x = kerb - side * float(rng.uniform(0.6, 2.4))
             things.append((z, partial(street.bicyclist, rng=rng, x=x, z=z)))
-    if rng.random() < 0.25:
-        z = near + float(rng.uniform(4, 9))
+    if rng.random() < 0.4:
+        z = near + float(rng.uniform(3, 9))
         x = float(rng.uniform(*plan.kerbs))
         things.append((z, partial(street.pedestrian, rng=rng, x=x, z=z)))
     return things

@@ -149,7 +149,7 @@ def fence(canvas: Canvas, rng: np.random.Generator, x: float, z0: float, z1: flo
 def pole(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     """A street lamp whose arm reaches over the road."""
     colour, height = pick(rng, [(96, 98, 96), (62, 64, 62), (146, 148, 142)]), float(rng.uniform(5.5, 8.5))
-    half = float(rng.uniform(0.13, 0.2))
+    half = float(rng.uniform(0.15, 0.25))
     canvas.front(x - half, x + half, 0, height, z, colour, POLE)
     canvas.front(x + 0.3 * half, x + half, 0, height, z, shade(colour, 0.7))
     reach = -np.sign(x) * float(rng.uniform(0.8, 1.8))
