@@ -1,6 +1,6 @@
 """Kernels for dense prediction on PyTorch, and the fully convolutional networks built on them."""
 
-from fcnkern import functional, nn
+from fcnkern import functional, metrics, models, nn, weights
 from fcnkern._info import format_info, info
 from fcnkern._version import __version__
 from fcnkern.functional import (
@@ -10,10 +10,16 @@ from fcnkern.functional import (
     upsample_argmax,
     upsample_cross_entropy,
 )
+from fcnkern.models import VGG16, FCN8s, FCN8sAtOnce, FCN16s, FCN32s
 from fcnkern.resample import Resample
 from fcnkern.sampling import Sampling
 
 __all__ = [
+    "VGG16",
+    "FCN8s",
+    "FCN8sAtOnce",
+    "FCN16s",
+    "FCN32s",
     "Resample",
     "Sampling",
     "__version__",
@@ -22,8 +28,11 @@ __all__ = [
     "format_info",
     "functional",
     "info",
+    "metrics",
+    "models",
     "nn",
     "upsample_add",
     "upsample_argmax",
     "upsample_cross_entropy",
+    "weights",
 ]

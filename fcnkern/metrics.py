@@ -1,0 +1,126 @@
+"""The four metrics of the paper from a confusion matrix, by the authors' exact definitions (their score.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from fcnkern import functional as F
+from fcnkern.resample import Resample
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Fractions in 0..1, fp64. With n_ij pixels of class i predicted as j, t_i = Σ_j n_ij, p_j = Σ_i n_ij:
+
+    Attributes:
+        pixel_accuracy: Σ n_ii / Σ t_i.
+        mean_accuracy: mean of n_ii / t_i over the classes present in the truth.
+        mean_iu: mean of the intersections over unions that exist.
+        fw_iu: Σ t_i IU_i / Σ t_i over the classes present in the truth.
+        per_class_iu: n_ii / (t_i + p_i - n_ii); NaN for a class in neither truth nor prediction, 0 for one that is
+            predicted but never true.
+
+    Without any valid pixel every metric is NaN.
+    """
+
+    pixel_accuracy: float
+    mean_accuracy: float
+    mean_iu: float
+    fw_iu: float
+    per_class_iu: tuple[float, ...]
+
+
+def from_confusion(matrix: Tensor | ArrayLike) -> Metrics:
+    """Metrics of a C x C matrix of counts [truth, prediction] (torch or numpy, integer or floating).
+
+    Raises:
+        ValueError: not square, empty, or with negative or non-finite entries.
+    """
+    counts = np.asarray(matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else matrix)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.size == 0:
+        raise ValueError(f"matrix must be a square C x C array with C >= 1, got shape {counts.shape}")
+    if counts.dtype.kind not in "iuf":
+        raise ValueError(f"matrix must hold real counts, got dtype {counts.dtype}")
+    counts = counts.astype(np.float64)
+    if not np.isfinite(counts).all() or (counts < 0).any():
+        raise ValueError("matrix must hold finite counts >= 0")
+    hits, truth, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    accuracy = _divide(hits, truth)
+    iu = _divide(hits, truth + predicted - hits)
+    total = truth.sum()
+    present = truth > 0
+    return Metrics(
+        pixel_accuracy=float(_divide(hits.sum(), total)),
+        mean_accuracy=_nanmean(accuracy),
+        mean_iu=_nanmean(iu),
+        fw_iu=float(_divide((truth[present] * iu[present]).sum(), total)),
+        per_class_iu=tuple(iu.tolist()),
+    )
+
+
+class ConfusionMatrix:
+    """Counts of (truth, prediction) pairs over a data set.
+
+    Accumulators of several processes merge by `+=`. `matrix` is the int64 C x C tensor, on the device of the last
+    update.
+
+    Raises:
+        ValueError: `num_classes` < 1.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes!r}")
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all counts."""
+        self.matrix = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
+
+    def update(self, prediction: Tensor, target: Tensor, resample: Resample | None = None) -> None:
+        """Add a batch.
+
+        Args:
+            prediction: label map N,H,W (integer); or, with `resample`, scores N,C,h,w, which are then upsampled,
+                reduced to labels and counted in one pass.
+            target: labels N,H,W; pixels equal to `ignore_index` are left out.
+
+        Raises:
+            TypeError, ValueError: as `fcnkern.functional.confusion_matrix`; nothing is counted then.
+        """
+        counts = F.confusion_matrix(
+            prediction, target, self.num_classes, resample=resample, ignore_index=self.ignore_index
+        )
+        self.matrix = self.matrix.to(counts.device) + counts
+
+    def compute(self) -> Metrics:
+        """The metrics of everything counted so far."""
+        return from_confusion(self.matrix)
+
+    def __iadd__(self, other: ConfusionMatrix) -> ConfusionMatrix:
+        if not isinstance(other, ConfusionMatrix):
+            return NotImplemented
+        mine, theirs = (self.num_classes, self.ignore_index), (other.num_classes, other.ignore_index)
+        if mine != theirs:
+            raise ValueError(
+                f"cannot merge confusion matrices of (num_classes, ignore_index) {mine} and {theirs}"
+            )
+        self.matrix = self.matrix + other.matrix.to(self.matrix.device)
+        return self
+
+
+def _divide(numerator: np.ndarray | np.float64, denominator: np.ndarray | np.float64) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.true_divide(numerator, denominator)
+
+
+def _nanmean(values: np.ndarray) -> float:
+    valid = values[~np.isnan(values)]
+    return float(valid.mean()) if valid.size else float("nan")
