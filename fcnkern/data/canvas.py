@@ -19,14 +19,14 @@ OVERSAMPLING = 2
 
 def shade(colour: Colour, factor: float) -> Colour:
     """`colour` made darker (factor < 1) or brighter."""
-    r, g, b = (min(255, int(c * factor)) for c in colour)
-    return r, g, b
+    r, g, b = colour
+    return min(255, int(r * factor)), min(255, int(g * factor)), min(255, int(b * factor))
 
 
 def mix(a: Colour, b: Colour, t: float) -> Colour:
     """(1 - t) a + t b."""
-    r, g, blue = (int(p + (q - p) * t) for p, q in zip(a, b, strict=True))
-    return r, g, blue
+    s = 1 - t
+    return int(s * a[0] + t * b[0]), int(s * a[1] + t * b[1]), int(s * a[2] + t * b[2])
 
 
 @dataclass(frozen=True)
