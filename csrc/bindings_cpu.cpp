@@ -16,6 +16,7 @@
 #include "dtypes.h"
 #include "isa.h"
 #include "upsample_add.h"
+#include "upsample_argmax.h"
 
 namespace py = pybind11;
 
@@ -110,6 +111,39 @@ LabelMap label_map(const LabelMapArgs& args) {
           {strides[0], strides[1], strides[2]}};
 }
 
+// Scores are (address, type, sizes, strides), an axis is a fcnkern.resample.Axis; with them goes whether a tap of
+// weight 0 is no tap.
+using ScoresArgs = std::tuple<uintptr_t, int, std::array<int64_t, 4>, std::array<int64_t, 4>>;
+using AxisArgs = std::tuple<int64_t, int64_t, double, double, bool>;
+using UpsamplingArgs = std::tuple<ScoresArgs, AxisArgs, AxisArgs, bool>;
+
+ResampleAxis resample_axis(const AxisArgs& args) {
+  return std::apply([](auto... number) { return ResampleAxis{number...}; }, args);
+}
+
+Upsampling upsampling(const UpsamplingArgs& args) {
+  const auto& [scores, rows, columns, skip_zero_weights] = args;
+  const auto& [address, type, size, strides] = scores;
+  return {{reinterpret_cast<const void*>(address),
+           static_cast<DType>(type),
+           size[0],
+           size[1],
+           size[2],
+           size[3],
+           {strides[0], strides[1], strides[2], strides[3]}},
+          resample_axis(rows),
+          resample_axis(columns),
+          skip_zero_weights};
+}
+
+void upsample_argmax(const UpsamplingArgs& scores, uintptr_t labels, int label_type, uintptr_t confidence,
+                     int threads) {
+  const UpsampleArgmaxParams params{upsampling(scores), static_cast<LabelType>(label_type),
+                                    reinterpret_cast<void*>(labels), reinterpret_cast<void*>(confidence), threads};
+  py::gil_scoped_release release;
+  FCNKERN_CALL(upsample_argmax, params);
+}
+
 // The first invalid label as (position, value, in target), or nothing.
 using LabelErrorResult = std::optional<std::tuple<int64_t, int64_t, bool>>;
 
@@ -118,21 +152,29 @@ LabelErrorResult label_error(const LabelError& error) {
   return std::make_tuple(error.position, error.value, error.in_target);
 }
 
-LabelErrorResult confusion_matrix(const LabelMapArgs& prediction, const LabelMapArgs& target,
-                                  const std::array<int64_t, 3>& size, int64_t num_classes,
-                                  std::optional<int64_t> ignore_index, uintptr_t matrix, int threads) {
-  const ConfusionMatrixParams params{label_map(prediction),
-                                     label_map(target),
-                                     size[0],
-                                     size[1],
-                                     size[2],
-                                     num_classes,
-                                     ignore_index.has_value(),
-                                     ignore_index.value_or(0),
-                                     reinterpret_cast<int64_t*>(matrix),
-                                     threads};
+ConfusionMatrixParams confusion_params(const LabelMapArgs& target, const std::array<int64_t, 3>& size,
+                                       int64_t num_classes, std::optional<int64_t> ignore_index,
+                                       uintptr_t matrix, int threads) {
+  return {label_map(target),        size[0],   size[1], size[2], num_classes, ignore_index.has_value(),
+          ignore_index.value_or(0), reinterpret_cast<int64_t*>(matrix), threads};
+}
+
+LabelErrorResult confusion_of_labels(const LabelMapArgs& prediction, const LabelMapArgs& target,
+                                     const std::array<int64_t, 3>& size, int64_t num_classes,
+                                     std::optional<int64_t> ignore_index, uintptr_t matrix, int threads) {
+  const auto params = confusion_params(target, size, num_classes, ignore_index, matrix, threads);
+  const LabelMap predicted = label_map(prediction);
   py::gil_scoped_release release;
-  return label_error(FCNKERN_CALL(confusion_matrix, params));
+  return label_error(FCNKERN_CALL(confusion_of_labels, params, predicted));
+}
+
+LabelErrorResult confusion_of_scores(const UpsamplingArgs& prediction, const LabelMapArgs& target,
+                                     const std::array<int64_t, 3>& size, int64_t num_classes,
+                                     std::optional<int64_t> ignore_index, uintptr_t matrix, int threads) {
+  const auto params = confusion_params(target, size, num_classes, ignore_index, matrix, threads);
+  const Upsampling predicted = upsampling(prediction);
+  py::gil_scoped_release release;
+  return label_error(FCNKERN_CALL(confusion_of_scores, params, predicted));
 }
 
 // conv1x1, upsample_add: a tensor is (address, type, strides), None where there is none.
@@ -238,12 +280,14 @@ PYBIND11_MODULE(_C, m) {
         "Version, compiler, OpenMP, and the instruction-set levels: in force, usable here, built.");
   m.def("use_isa", &fcnkern::use_isa, py::arg("name"),
         "Puts another instruction-set level in force; ValueError where it is not built or does not run.");
-  m.def("confusion_matrix", &fcnkern::confusion_matrix, "Counts of (truth, prediction) over two label maps.");
   m.def("conv1x1_forward", &fcnkern::conv1x1_forward, "1x1 convolution with ReLU and dropout.");
   m.def("conv1x1_grad_weight", &fcnkern::conv1x1_grad_weight, "Gradients of weight and bias of a 1x1 convolution.");
   m.def("conv1x1_mask", &fcnkern::conv1x1_mask, "Gradient before ReLU and dropout of a 1x1 convolution.");
   m.def("upsample_add_forward", &fcnkern::upsample_add_forward, "Transposed convolution plus a cropped skip.");
   m.def("deconv_backward", &fcnkern::deconv_backward, "Gradients of a transposed convolution.");
+  m.def("confusion_of_labels", &fcnkern::confusion_of_labels, "Confusion matrix of two label maps.");
+  m.def("confusion_of_scores", &fcnkern::confusion_of_scores, "Confusion matrix of upsampled scores.");
+  m.def("upsample_argmax", &fcnkern::upsample_argmax, "Label map, and confidences, of upsampled scores.");
   m.def("philox4x32", &fcnkern::philox, "Philox4x32-10 of a 64-bit key and four counter words.");
   m.def(
       "poison_scratch", [](bool on) { fcnkern::g_poison_scratch = on; }, "Fill scratch memory with NaN (tests).");

@@ -1,6 +1,6 @@
-// Confusion matrix of two label maps. Reads every label once, writes the matrix; per thread one histogram
-// (two for few classes). Bound: one increment per pixel, one per eight where both maps are uniform.
-// Counts are integers, so any split over threads gives the same matrix.
+// Confusion matrix of two label maps, or of upsampled scores and a label map. Reads every label once, writes the
+// matrix; per thread one histogram (two for few classes). Bound: one increment per pixel, one per eight where both
+// maps are uniform; from scores, the argmax. Counts are integers: any split over threads gives the same matrix.
 #include "confusion_matrix.h"
 
 #include "histogram.h"
@@ -15,9 +15,11 @@ constexpr int64_t kMinPixels = 1 << 16;
 struct Runs {
   int64_t rows, length;
   const ConfusionMatrixParams& params;
+  const LabelMap& prediction;
 
-  explicit Runs(const ConfusionMatrixParams& p) : rows(p.n * p.h), length(p.w), params(p) {
-    if (is_dense(p.prediction) && is_dense(p.target)) {
+  Runs(const ConfusionMatrixParams& p, const LabelMap& predicted)
+      : rows(p.n * p.h), length(p.w), params(p), prediction(predicted) {
+    if (is_dense(prediction) && is_dense(p.target)) {
       length *= rows;
       rows = 1;
     }
@@ -32,26 +34,33 @@ struct Runs {
   }
 };
 
+// Adds up to kChunk pixels. The target's are taken from its element `at` on, and are number `position` and so on.
+template <class Narrow, class ValueOf>
+bool count(const ConfusionMatrixParams& p, Narrow* prediction, int64_t at, int64_t position, int n,
+           const ValueOf& predicted_value, Tally& tally, int thread) {
+  alignas(64) Narrow target[kChunk];
+  narrow<Narrow>(p.target, at, n, p.num_classes, p.has_ignore ? &p.ignore_index : nullptr, target);
+  const int bad = tally.histogram(thread).add(prediction, target, n);
+  if (bad < 0) return true;
+  const bool in_target = target[bad] == static_cast<Narrow>(-1);
+  const int64_t value = in_target ? label_at(p.target, at + bad * p.target.strides[2]) : predicted_value(bad);
+  tally.record(thread, {position + bad, value, in_target});
+  return false;
+}
+
 // Counts the chunks first..last-1; stops at the first invalid label.
 template <class Narrow>
 void count_chunks(const Runs& runs, int64_t first, int64_t last, Tally& tally, int thread) {
-  const ConfusionMatrixParams& p = runs.params;
+  const LabelMap& map = runs.prediction;
   const int64_t per_row = (runs.length + kChunk - 1) / kChunk;
-  const int64_t* ignore = p.has_ignore ? &p.ignore_index : nullptr;
-  Histogram histogram = tally.histogram(thread);
-  alignas(64) Narrow prediction[kChunk], target[kChunk];
+  alignas(64) Narrow prediction[kChunk];
   for (int64_t chunk = first; chunk < last; ++chunk) {
     const int64_t row = chunk / per_row, x = chunk % per_row * kChunk;
     const int n = static_cast<int>(runs.length - x < kChunk ? runs.length - x : kChunk);
-    const int64_t from = runs.offset(p.prediction, row, x), at = runs.offset(p.target, row, x);
-    narrow<Narrow>(p.prediction, from, n, p.num_classes, nullptr, prediction);
-    narrow<Narrow>(p.target, at, n, p.num_classes, ignore, target);
-    const int bad = histogram.add(prediction, target, n);
-    if (bad < 0) continue;
-    const bool in_target = target[bad] == static_cast<Narrow>(-1);
-    const int64_t value = in_target ? label_at(p.target, at + bad * p.target.strides[2])
-                                    : label_at(p.prediction, from + bad * p.prediction.strides[2]);
-    return tally.record(thread, {row * runs.length + x + bad, value, in_target});
+    const int64_t from = runs.offset(map, row, x), at = runs.offset(runs.params.target, row, x);
+    narrow<Narrow>(map, from, n, runs.params.num_classes, nullptr, prediction);
+    const auto value = [&](int i) { return label_at(map, from + i * map.strides[2]); };
+    if (!count(runs.params, prediction, at, row * runs.length + x, n, value, tally, thread)) return;
   }
 }
 
@@ -61,16 +70,47 @@ int worthwhile_threads(int64_t pixels, int64_t classes, int threads) {
   return most < 1 ? 1 : most < threads ? static_cast<int>(most) : threads;
 }
 
+struct ScoresTally {
+  const ConfusionMatrixParams& params;
+  Tally& tally;
+};
+
+// Labels made of scores are always classes.
+template <class Narrow>
+void take(void* context, int thread, const LabelRows& rows) {
+  const auto& [p, tally] = *static_cast<const ScoresTally*>(context);
+  const auto no_value = [](int) { return int64_t{-1}; };
+  for (int row = 0; row < rows.rows; ++row) {
+    Narrow* labels = reinterpret_cast<Narrow*>(rows.labels + row * rows.row_bytes);
+    const int64_t line = rows.n * p.target.strides[0] + (rows.y + row) * p.target.strides[1];
+    const int64_t position = (rows.n * p.h + rows.y + row) * p.w + rows.x;
+    for (int x = 0; x < rows.width; x += kChunk) {
+      const int n = rows.width - x < kChunk ? rows.width - x : kChunk;
+      const int64_t at = line + (rows.x + x) * p.target.strides[2];
+      count(p, labels + x, at, position + x, n, no_value, tally, thread);
+    }
+  }
+}
+
 }  // namespace
 
-LabelError confusion_matrix(const ConfusionMatrixParams& p) {
-  const Runs runs(p);
+LabelError confusion_of_labels(const ConfusionMatrixParams& p, const LabelMap& prediction) {
+  const Runs runs(p, prediction);
   const int64_t chunks = runs.rows * ((runs.length + kChunk - 1) / kChunk);
   const int threads = worthwhile_threads(p.n * p.h * p.w, p.num_classes, p.threads);
-  const auto count = p.num_classes <= kMaxByteClasses ? &count_chunks<uint8_t> : &count_chunks<uint16_t>;
+  const auto count_all = p.num_classes <= kByteClasses ? &count_chunks<uint8_t> : &count_chunks<uint16_t>;
   Tally tally(p.num_classes, threads);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
-  for (int t = 0; t < threads; ++t) count(runs, chunks * t / threads, chunks * (t + 1) / threads, tally, t);
+  for (int t = 0; t < threads; ++t) count_all(runs, chunks * t / threads, chunks * (t + 1) / threads, tally, t);
+  return tally.finish(p.matrix);
+}
+
+LabelError confusion_of_scores(const ConfusionMatrixParams& p, const Upsampling& prediction) {
+  const int threads = argmax_threads(prediction, p.threads);
+  Tally tally(p.num_classes, threads);
+  ScoresTally context{p, tally};
+  const auto take_rows = p.num_classes <= kByteClasses ? &take<uint8_t> : &take<uint16_t>;
+  argmax_rows({prediction, nullptr, threads, {take_rows, &context}});
   return tally.finish(p.matrix);
 }
 

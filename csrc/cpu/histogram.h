@@ -1,17 +1,18 @@
-// Joint histogram of predicted and true classes. Both are narrowed to bytes (16-bit words from 255 classes on), so
-// that one 64-bit compare finds the words whose pixels all fall into one cell of the matrix.
+// Joint histogram of predicted and true classes. Both are narrowed to bytes, or to 16-bit words for more than
+// kByteClasses classes, so that one 64-bit compare finds the runs of pixels that all fall into one cell.
+// Two values beyond the classes stay free: `classes` for ignored pixels, the largest one for invalid labels.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 
+#include "argmax_rows.h"
 #include "confusion_matrix.h"
 #include "scratch.h"
 
 namespace fcnkern::FCNKERN_ISA {
-constexpr int kChunk = 2048;              // pixels narrowed and counted at a time
-constexpr int64_t kMaxByteClasses = 254;  // two byte values are left over: one for ignored, one for invalid
+constexpr int kChunk = 2048;  // pixels narrowed and counted at a time
 
 template <class Label>
 int64_t load_label(const LabelMap& map, int64_t offset) {

@@ -5,6 +5,7 @@
 
 #include "dtypes.h"
 #include "isa.h"
+#include "upsample_argmax.h"
 
 namespace fcnkern {
 
@@ -24,15 +25,18 @@ struct LabelError {
 };
 
 struct ConfusionMatrixParams {
-  LabelMap prediction, target;
+  LabelMap target;
   int64_t n, h, w;
   int64_t num_classes;
   bool has_ignore;
   int64_t ignore_index;
-  int64_t* matrix;  // num_classes x num_classes, [truth][prediction]; written whole, void after an error
+  int64_t* matrix;  // num_classes x num_classes, [truth][prediction]; not written where a label is invalid
   int threads;
 };
 
 }  // namespace fcnkern
 
-FCNKERN_DECLARE(fcnkern::LabelError, confusion_matrix, const fcnkern::ConfusionMatrixParams&)
+FCNKERN_DECLARE(fcnkern::LabelError, confusion_of_labels, const fcnkern::ConfusionMatrixParams&,
+                const fcnkern::LabelMap& prediction)
+FCNKERN_DECLARE(fcnkern::LabelError, confusion_of_scores, const fcnkern::ConfusionMatrixParams&,
+                const fcnkern::Upsampling& prediction)

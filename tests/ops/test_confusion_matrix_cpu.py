@@ -108,5 +108,7 @@ def test_label_that_would_match_the_ignore_index_only_after_truncation() -> None
 
 def test_too_many_classes() -> None:
     nothing = torch.empty(0, 5, 5, dtype=torch.int64)
-    with pytest.raises(ValueError, match="num_classes: at most 65534"):
+    with pytest.raises(
+        ValueError, match="num_classes: the CPU kernels take at most 65534 classes, got 65535"
+    ):
         confusion_matrix(nothing, nothing, 65535, None, 255)

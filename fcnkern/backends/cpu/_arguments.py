@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from fcnkern.resample import Pair, Resample
 
 MAX_CLASSES = 65534
 FLOAT_TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 LABEL_TYPES = {torch.uint8: 0, torch.int16: 1, torch.int32: 2, torch.int64: 3}
+
+
+def check_classes(name: str, classes: int) -> None:
+    """Refuses more classes than 16-bit labels hold beside two markers."""
+    if classes > MAX_CLASSES:
+        raise ValueError(f"{name}: the CPU kernels take at most {MAX_CLASSES} classes, got {classes}")
 
 
 def label_map(labels: Tensor) -> tuple[int, int, tuple[int, ...]]:
@@ -24,6 +34,17 @@ def tensor_view(tensor: Tensor | None) -> TensorArguments | None:
         return None
     strides = tensor.stride() + (0,) * (4 - tensor.ndim)
     return tensor.data_ptr(), FLOAT_TYPES[tensor.dtype], strides
+
+
+def upsampling(scores: Tensor, resample: Resample, size: Pair) -> tuple[Any, ...]:
+    """(N, C, h, w) scores and how they are upsampled to ``size``, in the order that the kernels take them.
+
+    The last entry says that a tap of weight 0 is no tap: of these kinds `deconv` and `identity` have none
+    there, while the others multiply as F.interpolate does, so that 0 · inf is NaN.
+    """
+    given = scores.data_ptr(), FLOAT_TYPES[scores.dtype], tuple(scores.shape), scores.stride()
+    rows, columns = resample.axes((scores.shape[2], scores.shape[3]), size)
+    return given, rows, columns, resample.kind in {"deconv", "identity"}
 
 
 def accumulation_type(dtype: torch.dtype) -> torch.dtype:

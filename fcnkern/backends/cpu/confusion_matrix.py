@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fcnkern.backends.cpu._arguments import MAX_CLASSES, label_map
+from fcnkern.backends.cpu._arguments import check_classes, label_map, upsampling
 from fcnkern.backends.cpu._extension import kernels
 from fcnkern.backends.errors import label_error
 from fcnkern.resample import Resample
@@ -22,14 +22,15 @@ def confusion_matrix(
         ValueError: a target label that is neither a class nor ``ignore_index``, a prediction at a counted
             pixel that is no class, or too many classes.
     """
-    if num_classes > MAX_CLASSES:
-        raise ValueError(f"num_classes: at most {MAX_CLASSES} on the CPU, got {num_classes}")
+    check_classes("num_classes", num_classes)
     n, h, w = target.shape
     matrix = torch.empty(num_classes, num_classes, dtype=torch.int64)
-    labels, threads = label_map(target), torch.get_num_threads()
-    error = kernels.confusion_matrix(
-        label_map(prediction), labels, (n, h, w), num_classes, ignore_index, matrix.data_ptr(), threads
-    )
+    settings = (n, h, w), num_classes, ignore_index, matrix.data_ptr(), torch.get_num_threads()
+    if resample is None:
+        error = kernels.confusion_of_labels(label_map(prediction), label_map(target), *settings)
+    else:
+        scores = upsampling(prediction, resample, (h, w))
+        error = kernels.confusion_of_scores(scores, label_map(target), *settings)
     if error is not None:
         index, value, in_target = error
         position = (index // (h * w), index // w % h, index % w)
