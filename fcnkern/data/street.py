@@ -73,10 +73,10 @@ def _windows(
     storey, bay = float(rng.uniform(2.7, 3.4)), float(rng.uniform(2.0, 3.4))
     rows, columns = int((up[1] - up[0]) / storey), max(int((z1 - z0) / bay), 1)
     bay = (z1 - z0) / columns
-    if canvas.pixels(bay * abs(x), z1) / z1 < 1.0:
-        return
     glass = mix(GLASS, canvas.haze, float(rng.uniform(0, 0.5)))
     lit = rng.random((rows, columns))
+    if canvas.pixels(bay * abs(x), z1) / z1 < 1.0:
+        return
     for row in range(rows):
         y = up[0] + row * storey + 0.9
         for column in range(columns):

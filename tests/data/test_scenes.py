@@ -27,6 +27,12 @@ def test_shapes_and_values(size: tuple[int, int]) -> None:
     assert set(np.unique(sample.label)) <= {*range(11), IGNORE}
 
 
+def test_another_size_shows_the_same_scene() -> None:
+    small, large = Scenes(size=(60, 80))[2].label, Scenes(size=(240, 320))[2].label[2::4, 2::4]
+    both = (small != IGNORE) & (large != IGNORE)
+    assert (small == large)[both].mean() > 0.95
+
+
 def test_every_class_is_common_and_nothing_fills_the_picture() -> None:
     dataset = Scenes(count=40)
     seen, share = np.zeros(256), np.zeros(256)
