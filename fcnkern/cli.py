@@ -1,0 +1,288 @@
+"""The ``fcnkern`` command: train, eval, predict, demo, info."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fcnkern
+from fcnkern.data import open_dataset, preset
+from fcnkern.engine import (
+    TrainSettings,
+    confusion_over,
+    load_trained,
+    metrics_line,
+    metrics_record,
+    metrics_table,
+    predict_files,
+    resume_run,
+    start_run,
+)
+from fcnkern.engine.demo import run_demo
+from fcnkern.engine.progress import Progress
+from fcnkern.engine.schedules import SCHEDULES
+from fcnkern.engine.settings import ARCHITECTURES, PRECISIONS, REDUCTIONS
+from fcnkern.metrics import from_confusion
+
+USER_ERROR, INTERRUPTED = 2, 130
+DEFAULT_OUT = Path("fcnkern-run")
+DEFAULT_TIME = 900.0
+NOT_SETTINGS = ("command", "run", "debug", "quiet", "out", "resume")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code: 0, 2 for an error of the user's, 130 when interrupted."""
+    options = make_parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        print("fcnkern: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
+        if options.debug:
+            raise
+        print(f"fcnkern: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="fcnkern", description="Train and run fully convolutional networks for semantic segmentation."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    common.add_argument("--quiet", action="store_true", help="show no progress")
+    train = commands.add_parser(
+        "train", parents=[common], help="train a network", argument_default=argparse.SUPPRESS
+    )
+    _add_train(train)
+    _add_eval(commands.add_parser("eval", parents=[common], help="score a checkpoint on a data set"))
+    _add_predict(commands.add_parser("predict", parents=[common], help="segment images"))
+    _add_demo(commands.add_parser("demo", parents=[common], help="train on generated street scenes, in two minutes"))
+    _add_info(commands.add_parser("info", parents=[common], help="versions, build, backends"))
+    return parser
+
+
+# -------------------------------------------------------------------- train
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    """Options without a default here take that of ``TrainSettings``; only those given change a resumed run."""
+    default = {name: field.default for name, field in TrainSettings.__dataclass_fields__.items()}
+
+    def add(group: argparse._ArgumentGroup, flag: str, text: str, **keywords: Any) -> None:
+        value = default[flag.removeprefix("--").replace("-", "_")]
+        note = "" if value in (None, False) else f" (default {value})"
+        group.add_argument(flag, help=text + note, **keywords)
+
+    parser.set_defaults(run=_train)
+    group = parser.add_argument_group("run")
+    paths: dict[str, Any] = {"type": Path, "default": None}
+    group.add_argument("--out", metavar="DIR", help=f"folder of checkpoints and log (default {DEFAULT_OUT})", **paths)
+    group.add_argument("--resume", metavar="FILE", help="go on from this checkpoint, exactly", **paths)
+    add(group, "--iterations", "iterations to train", type=int, metavar="N")
+    add(group, "--time-limit", "time to train: 90s, 15m, 2h; 15m if no end is given", type=duration, metavar="T")
+    add(group, "--val-every", "iterations between validations, 0: only at the end", type=int, metavar="N")
+    add(group, "--val-limit", "images of the validations in between, all at the end", type=int, metavar="N")
+    add(group, "--save-every", "iterations between checkpoints", type=int, metavar="N")
+    add(group, "--threads", "CPU threads", type=int, metavar="N")
+    add(group, "--precision", "fp32, or bf16 autocast: faster where the CPU has it", choices=PRECISIONS)
+    add(group, "--seed", "of everything random", type=int, metavar="N")
+
+    group = parser.add_argument_group("data")
+    add(group, "--data", "camvid:PATH, folder:PATH or scenes", metavar="SPEC")
+    add(group, "--batch-size", "images per iteration", type=int, metavar="N")
+    add(group, "--val-split", "split to validate on, or none", metavar="NAME")
+    add(group, "--crop", "random crop, HEIGHTxWIDTH; whole images without", type=size, metavar="HxW")
+    add(group, "--augment", "random mirror and scale", action="store_true")
+    add(group, "--preprocess", "input preset: caffe or torchvision", metavar="NAME")
+
+    group = parser.add_argument_group("network")
+    add(group, "--arch", "network", choices=ARCHITECTURES)
+    add(group, "--width", "scale of the channels", type=float, metavar="X")
+    add(group, "--upsampling", "upsampling layers", choices=("fixed", "learned"))
+    add(group, "--dropout", "of fc6 and fc7", type=float, metavar="P")
+    add(group, "--weights", "VGG16 weights for the body (.npz, .safetensors)", metavar="FILE")
+    add(group, "--init-from", "checkpoint of the coarser, or of the same, network to start from", metavar="FILE")
+
+    group = parser.add_argument_group("optimiser and loss")
+    add(group, "--lr", "learning rate", type=float, metavar="X")
+    add(group, "--momentum", "momentum", type=float, metavar="X")
+    add(group, "--weight-decay", "weight decay", type=float, metavar="X")
+    add(group, "--score-lr", "multiplier of the rate for the score layers", type=float, metavar="X")
+    add(group, "--schedule", "of the learning rate", choices=SCHEDULES)
+    add(group, "--warmup", "iterations of linear warm-up", type=int, metavar="N")
+    add(group, "--clip", "largest norm of the gradient; 'none' for no limit", type=number_or_none, metavar="X")
+    add(group, "--reduction", "valid: mean over pixels; batch: sum / images, the paper's", choices=REDUCTIONS)
+    add(group, "--sampling", "loss sampling: probability to keep a cell of pixels", type=float, metavar="P")
+    add(group, "--cell", "side of a sampling cell in pixels", type=int, metavar="N")
+    add(group, "--class-weights", "none, median, sqrt (of median), or one number per class: 1,0.5,...", metavar="W")
+
+
+def _train(options: argparse.Namespace) -> int:
+    given = {name: value for name, value in vars(options).items() if name not in NOT_SETTINGS}
+    if options.resume is not None:
+        trainer = resume_run(options.resume, options.out, quiet=options.quiet, **given)
+    else:
+        if not {"iterations", "time_limit"} & set(given):
+            given["time_limit"] = DEFAULT_TIME
+        trainer = start_run(TrainSettings(**given), options.out or DEFAULT_OUT, quiet=options.quiet)
+    result = trainer.run()
+    if result.interrupted:
+        print(
+            f"stopped at iteration {result.iteration}; go on with: fcnkern train --resume {trainer.last}",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    print(f"trained {result.iteration} iterations in {result.elapsed:.0f} s; written to {trainer.out}")
+    if result.metrics is not None:
+        print(metrics_table(result.metrics, trainer.train_set.classes))
+        print(f"best validation mean IU so far: {100 * result.best_mean_iu:.2f} %, in {trainer.best}")
+    return 0
+
+
+# -------------------------------------------------------------------- eval and predict
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_eval)
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="written by fcnkern train")
+    parser.add_argument("--data", metavar="SPEC", help="camvid:PATH, folder:PATH or scenes (default: trained on)")
+    parser.add_argument("--split", default="val", metavar="NAME", help="split to score (default val)")
+    parser.add_argument("--limit", type=int, metavar="N", help="score this many images only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there; -: print them")
+    _add_machine(parser)
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="bf16: faster where the CPU has it")
+
+
+def _eval(options: argparse.Namespace) -> int:
+    trained = load_trained(options.checkpoint)
+    spec = options.data or trained.settings.data
+    dataset = open_dataset(spec, options.split)
+    _set_threads(options.threads)
+    count = len(dataset) if options.limit is None else min(options.limit, len(dataset))
+    with Progress("eval", count, enabled=not options.quiet) as bar:
+        matrix = confusion_over(
+            trained.model,
+            dataset,
+            preset(trained.model.preprocess),
+            limit=options.limit,
+            precision=options.precision,
+            progress=bar,
+        )
+    metrics = from_confusion(matrix)
+    if options.json is not None:
+        record = {"checkpoint": str(options.checkpoint), "data": spec, "split": options.split, "images": count}
+        _write_json(options.json, record | metrics_record(metrics, dataset.classes))
+    if options.json is None or str(options.json) != "-":
+        print(metrics_table(metrics, dataset.classes))
+    return 0
+
+
+def _write_json(path: Path, record: dict[str, Any]) -> None:
+    text = json.dumps(record, indent=2, allow_nan=False)
+    if str(path) == "-":
+        print(text)
+    else:
+        path.write_text(text + "\n")
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_predict)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them; any size")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="written by fcnkern train")
+    parser.add_argument("--out", type=Path, default=Path("fcnkern-predictions"), metavar="DIR",
+                        help="folder of NAME.png (labels) and NAME_overlay.png (default fcnkern-predictions)")
+    _add_machine(parser)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    trained = load_trained(options.checkpoint)
+    _set_threads(options.threads)
+    written = predict_files(
+        trained, options.images, options.out, precision=options.precision, quiet=options.quiet
+    )
+    print(f"wrote the labels and overlays of {len(written)} image{'s' * (len(written) != 1)} to {options.out}")
+    return 0
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads must be more than 0, got {threads}")
+        torch.set_num_threads(threads)
+
+
+# -------------------------------------------------------------------- demo and info
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_demo)
+    parser.add_argument("--out", type=Path, default=Path("."), metavar="DIR",
+                        help="folder of fcnkern-demo.png and fcnkern-demo.pt (default: the current one)")
+    parser.add_argument("--seconds", type=float, default=75.0, metavar="S", help="time to train (default 75)")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    if not options.seconds > 0:
+        raise ValueError(f"seconds must be more than 0, got {options.seconds}")
+    result = run_demo(options.out, options.seconds, quiet=options.quiet)
+    print(metrics_table(result.after, result.classes))
+    print()
+    print(f"before training: {metrics_line(result.before)}")
+    print(f"after training:  {metrics_line(result.after)}")
+    print(f"picture (image | truth | prediction): {result.picture}")
+    print("next, segment images of your own:")
+    print(f"  fcnkern predict --checkpoint {result.checkpoint} IMAGE...")
+    return 0
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_info)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _info(options: argparse.Namespace) -> int:
+    print(json.dumps(fcnkern.info(), indent=2) if options.json else fcnkern.format_info())
+    return 0
+
+
+# -------------------------------------------------------------------- values and tables
+
+
+def duration(text: str) -> float:
+    """Seconds from 90, 90s, 15m or 2h."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)([smh]?)", text)
+    if match is None or float(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time, wanted for example 90s, 15m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def size(text: str) -> tuple[int, int]:
+    """(height, width) from HEIGHTxWIDTH."""
+    match = re.fullmatch(r"(\d+)[xX](\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size, wanted HEIGHTxWIDTH such as 240x320")
+    return int(match[1]), int(match[2])
+
+
+def number_or_none(text: str) -> float | None:
+    """A number, or None from "none"."""
+    return None if text.lower() == "none" else float(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

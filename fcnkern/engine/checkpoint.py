@@ -1,0 +1,78 @@
+"""Checkpoints: written atomically, read without running any code from the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+FORMAT = "fcnkern-checkpoint"
+FORMAT_VERSION = 1
+REQUIRED = ("state_dict", "classes", "palette", "preprocess", "settings", "iteration")
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file so that ``path`` holds either its old content or all of the new, whatever happens.
+
+    The content goes to a temporary file in the same folder, is flushed to the disk and renamed over ``path``;
+    what a killed process leaves of it is overwritten by the next.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in the folder durable, where the system lets one open a folder."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
+    """Writes a checkpoint atomically; ``content`` holds tensors, numbers, strings, lists and dicts only."""
+    record = {"format": FORMAT, "format_version": FORMAT_VERSION, **content}
+    write_atomically(Path(path), lambda file: torch.save(record, file))
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint onto the CPU, as plain data (``weights_only=True``).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, or not a checkpoint of this library, or of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path} does not exist")
+    try:
+        record = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many types on a damaged file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"checkpoint {path} cannot be read, it is damaged or no checkpoint: {reason}") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a checkpoint of fcnkern (no format entry {FORMAT!r})")
+    if record["format_version"] > FORMAT_VERSION:
+        raise ValueError(
+            f"checkpoint {path} has format {record['format_version']}, this fcnkern reads up to {FORMAT_VERSION}"
+        )
+    missing = [name for name in REQUIRED if name not in record]
+    if missing:
+        raise ValueError(f"checkpoint {path} lacks {', '.join(missing)}")
+    return record

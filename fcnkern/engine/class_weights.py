@@ -1,0 +1,52 @@
+"""Class weights of the loss from how often the classes occur."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fcnkern.data import Dataset
+
+MOST_IMAGES = 400
+
+
+def class_frequencies(dataset: Dataset, most_images: int = MOST_IMAGES) -> Tensor:
+    """Share of each class among the pixels of the images it occurs in (SegNet's definition), float64 C.
+
+    Looks at no more than ``most_images`` images, spread evenly. A class that never occurs has share 0.
+    """
+    classes = len(dataset.classes)
+    pixels, area = np.zeros(classes), np.zeros(classes)
+    for index in np.linspace(0, len(dataset) - 1, min(most_images, len(dataset))).round().astype(int):
+        label = dataset[int(index)].label
+        counts = np.bincount(label.reshape(-1), minlength=256)[:classes]
+        pixels += counts
+        area += (counts > 0) * counts.sum()
+    return torch.from_numpy(pixels / np.maximum(area, 1))
+
+
+def class_weights(spec: str, dataset: Dataset) -> Tensor | None:
+    """Weights of the classes in the loss, float32 C, or None for none.
+
+    Args:
+        spec: ``none``; ``median`` (median frequency ÷ frequency, Eigen and Fergus 2015, SegNet); ``sqrt``, its
+            square root, which is milder; or one number per class, separated by commas.
+
+    Raises:
+        ValueError: something else, or not one number per class.
+    """
+    if spec == "none":
+        return None
+    if spec in ("median", "sqrt"):
+        frequency = class_frequencies(dataset)
+        present = frequency > 0
+        weights = torch.where(present, frequency[present].median() / frequency.clamp_min(1e-12), 0.0)
+        return (weights.sqrt() if spec == "sqrt" else weights).float()
+    try:
+        numbers = [float(part) for part in spec.split(",")]
+    except ValueError:
+        raise ValueError(f"class_weights must be none, median, sqrt or numbers, got {spec!r}") from None
+    if len(numbers) != len(dataset.classes) or min(numbers) < 0:
+        raise ValueError(f"class_weights needs {len(dataset.classes)} numbers of at least 0, got {spec!r}")
+    return torch.tensor(numbers)

@@ -1,0 +1,101 @@
+"""Scoring a network on a data set, image by image at native resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import SupportsIndex
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fcnkern.data import Batch, Dataset, Preprocess, Sample, eval_batches
+from fcnkern.engine.progress import Progress
+from fcnkern.functional import confusion_matrix
+from fcnkern.models import FCN
+
+
+def autocast(precision: str) -> torch.autocast:
+    """Context of reduced precision: ``fp32`` leaves everything as it is, ``bf16`` runs the products in bfloat16."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def evaluating(model: nn.Module, precision: str = "fp32") -> Iterator[None]:
+    """Evaluation mode without gradients; the mode the model had comes back afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), autocast(precision):
+            yield
+    finally:
+        model.train(was_training)
+
+
+def confusion_over(
+    model: FCN,
+    dataset: Dataset,
+    preprocess: Preprocess,
+    *,
+    limit: int | None = None,
+    precision: str = "fp32",
+    progress: Progress | None = None,
+) -> Tensor:
+    """Confusion matrix [truth, prediction] of a network over a data set.
+
+    The low-resolution scores are upsampled, compared and counted in one pass (``confusion_matrix`` with
+    ``resample``): no full-resolution scores and no label maps are stored.
+
+    Args:
+        limit: use this many images, spread evenly over the data set; None for all.
+        precision: ``fp32`` or ``bf16``.
+        progress: advanced by one per image.
+
+    Returns:
+        int64 C x C, on the CPU.
+
+    Raises:
+        ValueError: the data set is empty or its number of classes is not the network's.
+    """
+    if len(dataset) == 0:
+        raise ValueError("the data set to evaluate on has no images")
+    if len(dataset.classes) != model.n_class:
+        raise ValueError(f"the data set has {len(dataset.classes)} classes, the network {model.n_class}")
+    matrix = torch.zeros(model.n_class, model.n_class, dtype=torch.int64)
+    with evaluating(model, precision), closing(eval_batches(_spread(dataset, limit), preprocess)) as batches:
+        for batch in batches:
+            matrix += _confusion(model, batch, dataset.ignore_index)
+            if progress is not None:
+                progress.advance()
+    return matrix
+
+
+def _confusion(model: FCN, batch: Batch, ignore_index: int) -> Tensor:
+    if model.final_weight() is None:
+        scores, resample = model.scores(batch.images)
+        return confusion_matrix(scores, batch.labels, resample=resample, ignore_index=ignore_index)
+    # A learned last upsampling is no Resample: its label map is made first, still without full-resolution scores.
+    return confusion_matrix(model.predict(batch.images), batch.labels, model.n_class, ignore_index=ignore_index)
+
+
+def _spread(dataset: Dataset, limit: int | None) -> Dataset:
+    """The data set, or ``limit`` of its samples spread evenly."""
+    if limit is None or limit >= len(dataset):
+        return dataset
+    return Subset(dataset, np.linspace(0, len(dataset) - 1, limit).round().astype(int).tolist())
+
+
+class Subset:
+    """Some samples of a data set."""
+
+    def __init__(self, dataset: Dataset, indices: list[int]) -> None:
+        self._dataset, self._indices = dataset, indices
+        self.name, self.ignore_index = dataset.name, dataset.ignore_index
+        self.classes, self.palette = dataset.classes, dataset.palette
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: SupportsIndex) -> Sample:
+        return self._dataset[self._indices[index]]

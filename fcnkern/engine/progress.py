@@ -1,0 +1,59 @@
+"""Progress shown to a person: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 20.0
+
+
+def say(message: str) -> None:
+    """A line on standard error, above any bar."""
+    tqdm.write(message, file=sys.stderr)
+    sys.stderr.flush()
+
+
+class Progress:
+    """A tqdm bar on standard error; where that is no terminal, one line every 20 seconds.
+
+    Args:
+        what: what is being counted, as shown before the bar.
+        total: how many there will be, or None where only time limits them.
+        start: how many were done before.
+        enabled: False shows nothing at all.
+    """
+
+    def __init__(self, what: str, total: int | None, start: int = 0, enabled: bool = True) -> None:
+        self._what, self._total, self._done, self._enabled = what, total, start, enabled
+        self._is_terminal = sys.stderr.isatty()
+        self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+        self._bar = tqdm(
+            total=total, initial=start, desc=what, disable=not (enabled and self._is_terminal), dynamic_ncols=True
+        )
+
+    def advance(self, note: str = "") -> None:
+        """Counts one more; ``note`` is shown behind the count."""
+        self._done += 1
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update()
+        if self._enabled and not self._is_terminal and time.monotonic() >= self._next_line:
+            total = "" if self._total is None else f"/{self._total}"
+            print(f"{self._what} {self._done}{total} {note}".rstrip(), file=sys.stderr, flush=True)
+            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+
+    def say(self, message: str) -> None:
+        """A line of its own, above the bar."""
+        if self._enabled:
+            say(message)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
