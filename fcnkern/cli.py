@@ -67,7 +67,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train(train)
     _add_eval(commands.add_parser("eval", parents=[common], help="score a checkpoint on a data set"))
     _add_predict(commands.add_parser("predict", parents=[common], help="segment images"))
-    _add_demo(commands.add_parser("demo", parents=[common], help="train on generated street scenes, in two minutes"))
+    _add_demo(
+        commands.add_parser("demo", parents=[common], help="train on generated street scenes, in two minutes")
+    )
     _add_info(commands.add_parser("info", parents=[common], help="versions, build, backends"))
     return parser
 
@@ -87,10 +89,18 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_train)
     group = parser.add_argument_group("run")
     paths: dict[str, Any] = {"type": Path, "default": None}
-    group.add_argument("--out", metavar="DIR", help=f"folder of checkpoints and log (default {DEFAULT_OUT})", **paths)
+    group.add_argument(
+        "--out", metavar="DIR", help=f"folder of checkpoints and log (default {DEFAULT_OUT})", **paths
+    )
     group.add_argument("--resume", metavar="FILE", help="go on from this checkpoint, exactly", **paths)
     add(group, "--iterations", "iterations to train", type=int, metavar="N")
-    add(group, "--time-limit", "time to train: 90s, 15m, 2h; 15m if no end is given", type=duration, metavar="T")
+    add(
+        group,
+        "--time-limit",
+        "time to train: 90s, 15m, 2h; 15m if no end is given",
+        type=duration,
+        metavar="T",
+    )
     add(group, "--val-every", "iterations between validations, 0: only at the end", type=int, metavar="N")
     add(group, "--val-limit", "images of the validations in between, all at the end", type=int, metavar="N")
     add(group, "--save-every", "iterations between checkpoints", type=int, metavar="N")
@@ -112,7 +122,12 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add(group, "--upsampling", "upsampling layers", choices=("fixed", "learned"))
     add(group, "--dropout", "of fc6 and fc7", type=float, metavar="P")
     add(group, "--weights", "VGG16 weights for the body (.npz, .safetensors)", metavar="FILE")
-    add(group, "--init-from", "checkpoint of the coarser, or of the same, network to start from", metavar="FILE")
+    add(
+        group,
+        "--init-from",
+        "checkpoint of the coarser, or of the same, network to start from",
+        metavar="FILE",
+    )
 
     group = parser.add_argument_group("optimiser and loss")
     add(group, "--lr", "learning rate", type=float, metavar="X")
@@ -121,11 +136,18 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add(group, "--score-lr", "multiplier of the rate for the score layers", type=float, metavar="X")
     add(group, "--schedule", "of the learning rate", choices=SCHEDULES)
     add(group, "--warmup", "iterations of linear warm-up", type=int, metavar="N")
-    add(group, "--clip", "largest norm of the gradient; 'none' for no limit", type=number_or_none, metavar="X")
+    add(
+        group, "--clip", "largest norm of the gradient; 'none' for no limit", type=number_or_none, metavar="X"
+    )
     add(group, "--reduction", "valid: mean over pixels; batch: sum / images, the paper's", choices=REDUCTIONS)
     add(group, "--sampling", "loss sampling: probability to keep a cell of pixels", type=float, metavar="P")
     add(group, "--cell", "side of a sampling cell in pixels", type=int, metavar="N")
-    add(group, "--class-weights", "none, median, sqrt (of median), or one number per class: 1,0.5,...", metavar="W")
+    add(
+        group,
+        "--class-weights",
+        "none, median, sqrt (of median), or one number per class: 1,0.5,...",
+        metavar="W",
+    )
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -155,8 +177,12 @@ def _train(options: argparse.Namespace) -> int:
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_eval)
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="written by fcnkern train")
-    parser.add_argument("--data", metavar="SPEC", help="camvid:PATH, folder:PATH or scenes (default: trained on)")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="FILE", help="written by fcnkern train"
+    )
+    parser.add_argument(
+        "--data", metavar="SPEC", help="camvid:PATH, folder:PATH or scenes (default: trained on)"
+    )
     parser.add_argument("--split", default="val", metavar="NAME", help="split to score (default val)")
     parser.add_argument("--limit", type=int, metavar="N", help="score this many images only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there; -: print them")
@@ -165,7 +191,9 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="bf16: faster where the CPU has it")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32", help="bf16: faster where the CPU has it"
+    )
 
 
 def _eval(options: argparse.Namespace) -> int:
@@ -185,7 +213,12 @@ def _eval(options: argparse.Namespace) -> int:
         )
     metrics = from_confusion(matrix)
     if options.json is not None:
-        record = {"checkpoint": str(options.checkpoint), "data": spec, "split": options.split, "images": count}
+        record = {
+            "checkpoint": str(options.checkpoint),
+            "data": spec,
+            "split": options.split,
+            "images": count,
+        }
         _write_json(options.json, record | metrics_record(metrics, dataset.classes))
     if options.json is None or str(options.json) != "-":
         print(metrics_table(metrics, dataset.classes))
@@ -202,10 +235,19 @@ def _write_json(path: Path, record: dict[str, Any]) -> None:
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_predict)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them; any size")
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="written by fcnkern train")
-    parser.add_argument("--out", type=Path, default=Path("fcnkern-predictions"), metavar="DIR",
-                        help="folder of NAME.png (labels) and NAME_overlay.png (default fcnkern-predictions)")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="image files, or folders of them; any size"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="FILE", help="written by fcnkern train"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("fcnkern-predictions"),
+        metavar="DIR",
+        help="folder of NAME.png (labels) and NAME_overlay.png (default fcnkern-predictions)",
+    )
     _add_machine(parser)
 
 
@@ -215,7 +257,9 @@ def _predict(options: argparse.Namespace) -> int:
     written = predict_files(
         trained, options.images, options.out, precision=options.precision, quiet=options.quiet
     )
-    print(f"wrote the labels and overlays of {len(written)} image{'s' * (len(written) != 1)} to {options.out}")
+    print(
+        f"wrote the labels and overlays of {len(written)} image{'s' * (len(written) != 1)} to {options.out}"
+    )
     return 0
 
 
@@ -231,8 +275,13 @@ def _set_threads(threads: int | None) -> None:
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_demo)
-    parser.add_argument("--out", type=Path, default=Path("."), metavar="DIR",
-                        help="folder of fcnkern-demo.png and fcnkern-demo.pt (default: the current one)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("."),
+        metavar="DIR",
+        help="folder of fcnkern-demo.png and fcnkern-demo.pt (default: the current one)",
+    )
     parser.add_argument("--seconds", type=float, default=75.0, metavar="S", help="time to train (default 75)")
 
 

@@ -65,7 +65,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         record = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types on a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"checkpoint {path} cannot be read, it is damaged or no checkpoint: {reason}") from error
+        raise ValueError(
+            f"checkpoint {path} cannot be read, it is damaged or no checkpoint: {reason}"
+        ) from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of fcnkern (no format entry {FORMAT!r})")
     if record["format_version"] > FORMAT_VERSION:

@@ -76,7 +76,9 @@ def _confusion(model: FCN, batch: Batch, ignore_index: int) -> Tensor:
         scores, resample = model.scores(batch.images)
         return confusion_matrix(scores, batch.labels, resample=resample, ignore_index=ignore_index)
     # A learned last upsampling is no Resample: its label map is made first, still without full-resolution scores.
-    return confusion_matrix(model.predict(batch.images), batch.labels, model.n_class, ignore_index=ignore_index)
+    return confusion_matrix(
+        model.predict(batch.images), batch.labels, model.n_class, ignore_index=ignore_index
+    )
 
 
 def _spread(dataset: Dataset, limit: int | None) -> Dataset:

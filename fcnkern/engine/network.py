@@ -106,6 +106,4 @@ def trained_from(record: dict[str, Any], path: str | Path) -> Trained:
         raise ValueError(f"checkpoint {path} does not fit this version of fcnkern: {error}") from error
     model.preprocess = record["preprocess"]
     model.eval()
-    return Trained(
-        model, record["classes"], record["palette"].numpy(), settings, record["iteration"]
-    )
+    return Trained(model, record["classes"], record["palette"].numpy(), settings, record["iteration"])

@@ -29,9 +29,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, score_lr: float) -> 
     ]
 
 
-def make_optimizer(
-    model: nn.Module, *, momentum: float, weight_decay: float, score_lr: float = 1.0
-) -> SGD:
+def make_optimizer(model: nn.Module, *, momentum: float, weight_decay: float, score_lr: float = 1.0) -> SGD:
     """SGD over ``parameter_groups``; its rate is set by ``set_rate`` before every step."""
     return SGD(parameter_groups(model, weight_decay, score_lr), lr=0.0, momentum=momentum)
 

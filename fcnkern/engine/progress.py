@@ -32,7 +32,11 @@ class Progress:
         self._is_terminal = sys.stderr.isatty()
         self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
         self._bar = tqdm(
-            total=total, initial=start, desc=what, disable=not (enabled and self._is_terminal), dynamic_ncols=True
+            total=total,
+            initial=start,
+            desc=what,
+            disable=not (enabled and self._is_terminal),
+            dynamic_ncols=True,
         )
 
     def advance(self, note: str = "") -> None:

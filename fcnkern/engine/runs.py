@@ -27,7 +27,9 @@ def start_run(settings: TrainSettings, out: str | Path, *, quiet: bool = False) 
     """
     out = Path(out)
     if (out / LAST).exists():
-        raise FileExistsError(f"{out} holds a run already: resume from {out / LAST}, or choose another folder")
+        raise FileExistsError(
+            f"{out} holds a run already: resume from {out / LAST}, or choose another folder"
+        )
     _set_threads(settings)
     train_set, val_set = _data(settings)
     torch.manual_seed(settings.seed)

@@ -11,7 +11,16 @@ from fcnkern.engine.schedules import SCHEDULES
 ARCHITECTURES = ("fcn32s", "fcn16s", "fcn8s", "fcn8s-atonce")
 REDUCTIONS = ("valid", "batch")
 PRECISIONS = ("fp32", "bf16")
-RUN_ONLY = ("iterations", "time_limit", "data", "val_split", "val_every", "val_limit", "save_every", "threads")
+RUN_ONLY = (
+    "iterations",
+    "time_limit",
+    "data",
+    "val_split",
+    "val_every",
+    "val_limit",
+    "save_every",
+    "threads",
+)
 
 
 @dataclass(frozen=True)
@@ -83,8 +92,19 @@ class TrainSettings:
         self._one_of("upsampling", ("fixed", "learned"))
         if self.iterations is None and self.time_limit is None:
             raise ValueError("a training run needs an end: give iterations, time_limit, or both")
-        for name in ("width", "iterations", "time_limit", "batch_size", "lr", "score_lr", "clip", "cell",
-                     "val_limit", "save_every", "threads"):
+        for name in (
+            "width",
+            "iterations",
+            "time_limit",
+            "batch_size",
+            "lr",
+            "score_lr",
+            "clip",
+            "cell",
+            "val_limit",
+            "save_every",
+            "threads",
+        ):
             self._at_least(name, 0, exclusive=True)
         for name in ("weight_decay", "warmup", "val_every", "seed"):
             self._at_least(name, 0, exclusive=False)
@@ -102,8 +122,11 @@ class TrainSettings:
 
     def _at_least(self, name: str, bound: float, exclusive: bool) -> None:
         value = getattr(self, name)
-        if value is not None and (value < bound or (exclusive and value == bound)):
-            raise ValueError(f"{name} must be {'more than' if exclusive else 'at least'} {bound}, got {value}")
+        # Written so that NaN, which compares false with everything, is refused too.
+        if value is not None and not (value > bound or (value == bound and not exclusive)):
+            raise ValueError(
+                f"{name} must be {'more than' if exclusive else 'at least'} {bound}, got {value}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for a checkpoint."""

@@ -94,7 +94,9 @@ class Trainer:
         quiet: bool = False,
     ) -> None:
         if len(train_set.classes) != model.n_class:
-            raise ValueError(f"the data set has {len(train_set.classes)} classes, the network {model.n_class}")
+            raise ValueError(
+                f"the data set has {len(train_set.classes)} classes, the network {model.n_class}"
+            )
         self.settings, self.model, self.out, self.quiet = settings, model, out, quiet
         self.train_set, self.val_set = train_set, val_set
         self.class_weight = class_weight
@@ -132,13 +134,12 @@ class Trainer:
                     step = self._step(next(batches))
                     position.iteration += 1
                     self._report(step, log, bar)
-                    metrics = None
-                    if self._due(settings.val_every):
-                        metrics = self._validate(log, bar, settings.val_limit)
+                    if self._due(settings.val_every) and self._progress() < 1.0:
+                        self._validate(log, bar, settings.val_limit)
                     if self._due(settings.save_every):
                         self._save(self.last)
                     interrupted = stop()
-                if not interrupted and (metrics is None or settings.val_limit is not None):
+                if not interrupted:
                     metrics = self._validate(log, bar, None)
                 self._save(self.last)
         finally:
@@ -153,8 +154,12 @@ class Trainer:
             scale = SCALES if settings.augment else None
             augment = Augment(settings.seed, mirror=settings.augment, scale=scale, crop=settings.crop)
         indices = ShuffledIndices(len(self.train_set), settings.batch_size, settings.seed)
-        return train_batches(
-            self.train_set, preset(self.model.preprocess), indices, start=self.position.iteration, augment=augment
+        yield from train_batches(
+            self.train_set,
+            preset(self.model.preprocess),
+            indices,
+            start=self.position.iteration,
+            augment=augment,
         )
 
     def _progress(self) -> float:
@@ -255,7 +260,9 @@ class Trainer:
             mean_iu=metrics.mean_iu,
             fw_iu=metrics.fw_iu,
         )
-        bar.say(f"iteration {position.iteration}, {position.elapsed:.0f} s: validation {metrics_line(metrics)}")
+        bar.say(
+            f"iteration {position.iteration}, {position.elapsed:.0f} s: validation {metrics_line(metrics)}"
+        )
         if metrics.mean_iu > position.best_mean_iu:
             position.best_mean_iu = metrics.mean_iu
             self._save(self.best)
@@ -288,5 +295,8 @@ class Trainer:
 
 def _blend(old: Step, new: Step) -> Step:
     """Exponential average of two reports, for the eye."""
-    mix = (SMOOTHING * a + (1 - SMOOTHING) * b for a, b in zip(vars(old).values(), vars(new).values(), strict=True))
+    mix = (
+        SMOOTHING * a + (1 - SMOOTHING) * b
+        for a, b in zip(vars(old).values(), vars(new).values(), strict=True)
+    )
     return Step(*mix)

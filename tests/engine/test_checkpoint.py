@@ -1,0 +1,99 @@
+"""Checkpoints are complete or absent, and no code runs when one is read."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+import torch
+
+from fcnkern.engine import load_checkpoint, save_checkpoint
+from fcnkern.engine.checkpoint import write_atomically
+
+CONTENT = {
+    "state_dict": {"w": torch.arange(3.0)},
+    "classes": ["a"],
+    "palette": torch.zeros(1, 3, dtype=torch.uint8),
+    "preprocess": "caffe",
+    "settings": {},
+    "iteration": 7,
+}
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "deep" / "a.pt", CONTENT)
+    record = load_checkpoint(tmp_path / "deep" / "a.pt")
+    assert record["iteration"] == 7
+    assert torch.equal(record["state_dict"]["w"], torch.arange(3.0))
+
+
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, CONTENT)
+    before = path.read_bytes()
+
+    def half(file: BinaryIO) -> None:
+        file.write(b"half of it")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, half)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_the_new_content_is_on_the_disk_before_it_takes_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append("fsync"), fsync(handle))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), replace(a, b))[1])
+    write_atomically(tmp_path / "a", lambda file: file.write(b"x"))
+    assert calls[:2] == ["fsync", "replace"]
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"checkpoint .*nowhere\.pt does not exist"):
+        load_checkpoint(tmp_path / "nowhere.pt")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_named(tmp_path: Path, keep: float) -> None:
+    path = tmp_path / "cut.pt"
+    save_checkpoint(path, CONTENT)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep if keep >= 1 else keep * len(whole))])
+    with pytest.raises(ValueError, match=r"checkpoint .*cut\.pt cannot be read"):
+        load_checkpoint(path)
+
+
+class Trap:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("trapped",)
+
+
+def test_code_in_a_file_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": Trap()}, tmp_path / "trap.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Trap()))
+    for name in ("trap.pt", "plain.pt"):
+        with pytest.raises(ValueError, match="cannot be read"):
+            load_checkpoint(tmp_path / name)
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_foreign_newer_and_incomplete_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"weights": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="is not a checkpoint of fcnkern"):
+        load_checkpoint(path)
+    save_checkpoint(path, {**CONTENT, "format_version": 99})
+    with pytest.raises(ValueError, match="has format 99"):
+        load_checkpoint(path)
+    save_checkpoint(path, {name: value for name, value in CONTENT.items() if name != "classes"})
+    with pytest.raises(ValueError, match="lacks classes"):
+        load_checkpoint(path)

@@ -1,0 +1,198 @@
+"""Training learns, resumes bit for bit, survives kills and says what went wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fcnkern.cli import main
+from fcnkern.engine import TrainSettings, load_checkpoint, load_trained, resume_run, start_run
+from fcnkern.engine.log import read_log
+from fcnkern.engine.trainer import Trainer
+from tests.engine._runs import TINY, Images, losses, tiny
+
+# Everything random at once: crops, mirroring, scaling, dropout, loss sampling, order of the data.
+RANDOM = {"augment": True, "crop": (20, 28), "dropout": 0.5, "sampling": 0.5, "cell": 4, "batch_size": 2}
+
+
+def same_state(a: Path, b: Path) -> bool:
+    first, second = load_checkpoint(a), load_checkpoint(b)
+    momenta = [
+        [entry["momentum_buffer"] for entry in r["optimizer"]["state"].values()] for r in (first, second)
+    ]
+    return (
+        all(
+            torch.equal(first["state_dict"][name], second["state_dict"][name]) for name in first["state_dict"]
+        )
+        and all(torch.equal(x, y) for x, y in zip(*momenta, strict=True))
+        and torch.equal(first["rng"], second["rng"])
+        and first["iteration"] == second["iteration"]
+    )
+
+
+def test_training_learns_one_scene(tmp_path: Path) -> None:
+    settings = {"data": "scenes:count=1,size=32x40", "width": 0.05, "iterations": 30, "lr": 0.05, "clip": 1.0}
+    tiny(tmp_path, dropout=0.0, **settings).run()
+    first, *_, last = [float(row["pixel_loss"]) for row in read_log(tmp_path / "log.csv")]
+    assert first == pytest.approx(np.log(11), rel=1e-6)
+    assert last < 1.0
+
+
+def test_validation_keeps_the_best_checkpoint(tmp_path: Path) -> None:
+    trainer = tiny(tmp_path, val_split="val", val_every=2, val_limit=2)
+    result = trainer.run()
+    rows = [row for row in read_log(trainer.out / "log.csv") if row["split"] == "val"]
+    assert [row["iteration"] for row in rows] == ["2", "4"]
+    best = max(rows, key=lambda row: float(row["mean_iu"]))
+    assert float(best["mean_iu"]) == result.best_mean_iu == load_checkpoint(trainer.best)["best_mean_iu"]
+    assert load_trained(trainer.best).iteration == int(best["iteration"])
+    assert result.metrics is not None
+    assert float(rows[-1]["fw_iu"]) == result.metrics.fw_iu
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path: Path, precision: str) -> None:
+    settings = {**RANDOM, "schedule": "constant", "precision": precision}
+    tiny(tmp_path / "whole", iterations=6, **settings).run()
+    tiny(tmp_path / "parts", iterations=3, **settings).run()
+    torch.manual_seed(99)  # what happens between the two must not matter
+    resume_run(tmp_path / "parts" / "last.pt", iterations=6, quiet=True).run()
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert same_state(tmp_path / "parts" / "last.pt", tmp_path / "whole" / "last.pt")
+
+
+def command(out: Path, *more: str) -> list[str]:
+    options = {**TINY, "iterations": 14, "save-every": 2, "threads": 1, "class-weights": "sqrt"}
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    return ["train", *words, "--augment", "--sampling=0.5", f"--out={out}", "--quiet", *more]
+
+
+def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "-m", "fcnkern.cli", *command(killed)])
+    log, deadline = killed / "log.csv", time.monotonic() + 60
+    while not (log.exists() and len(read_log(log)) >= 3):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    reached = load_checkpoint(killed / "last.pt")["iteration"]
+    assert 2 <= reached < 14
+    assert main(["train", "--resume", str(killed / "last.pt"), "--quiet"]) == 0
+    assert main(command(tmp_path / "whole")) == 0
+    assert losses(killed) == losses(tmp_path / "whole")
+    assert same_state(killed / "last.pt", tmp_path / "whole" / "last.pt")
+
+
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        while len(losses(tmp_path)) < 2 if (tmp_path / "log.csv").exists() else True:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    helper = threading.Thread(target=interrupt)
+    helper.start()
+    code = main(command(tmp_path, "--iterations=100000", "--save-every=100000"))
+    helper.join()
+    done = len(losses(tmp_path))
+    assert code == 130
+    assert load_checkpoint(tmp_path / "last.pt")["iteration"] == done
+    assert f"fcnkern train --resume {tmp_path / 'last.pt'}" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_divergence_names_the_iteration_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"at iteration [1-9].*lower lr \(it was 1e\+30\).*last\.pt"):
+        tiny(tmp_path, lr=1e30, clip=None, schedule="constant", iterations=20).run()
+    record = load_checkpoint(tmp_path / "last.pt")
+    assert all(torch.isfinite(value).all() for value in record["state_dict"].values())
+
+
+def test_an_uninitialised_body_is_reported_before_training(tmp_path: Path) -> None:
+    ready = tiny(tmp_path)
+    torch.nn.init.zeros_(ready.model.get_parameter("conv1_1.weight"))
+    with pytest.raises(RuntimeError, match=r"all zero.*conv1_1\.weight"):
+        Trainer(ready.settings, ready.model, ready.train_set, None, tmp_path)
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_a_batch_without_labels_changes_nothing_but_decay(tmp_path: Path) -> None:
+    ready = tiny(tmp_path / "a", data="scenes:count=1,size=24x32", weight_decay=0.0, iterations=2)
+    blank = Images([np.full((24, 32), 255, np.uint8)], classes=11)
+    before = {name: value.clone() for name, value in ready.model.state_dict().items()}
+    Trainer(ready.settings, ready.model, blank, None, tmp_path / "b", quiet=True).run()
+    assert [float(row["loss"]) for row in read_log(tmp_path / "b" / "log.csv")] == [0.0, 0.0]
+    assert all(torch.equal(value, before[name]) for name, value in ready.model.state_dict().items())
+
+
+def test_mixed_sizes_and_the_papers_recipe(tmp_path: Path) -> None:
+    ready = tiny(tmp_path / "a", reduction="batch", lr=1e-5, momentum=0.99, batch_size=2, schedule="constant")
+    labels = [
+        np.random.default_rng(i).integers(0, 11, (20 + 7 * i, 31 - 5 * i)).astype(np.uint8) for i in range(3)
+    ]
+    Trainer(ready.settings, ready.model, Images(labels, classes=11), None, tmp_path / "b", quiet=True).run()
+    first = read_log(tmp_path / "b" / "log.csv")[0]
+    sizes = {labels[i].size + labels[j].size for i in range(3) for j in range(3)}
+    assert round(2 * float(first["loss"]) / float(first["pixel_loss"])) in sizes
+    assert float(first["pixel_loss"]) == pytest.approx(np.log(11), rel=1e-6)
+
+
+def test_from_coarse_to_fine(tmp_path: Path) -> None:
+    kept = {}
+    for arch, before in (
+        ("fcn32s", None),
+        ("fcn16s", "fcn32s"),
+        ("fcn8s", "fcn16s"),
+        ("fcn8s-atonce", "fcn16s"),
+    ):
+        start = None if before is None else str(tmp_path / before / "last.pt")
+        trainer = tiny(tmp_path / arch, arch=arch, init_from=start, iterations=1, preprocess=None)
+        kept[arch] = trainer.model.get_parameter("score_fr.weight").detach().clone()
+        trainer.run()
+        if before is not None:
+            trained = load_trained(tmp_path / before / "last.pt").model
+            assert torch.equal(kept[arch], trained.get_parameter("score_fr.weight"))
+    with pytest.raises(ValueError, match=r"is a FCN32s, a FCN8s starts from the next coarser network"):
+        tiny(tmp_path / "no", init_from=str(tmp_path / "fcn32s" / "last.pt"))
+    with pytest.raises(ValueError, match=r"last\.pt does not fit the network"):
+        tiny(tmp_path / "no", arch="fcn16s", width=0.05, init_from=str(tmp_path / "fcn32s" / "last.pt"))
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    tiny(tmp_path, iterations=1).run()
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        tiny(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"lr": 1.0}, "lr cannot change"), ({"data": "scenes:count=0"}, "count is 0")],
+)
+def test_bad_changes_on_resuming_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    tiny(tmp_path, iterations=1).run()
+    with pytest.raises(ValueError, match=message):
+        resume_run(tmp_path / "last.pt", **changes)
+
+
+def test_a_time_limit_ends_the_run_and_the_schedule(tmp_path: Path) -> None:
+    settings = TrainSettings(**{**TINY, "iterations": None, "time_limit": 1.0, "schedule": "poly"})
+    result = start_run(settings, tmp_path, quiet=True).run()
+    rates = [float(row["lr"]) for row in read_log(tmp_path / "log.csv")]
+    assert 1.0 <= result.elapsed < 10.0
+    assert rates[0] == settings.lr
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.7 * settings.lr

@@ -1,0 +1,192 @@
+"""The command line as a user meets it: what it writes, prints and refuses."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fcnkern import cli
+from fcnkern.data import CAMVID_CLASSES, CAMVID_PALETTE
+from fcnkern.engine import demo, load_trained, predict_image
+from fcnkern.engine.log import read_log
+
+DATA = "scenes:count=3,size=24x32"
+TINY = ["--data", DATA, "--width", "0.01", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network trained by the command for two iterations."""
+    out = tmp_path_factory.mktemp("run")
+    assert cli.main(["train", *TINY, "--iterations", "2", "--out", str(out)]) == 0
+    return out / "last.pt"
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The error of a command that must fail: exit code 2, one line, no traceback."""
+    assert cli.main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("fcnkern: error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_train_writes_checkpoints_and_a_log(checkpoint: Path) -> None:
+    assert {file.name for file in checkpoint.parent.iterdir()} == {"last.pt", "best.pt", "log.csv"}
+    assert [row["split"] for row in read_log(checkpoint.parent / "log.csv")] == ["train", "train", "val"]
+    trained = load_trained(checkpoint)
+    assert trained.classes == list(CAMVID_CLASSES)
+    assert trained.settings.width == 0.01
+
+
+def test_eval_prints_a_table_and_writes_json(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eval", "--checkpoint", str(checkpoint), "--quiet"]
+    assert cli.main([*words, "--json", str(tmp_path / "scores.json")]) == 0
+    table = capsys.readouterr().out
+    record = json.loads((tmp_path / "scores.json").read_text())
+    assert record["images"] == 3
+    assert f"{100 * record['mean_iu']:.2f} %" in table
+    assert all(name in table for name in CAMVID_CLASSES)
+    assert list(record["per_class_iu"]) == list(CAMVID_CLASSES)
+    last = read_log(checkpoint.parent / "log.csv")[-1]
+    assert record["fw_iu"] == float(last["fw_iu"])
+    assert cli.main([*words, "--json", "-", "--limit", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 1
+
+
+def test_predict_writes_palette_labels_and_overlays_of_any_size(checkpoint: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "images", tmp_path / "out"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "a.png")
+    Image.new("L", (1, 1), 90).save(folder / "b.png")
+    (folder / "notes.txt").write_text("no image")
+    assert (
+        cli.main(["predict", "--checkpoint", str(checkpoint), "--out", str(out), "--quiet", str(folder)]) == 0
+    )
+    assert {file.name for file in out.iterdir()} == {"a.png", "a_overlay.png", "b.png", "b_overlay.png"}
+    label = Image.open(out / "a.png")
+    assert (label.mode, label.size) == ("P", (47, 33))
+    trained = load_trained(checkpoint)
+    assert np.array_equal(np.array(label), predict_image(trained, pixels))
+    assert label.getpalette()[: 3 * 11] == CAMVID_PALETTE.reshape(-1).tolist()
+    overlay = np.array(Image.open(out / "a_overlay.png")).astype(int)
+    expected = (pixels.astype(int) + CAMVID_PALETTE[np.array(label)]) / 2
+    assert np.abs(overlay - expected).max() <= 1
+
+
+def test_predict_never_overwrites_its_inputs(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(image)
+    before = image.read_bytes()
+    words = ["predict", "--checkpoint", str(checkpoint), str(image)]
+    assert f"writing {image} would overwrite an input" in refused([*words, "--out", str(tmp_path)], capsys)
+    (tmp_path / "sub").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "sub" / "a.bmp")
+    twins = [*words, str(tmp_path / "sub" / "a.bmp"), "--out", str(tmp_path / "out")]
+    assert "would both be written to" in refused(twins, capsys)
+    assert image.read_bytes() == before
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", *TINY, "--lr", "-1", "--iterations", "1"], "lr must be more than 0, got -1.0"),
+        (["train", "--data", "pascal", "--iterations", "1"], "data set 'pascal' is unknown"),
+        (["train", "--data", "camvid:no-such-folder"], "no-such-folder does not exist"),
+        (["train", *TINY, "--weights", "missing.npz"], "missing.npz"),
+        (["train", "--resume", "missing.pt"], "checkpoint missing.pt does not exist"),
+        (["eval", "--checkpoint", "missing.pt"], "checkpoint missing.pt does not exist"),
+        (["predict", "--checkpoint", "missing.pt", "x.png"], "checkpoint missing.pt does not exist"),
+        (["demo", "--seconds", "0"], "seconds must be more than 0, got 0.0"),
+    ],
+)
+def test_user_errors_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in refused(words, capsys)
+
+
+def test_bad_files_are_named(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = tmp_path / "cut.pt"
+    cut.write_bytes(checkpoint.read_bytes()[:5000])
+    assert f"checkpoint {cut} cannot be read" in refused(["eval", "--checkpoint", str(cut)], capsys)
+    words = ["predict", "--checkpoint", str(checkpoint), "--quiet", "--out", str(tmp_path / "out")]
+    assert "nowhere.png does not exist" in refused([*words, "nowhere.png"], capsys)
+    (tmp_path / "empty").mkdir()
+    assert f"folder {tmp_path / 'empty'} has no images" in refused([*words, str(tmp_path / "empty")], capsys)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    assert str(broken) in refused([*words, str(broken)], capsys)
+
+
+def test_a_run_of_other_classes_is_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
+    Image.new("L", (8, 8), 1).save(tmp_path / "labels" / "a.png")
+    (tmp_path / "val.txt").write_text("a\n")
+    words = ["eval", "--checkpoint", str(checkpoint), "--data", f"folder:{tmp_path}"]
+    assert "the data set has 2 classes, the network 11" in refused(words, capsys)
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(FileNotFoundError, match=r"missing\.pt"):
+        cli.main(["eval", "--checkpoint", "missing.pt", "--debug"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["fly"], ["train", "--crop", "9"], ["train", "--time-limit", "soon"], ["train", "--arch", "unet"]],
+)
+def test_unknown_words_get_the_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    assert stopped.value.code == 2
+    assert "usage: fcnkern" in capsys.readouterr().err
+
+
+def test_values_of_options() -> None:
+    assert [cli.duration(text) for text in ("90", "90s", "15m", "1.5h")] == [90, 90, 900, 5400]
+    assert cli.size("240x320") == (240, 320)
+    assert cli.number_or_none("none") is None
+    for parse, text in ((cli.duration, "0"), (cli.duration, "5d"), (cli.size, "240")):
+        with pytest.raises(argparse.ArgumentTypeError, match=text):
+            parse(text)
+
+
+def test_info_as_a_process() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "fcnkern.cli", "info", "--json"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(run.stdout)["torch"] == str(torch.__version__)
+
+
+def test_demo_writes_its_picture_and_a_usable_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "SCENES", "scenes:count=4,size=32x48")
+    monkeypatch.setattr(demo, "SCORED", 4)
+    assert cli.main(["demo", "--out", str(tmp_path), "--seconds", "0.5", "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "before training: pixel accuracy" in printed
+    assert "after training:  pixel accuracy" in printed
+    picture = Image.open(tmp_path / "fcnkern-demo.png")
+    assert picture.width > 3 * 48
+    trained = load_trained(tmp_path / "fcnkern-demo.pt")
+    assert trained.iteration >= 1
+    assert f"fcnkern predict --checkpoint {tmp_path / 'fcnkern-demo.pt'}" in printed
