@@ -114,7 +114,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add(group, "--val-split", "split to validate on, or none", metavar="NAME")
     add(group, "--crop", "random crop, HEIGHTxWIDTH; whole images without", type=size, metavar="HxW")
     add(group, "--augment", "random mirror and scale", action="store_true")
-    add(group, "--preprocess", "input preset: caffe or torchvision", metavar="NAME")
+    add(group, "--preprocess", "input preset", choices=("caffe", "torchvision"))
 
     group = parser.add_argument_group("network")
     add(group, "--arch", "network", choices=ARCHITECTURES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def prefetch(load: Callable[[T], R], items: Iterable[T], depth: int = 2, workers: int = 1) -> Iterator[R]:
+def prefetch(load: Callable[[T], R], items: Iterable[T], depth: int = 2, workers: int = 1) -> Generator[R, None, None]:
     """`map(load, items)` in order, with up to `depth` results made ahead by `workers` threads.
 
     What `load` raises is raised here, in its place in the order, and ends the iteration. Leaving early
@@ -47,7 +47,7 @@ def train_batches(
     augment: Augment | None = None,
     depth: int = 2,
     workers: int = 1,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Endless training batches from iteration `start` on; the same whether a run was resumed there or not."""
 
     def load(places: list[tuple[int, int]]) -> Batch:
@@ -61,7 +61,7 @@ def train_batches(
 
 def eval_batches(
     dataset: Dataset, preprocess: Preprocess, batch_size: int = 1, *, depth: int = 2, workers: int = 1
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Every sample once, in order; the last batch may be smaller. Raises: ValueError if batch_size < 1."""
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, wanted at least 1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fcnkern.engine.schedules import SCHEDULES
 
@@ -56,11 +56,11 @@ class TrainSettings:
     val_split: str = "val"
     arch: str = "fcn8s"
     width: float = 1.0
-    upsampling: str = "fixed"
+    upsampling: Literal["fixed", "learned"] = "fixed"
     dropout: float = 0.5
     weights: str | None = None
     init_from: str | None = None
-    preprocess: str | None = None
+    preprocess: Literal["caffe", "torchvision"] | None = None
     iterations: int | None = None
     time_limit: float | None = None
     batch_size: int = 1
@@ -86,6 +86,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         self._one_of("arch", ARCHITECTURES)
+        self._one_of("preprocess", (None, "caffe", "torchvision"))
         self._one_of("schedule", SCHEDULES)
         self._one_of("reduction", REDUCTIONS)
         self._one_of("precision", PRECISIONS)
@@ -116,9 +117,9 @@ class TrainSettings:
         if self.crop is not None and (len(self.crop) != 2 or min(self.crop) < 1):
             raise ValueError(f"crop must be a positive height and width, got {self.crop}")
 
-    def _one_of(self, name: str, choices: tuple[str, ...]) -> None:
+    def _one_of(self, name: str, choices: tuple[str | None, ...]) -> None:
         if getattr(self, name) not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+            raise ValueError(f"{name} must be one of {', '.join(filter(None, choices))}, got {getattr(self, name)!r}")
 
     def _at_least(self, name: str, bound: float, exclusive: bool) -> None:
         value = getattr(self, name)

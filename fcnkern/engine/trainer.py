@@ -154,7 +154,7 @@ class Trainer:
             scale = SCALES if settings.augment else None
             augment = Augment(settings.seed, mirror=settings.augment, scale=scale, crop=settings.crop)
         indices = ShuffledIndices(len(self.train_set), settings.batch_size, settings.seed)
-        yield from train_batches(
+        return train_batches(
             self.train_set,
             preset(self.model.preprocess),
             indices,
