@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 import fcnkern
 from fcnkern.data import Augment, Batch, Dataset, ShuffledIndices, preset, train_batches
@@ -104,6 +105,7 @@ class Trainer:
             model, momentum=settings.momentum, weight_decay=settings.weight_decay, score_lr=settings.score_lr
         )
         self.position = Position()
+        self._smooth: Step | None = None
         if resume is not None:
             self._restore(resume)
         model.check_ready()
@@ -192,7 +194,7 @@ class Trainer:
         self._check_finite("the loss", loss.item())
         loss.backward()
         limit = math.inf if settings.clip is None else settings.clip
-        norm = torch.nn.utils.clip_grad_norm_(self._learning(), limit)
+        norm = clip_grad_norm_(self._learning(), limit)
         self._check_finite("the norm of the gradient", norm.item())
         self.optimizer.step()
         valid, correct = (int(count) for count in stats)
@@ -237,9 +239,10 @@ class Trainer:
             elapsed=round(self.position.elapsed, 3),
         )
         self._smooth = step if self._smooth is None else _blend(self._smooth, step)
-        bar.advance(f"loss {self._smooth.pixel_loss:.3f}, accuracy {100 * self._smooth.accuracy:.1f} %")
-
-    _smooth: Step | None = None
+        note = f"loss {self._smooth.pixel_loss:.3f}, accuracy {100 * self._smooth.accuracy:.1f} %"
+        if self.settings.time_limit is not None:
+            note += f", {max(0.0, self.settings.time_limit - self.position.elapsed):.0f} s left"
+        bar.advance(note)
 
     def _validate(self, log: CsvLog, bar: Progress, limit: int | None) -> Metrics | None:
         """Scores the network on the validation set and keeps the checkpoint if it is the best."""
@@ -269,6 +272,7 @@ class Trainer:
         return metrics
 
     def _save(self, path: Path) -> None:
+        self._check_finite("the norm of the weights", get_total_norm(self._learning()).item())
         position = self.position
         content = {
             "version": fcnkern.__version__,
