@@ -24,8 +24,9 @@ class LoadReport:
     Attributes:
         source: where the weights came from.
         loaded: layers that were copied.
-        initialised: layers the source lacks, which got new weights (VGG16) or kept theirs (a coarser FCN).
+        initialised: layers the source lacks, which got new weights.
         unused: names in the source for which the model has no place.
+        kept: layers the source lacks, which were left as they were.
         narrowed: whether the copies are the leading channels only (a model with `width` < 1).
     """
 
@@ -33,6 +34,7 @@ class LoadReport:
     loaded: tuple[str, ...]
     initialised: tuple[str, ...]
     unused: tuple[str, ...]
+    kept: tuple[str, ...] = ()
     narrowed: bool = False
 
     def __str__(self) -> str:
@@ -41,6 +43,8 @@ class LoadReport:
             lines.append("leading channels only: a warm start, not the trained network")
         if self.initialised:
             lines.append(f"not in the source, newly initialised: {', '.join(self.initialised)}")
+        if self.kept:
+            lines.append(f"not in the source, left as they were: {', '.join(self.kept)}")
         if self.unused:
             lines.append(f"unused: {', '.join(self.unused)}")
         return "\n".join(lines)
@@ -82,7 +86,7 @@ def transfer_vgg16(model: VGG16, state: Mapping[str, Any], *, source: str) -> Lo
     _assign(model, fitted)
     unused = tuple(key for name, key in named.items() if name not in fitted)
     loaded = tuple(layer for layer in model.body_layers if layer not in initialised)
-    return LoadReport(source, loaded, tuple(initialised), unused, narrowed)
+    return LoadReport(source, loaded, tuple(initialised), unused, narrowed=narrowed)
 
 
 def transfer_same_names(
@@ -110,7 +114,8 @@ def transfer_same_names(
     layers = dict.fromkeys(key.rpartition(".")[0] for key in parameters)
     taken = dict.fromkeys(key.rpartition(".")[0] for key in fitted)
     kept = tuple(layer for layer in layers if layer not in taken)
-    return LoadReport(label, tuple(taken), kept, tuple(key for key in state if key not in fitted))
+    unused = tuple(key for key in state if key not in fitted)
+    return LoadReport(label, tuple(taken), (), unused, kept=kept)
 
 
 def _as_tensor(value: Any, key: str, source: str) -> Tensor:

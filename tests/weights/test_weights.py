@@ -223,7 +223,8 @@ def test_staged_training_keeps_the_scores() -> None:
         cls(3, SMALL).eval() for cls in (models.FCN16s, models.FCN8s, models.FCN8sAtOnce)
     )
     report = middle.copy_params_from_fcn32s(coarse)
-    assert report.initialised == ("score_pool4", "upscore2", "upscore16")
+    assert report.kept == ("score_pool4", "upscore2", "upscore16")
+    assert "left as they were: score_pool4, upscore2, upscore16" in str(report)
     assert report.unused == ("upscore.weight",)
     assert middle.preprocess == "caffe"
     x = torch.randn(1, 3, 70, 45)
