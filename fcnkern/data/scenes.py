@@ -216,7 +216,8 @@ def _smooth(rng: np.random.Generator, height: int, width: int, cells: int) -> np
 class Scenes:
     """Street scenes drawn on demand: sample i of a split is a function of (seed, split, i) and size.
 
-    Another size of the same proportions shows the same scene. Classes and colours are CamVid's; pixels that several classes share are `IGNORE`.
+    Another size of the same proportions shows the same scene. Classes and colours are CamVid's; pixels that
+    several classes share are `IGNORE`.
 
     count: samples in the split. size: (height, width). Raises: ValueError for a bad argument.
     """
