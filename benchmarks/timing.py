@@ -15,8 +15,9 @@ MAX_BURST = 10
 
 
 class Times(NamedTuple):
-    """Milliseconds: median and quartiles of ``runs`` calls."""
+    """Milliseconds: least, median and quartiles of ``runs`` calls."""
 
+    best: float
     median: float
     lower: float
     upper: float
@@ -25,7 +26,7 @@ class Times(NamedTuple):
     @classmethod
     def of(cls, seconds: list[float]) -> Times:
         lower, median, upper = (1e3 * value for value in statistics.quantiles(seconds, n=4))
-        return cls(median, lower, upper, len(seconds))
+        return cls(1e3 * min(seconds), median, lower, upper, len(seconds))
 
 
 def elapsed(call: Callable[[], Any]) -> float:
