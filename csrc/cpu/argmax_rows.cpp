@@ -25,11 +25,11 @@ class FastArgmax {
         scores_(job.upsampling.scores),
         rows_(job.upsampling.rows),
         columns_(job.upsampling.columns),
-        points_(columns_),
-        exact_(job),
         part_cells_(cells_per_part()),
         length_(part_cells_ + kLanes),
         parts_((columns_.count + part_cells_ - 1) / part_cells_),
+        points_(columns_, parts_ * part_cells_ + kLanes),
+        exact_(job),
         thread_bytes_(carve(nullptr).bytes),
         storage_(thread_bytes_ * static_cast<size_t>(job.threads)) {}
 
@@ -56,7 +56,7 @@ class FastArgmax {
   };
 
   int cells_per_part() const {
-    const int64_t budget = kPanelFloats / (scores_.c * (points_.shared() ? 1 : 2)) - kLanes;
+    const int64_t budget = kPanelFloats / (scores_.c * (columns_.sliding ? 1 : 2)) - kLanes;
     const int64_t most = (columns_.count + kLanes - 1) / kLanes * kLanes;
     int64_t cells = budget < kLanes ? kLanes : budget / kLanes * kLanes;
     if (cells > kMaxPartCells) cells = kMaxPartCells;
@@ -194,11 +194,11 @@ class FastArgmax {
   const ArgmaxJob& job_;
   const Scores& scores_;
   const Cells<float> rows_, columns_;
+  const int part_cells_;  // a multiple of kLanes
+  const int length_;      // of a source row's part: its cells' points and one more, padded
+  const int64_t parts_;
   const PointTable points_;
   const ExactArgmax<float> exact_;
-  const int part_cells_;
-  const int length_;
-  const int64_t parts_;
   const size_t thread_bytes_;
   const Scratch storage_;
 };

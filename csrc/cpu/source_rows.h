@@ -9,16 +9,14 @@
 namespace fcnkern::FCNKERN_ISA {
 
 // Source index of the left and right point of each cell. Where cells slide by one point, the right points are the
-// left ones moved by one. Behind the last cell its right point repeats.
+// left ones moved by one. Behind the last cell its right point repeats, up to `capacity` entries.
 class PointTable {
  public:
-  explicit PointTable(const Cells<float>& cells)
-      : shared_(cells.sliding),
-        capacity_(Cells<float>::capacity(cells.count) + 2 * kLanes),
-        storage_(2 * capacity_ * sizeof(int32_t)) {
+  PointTable(const Cells<float>& cells, int64_t capacity)
+      : shared_(cells.sliding), storage_(2 * static_cast<size_t>(capacity) * sizeof(int32_t)) {
     left_ = reinterpret_cast<int32_t*>(storage_.data());
-    right_ = left_ + capacity_;
-    for (int64_t i = 0; i < capacity_; ++i) {
+    right_ = left_ + capacity;
+    for (int64_t i = 0; i < capacity; ++i) {
       left_[i] = i < cells.count ? cells.left[i] : cells.right[cells.count - 1];
       right_[i] = cells.right[i < cells.count ? i : cells.count - 1];
     }
@@ -30,7 +28,6 @@ class PointTable {
 
  private:
   bool shared_;
-  int64_t capacity_;
   Scratch storage_;
   int32_t *left_, *right_;
 };
