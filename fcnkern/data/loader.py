@@ -17,7 +17,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def prefetch(load: Callable[[T], R], items: Iterable[T], depth: int = 2, workers: int = 1) -> Generator[R, None, None]:
+def prefetch(
+    load: Callable[[T], R], items: Iterable[T], depth: int = 2, workers: int = 1
+) -> Generator[R, None, None]:
     """`map(load, items)` in order, with up to `depth` results made ahead by `workers` threads.
 
     What `load` raises is raised here, in its place in the order, and ends the iteration. Leaving early
