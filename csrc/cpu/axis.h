@@ -19,7 +19,14 @@ struct Cells {
     layout(storage.data(), axis.n_out);
     step = static_cast<T>(axis.step);
     for (int64_t output = 0; output < axis.n_out; ++output) append(axis, output);
-    for (int64_t cell = count; cell < capacity(axis.n_out); ++cell) set(cell, -1, -1, 0, 0, 0);
+    origin = static_cast<int32_t>(count > 0 ? point[0] : 0);
+    for (int64_t cell = 0; cell < count; ++cell) point[cell] -= origin;
+    points = count > 0 ? point[count - 1] + 2 : 0;
+    for (int64_t cell = count; cell < capacity(axis.n_out); ++cell) {
+      left[cell] = right[cell] = -1;
+      point[cell] = first[cell] = pixels[cell] = 0;
+      weight[cell] = 0;
+    }
   }
 
   static int64_t capacity(int64_t n_out) { return (n_out + kLanes) / kLanes * kLanes; }
@@ -27,13 +34,17 @@ struct Cells {
   int64_t count = 0;
   int max_pixels = 0;
   T step = 0;
-  // Cell i lies between the points left[i] and left[i + 1] == right[i], for all i: a row of points is enough.
+  // The cells use a row of neighbouring points: point p is the source index origin + p, which may lie one outside the
+  // source on either side. sliding: cell i lies between points i and i + 1, for all i.
+  int32_t origin = 0;
+  int32_t points = 0;
   bool sliding = true;
 
-  int32_t* left = nullptr;   // source index, -1: outside, score 0
+  int32_t* left = nullptr;    // source index, -1: outside, score 0
   int32_t* right = nullptr;
-  int32_t* first = nullptr;  // first output
-  int32_t* pixels = nullptr; // outputs, 1..kCellPixels; 0 in the padding
+  int32_t* point = nullptr;   // the left point
+  int32_t* first = nullptr;   // first output
+  int32_t* pixels = nullptr;  // outputs, 1..kCellPixels; 0 in the padding
   T* weight = nullptr;       // weight of `right` at the first output; equals 0 exactly where that tap is absent
 
  private:
@@ -42,18 +53,11 @@ struct Cells {
     const size_t n = static_cast<size_t>(capacity(n_out));
     left = carver.take<int32_t>(n);
     right = carver.take<int32_t>(n);
+    point = carver.take<int32_t>(n);
     first = carver.take<int32_t>(n);
     pixels = carver.take<int32_t>(n);
     weight = carver.take<T>(n);
     return carver.used();
-  }
-
-  void set(int64_t cell, int32_t l, int32_t r, int64_t output, int32_t n, double w) {
-    left[cell] = l;
-    right[cell] = r;
-    first[cell] = static_cast<int32_t>(output);
-    pixels[cell] = n;
-    weight[cell] = static_cast<T>(w);
   }
 
   void append(const ResampleAxis& axis, int64_t output) {
@@ -78,7 +82,13 @@ struct Cells {
         run_weight_ = frac;
       }
       run_ = floor;
-      set(count++, point(axis, floor), point(axis, floor + 1), output, 1, frac);
+      left[count] = source_index(axis, floor);
+      right[count] = source_index(axis, floor + 1);
+      point[count] = static_cast<int32_t>(floor);
+      first[count] = static_cast<int32_t>(output);
+      pixels[count] = 1;
+      weight[count] = static_cast<T>(frac);
+      ++count;
     }
     if (pixels[count - 1] > max_pixels) max_pixels = pixels[count - 1];
   }
@@ -90,7 +100,7 @@ struct Cells {
     return static_cast<int>(std::ceil(run / std::ceil(run / kCellPixels)));
   }
 
-  static int32_t point(const ResampleAxis& axis, double index) {
+  static int32_t source_index(const ResampleAxis& axis, double index) {
     const double last = static_cast<double>(axis.n_in - 1);
     if (axis.zero) return index < 0 || index > last ? -1 : static_cast<int32_t>(index);
     return static_cast<int32_t>(index < 0 ? 0 : index > last ? last : index);
