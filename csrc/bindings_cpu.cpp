@@ -17,6 +17,7 @@
 #include "isa.h"
 #include "upsample_add.h"
 #include "upsample_argmax.h"
+#include "upsample_cross_entropy.h"
 
 namespace py = pybind11;
 
@@ -265,6 +266,37 @@ void deconv_backward(const std::array<int64_t, 5>& size, const std::array<int64_
   if (grad_weight != 0) FCNKERN_CALL(deconv_grad_weight, params, reinterpret_cast<void*>(grad_weight));
 }
 
+template <class T>
+const T* pointer_or_null(const std::vector<T>& values) {
+  return values.empty() ? nullptr : values.data();
+}
+
+// (loss, sum of weights, valid, correct, label error or nothing); addresses of 0 stand for tensors that are not there.
+using LossResult = std::tuple<double, double, int64_t, int64_t, LabelErrorResult>;
+
+LossResult upsample_cross_entropy(const UpsamplingArgs& scores, const LabelMapArgs& target, int64_t ignore_index,
+                                  const std::vector<double>& class_weight, double label_smoothing,
+                                  const std::vector<double>& keep, int64_t cell, uint64_t seed,
+                                  const std::array<int64_t, 2>& origin, uintptr_t hard_losses,
+                                  const std::array<double, 2>& hard_cuts, uintptr_t pixel_weight, double divisor,
+                                  uintptr_t losses, uintptr_t grad, bool channels_last, bool count_correct,
+                                  int threads) {
+  UpsampleCrossEntropyParams params{};
+  params.upsampling = upsampling(scores);
+  params.target = label_map(target), params.ignore_index = ignore_index;
+  params.class_weight = pointer_or_null(class_weight), params.label_smoothing = label_smoothing;
+  params.keep = pointer_or_null(keep), params.keep_count = static_cast<int64_t>(keep.size());
+  params.cell = cell, params.seed = seed, params.first_image = origin[0], params.first_row = origin[1];
+  params.hard_losses = reinterpret_cast<const void*>(hard_losses);
+  params.hard_above = hard_cuts[0], params.hard_from = hard_cuts[1];
+  params.pixel_weight = reinterpret_cast<const void*>(pixel_weight), params.divisor = divisor;
+  params.losses = reinterpret_cast<void*>(losses), params.grad = reinterpret_cast<void*>(grad);
+  params.channels_last = channels_last, params.count_correct = count_correct, params.threads = threads;
+  py::gil_scoped_release release;
+  const UpsampleCrossEntropyResult result = FCNKERN_CALL(upsample_cross_entropy, params);
+  return {result.loss, result.weight, result.valid, result.correct, label_error(result.error)};
+}
+
 }  // namespace
 
 Isa active_isa() { return g_isa.load(std::memory_order_relaxed); }
@@ -288,6 +320,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("confusion_of_labels", &fcnkern::confusion_of_labels, "Confusion matrix of two label maps.");
   m.def("confusion_of_scores", &fcnkern::confusion_of_scores, "Confusion matrix of upsampled scores.");
   m.def("upsample_argmax", &fcnkern::upsample_argmax, "Label map, and confidences, of upsampled scores.");
+  m.def("upsample_cross_entropy", &fcnkern::upsample_cross_entropy,
+        "Softmax cross-entropy of resampled scores and its gradient.");
   m.def("philox4x32", &fcnkern::philox, "Philox4x32-10 of a 64-bit key and four counter words.");
   m.def(
       "poison_scratch", [](bool on) { fcnkern::g_poison_scratch = on; }, "Fill scratch memory with NaN (tests).");

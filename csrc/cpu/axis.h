@@ -34,18 +34,18 @@ struct Cells {
   int64_t count = 0;
   int max_pixels = 0;
   T step = 0;
-  // The cells use a row of neighbouring points: point p is the source index origin + p, which may lie one outside the
-  // source on either side. sliding: cell i lies between points i and i + 1, for all i.
+  // The cells use a row of neighbouring points: point p is the source index origin + p, which may lie one
+  // outside the source on either side. sliding: cell i lies between points i and i + 1, for all i.
   int32_t origin = 0;
   int32_t points = 0;
   bool sliding = true;
 
-  int32_t* left = nullptr;    // source index, -1: outside, score 0
+  int32_t* left = nullptr;  // source index, -1: outside, score 0
   int32_t* right = nullptr;
   int32_t* point = nullptr;   // the left point
   int32_t* first = nullptr;   // first output
   int32_t* pixels = nullptr;  // outputs, 1..kCellPixels; 0 in the padding
-  T* weight = nullptr;       // weight of `right` at the first output; equals 0 exactly where that tap is absent
+  T* weight = nullptr;  // weight of `right` at the first output; equals 0 exactly where that tap is absent
 
  private:
   size_t layout(char* block, int64_t n_out) {

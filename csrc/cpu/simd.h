@@ -1,7 +1,7 @@
 // Vectors of kLanes numbers, one per lane, through GCC/Clang vector extensions: 16 lanes on AVX-512, else 8.
 //
-// Everything lives in the namespace of the instruction-set level, so that no two levels ever share a function.
-// For the same reason kernels instantiate no container or algorithm of the standard library.
+// Everything lives in the namespace of the instruction-set level, so that no two levels ever share a
+// function. For the same reason kernels instantiate no container or algorithm of the standard library.
 #pragma once
 
 #include <cmath>
@@ -56,11 +56,24 @@ FCNKERN_INLINE V vmin(V a, V b) {
   return a < b ? a : b;
 }
 
-template <class M>
-FCNKERN_INLINE bool any(M mask) {
-  bool found = false;
-  for (int lane = 0; lane < kLanes; ++lane) found |= mask[lane] != 0;
-  return found;
+template <int kBytes>
+FCNKERN_INLINE bool any_bit(const void* words) {
+  if constexpr (kBytes == 16) {
+    uint64_t half[2];
+    std::memcpy(half, words, 16);
+    return (half[0] | half[1]) != 0;
+  } else {
+    typedef uint64_t Half __attribute__((vector_size(kBytes / 2)));
+    Half half[2];
+    std::memcpy(half, words, kBytes);
+    half[0] |= half[1];
+    return any_bit<kBytes / 2>(half);
+  }
+}
+// Whether any bit of a vector is set; of a mask, whether it holds in any lane.
+template <class V>
+FCNKERN_INLINE bool any(V v) {
+  return any_bit<sizeof(V)>(&v);
 }
 template <class M>
 FCNKERN_INLINE bool all(M mask) {
@@ -79,8 +92,8 @@ FCNKERN_INLINE VecI bits(VecF v) { return (VecI)v; }
 FCNKERN_INLINE VecF from_bits(VecI v) { return (VecF)v; }
 FCNKERN_INLINE VecF to_float(VecI v) { return __builtin_convertvector(v, VecF); }
 
-// 2^(x + shift) for |x + shift| <= 126, relative error 4e-9 before rounding. The shift goes into the exponent bits, so
-// that x keeps its own precision. Adding 1.5 * 2^23 rounds x to an integer (needs -fno-fast-math).
+// 2^(x + shift) for |x + shift| <= 126, relative error 4e-9 before rounding. The shift goes into the exponent
+// bits, so that x keeps its own precision. Adding 1.5 * 2^23 rounds x to an integer (needs -fno-fast-math).
 FCNKERN_INLINE VecF exp2_shifted(VecF x, int shift) {
   const float round = 12582912.0f;
   const VecF rounded = x + round;
@@ -96,8 +109,8 @@ FCNKERN_INLINE VecF exp2_shifted(VecF x, int shift) {
 }
 FCNKERN_INLINE VecF exp2(VecF x) { return exp2_shifted(x, 0); }
 
-// log2 of normal positive numbers, error 4e-8 relative to log2(1 + t) with t the reduced mantissa.
-FCNKERN_INLINE VecF log2(VecF x) {
+// log2(x) + shift of normal positive numbers, error 4e-8 relative to log2(1 + t) with t the reduced mantissa.
+FCNKERN_INLINE VecF log2_shifted(VecF x, int shift) {
   const VecI exponent = (bits(x) - 0x3f3504f3) >> 23;  // mantissa in [sqrt(1/2), sqrt(2))
   const VecF t = from_bits(bits(x) - (exponent << 23)) - 1.0f;
   VecF p = splat(1.292662060e-01f);
@@ -109,8 +122,9 @@ FCNKERN_INLINE VecF log2(VecF x) {
   p = p * t + 4.809102772e-01f;
   p = p * t - 7.213471990e-01f;
   p = p * t + 1.442695005e+00f;
-  return p * t + to_float(exponent);
+  return p * t + to_float(exponent + shift);
 }
+FCNKERN_INLINE VecF log2(VecF x) { return log2_shifted(x, 0); }
 
 // The storage types of scores as float. The loops over these vectorise.
 FCNKERN_INLINE float bits_to_float(uint32_t word) {

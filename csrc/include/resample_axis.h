@@ -5,8 +5,8 @@
 
 namespace fcnkern {
 
-// Output Y reads the source at s = Y * step + shift: floor(s) with weight 1 - frac(s), floor(s) + 1 with weight frac(s).
-// zero: taps outside the source count as score 0; otherwise s is clamped to [0, n_in - 1].
+// Output Y reads the source at s = Y * step + shift: floor(s) with weight 1 - frac(s), floor(s) + 1 with
+// weight frac(s). zero: taps outside the source count as score 0; otherwise s is clamped to [0, n_in - 1].
 struct ResampleAxis {
   int64_t n_in;
   int64_t n_out;

@@ -168,7 +168,7 @@ def test_non_finite_scores_give_what_torch_gives(backend: str, value: float) -> 
     expected.backward()
     assert torch.allclose(loss, expected, rtol=1e-5, equal_nan=True)
     assert torch.equal(ours.grad.isnan(), truth.grad.isnan())
-    assert torch.allclose(ours.grad[1], truth.grad[1], rtol=1e-5, atol=1e-6)
+    assert torch.allclose(ours.grad[1], truth.grad[1], rtol=1e-4, atol=5e-5)
 
 
 def test_class_masked_by_minus_infinity(backend: str) -> None:

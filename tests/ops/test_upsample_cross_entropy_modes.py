@@ -65,7 +65,7 @@ def test_sampling_keeps_the_cells_of_philox(backend: str, cell: int, p: float, r
     masked = target.masked_fill(~kept(target, seed, cell, (p,)), 255)
     expected = upsample_cross_entropy(scores, masked, DECONV, reduction=reduction, backend="reference")
     (truth,) = torch.autograd.grad(expected.sum(), scores)
-    assert torch.allclose(loss, expected, rtol=1e-5, atol=1e-6)
+    assert torch.allclose(loss, expected, rtol=1e-5, atol=5e-6)
     assert torch.allclose(ours, truth, rtol=1e-4, atol=1e-6)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -58,8 +59,21 @@ class LearnedUpsampling:
         source = self.scores[image : image + 1, :, start:end].to(self.weight.dtype)
         full = F.conv_transpose2d(source, self.weight, stride=self.resample.factor, groups=self.groups)
         above = top - start * stride
-        full = F.pad(
-            full, (0, 0, 0, max(0, above + rows - full.shape[2]))
-        )  # a gap: the stride exceeds the kernel
+        missing = max(0, above + rows - full.shape[2])  # where the stride leaves gaps between the kernels
+        full = F.pad(full, (0, 0, 0, missing))
         scores = full[:, :, above : above + rows, ox : ox + self.size[1]]
         return Band(image, first_row, source, start, above, scores)
+
+    def backward(self, band: Band, grad: Tensor, grad_scores: Tensor, grad_weight: Tensor) -> None:
+        """Adds what the gradient of a band's scores gives for the low-resolution scores and for the weight."""
+        (sy, sx), ox = self.resample.factor, self.resample.offset[1]
+        full_height = (band.source.shape[2] - 1) * sy + self.weight.shape[2]
+        full_width = (band.source.shape[3] - 1) * sx + self.weight.shape[3]
+        below = full_height - band.above - grad.shape[2]
+        whole = F.pad(grad, (ox, full_width - ox - grad.shape[3], band.above, below))
+        settings = (None, (sy, sx), (0, 0), (1, 1), True, (0, 0), self.groups, (True, True, False))
+        source_grad, weight_grad, _ = torch.ops.aten.convolution_backward(
+            whole, band.source, self.weight, *settings
+        )
+        grad_scores[band.image, :, band.source_row : band.source_row + band.source.shape[2]] += source_grad[0]
+        grad_weight += weight_grad

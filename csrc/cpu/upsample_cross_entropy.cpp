@@ -1,0 +1,156 @@
+// Softmax cross-entropy of linearly upsampled scores and its gradient, with no full-resolution scores.
+//
+// Lanes of a vector are neighbouring source cells; upsample_cross_entropy_fast.cpp says what is done with
+// them. Reads each label once and each source row twice at most, writes each row of the gradient once and
+// scales it once. Working memory per thread: some rows of points and cells for all classes, O(classes * (w +
+// W)), never H * W * C. The same bits for any number of threads: see Job.
+#include "upsample_cross_entropy.h"
+
+#include <new>
+
+#include "upsample_cross_entropy_band.h"
+
+namespace fcnkern::FCNKERN_ISA {
+namespace cross_entropy {
+
+constexpr int64_t kWorkPerThread = 1 << 17;  // pixels times classes that are worth a thread
+
+template <class T>
+int useful_threads(const Job<T>& job) {
+  const UpsampleCrossEntropyParams& p = job.p;
+  int64_t most = p.upsampling.scores.n * p.upsampling.rows.n_out * p.upsampling.columns.n_out *
+                 p.upsampling.scores.c / kWorkPerThread;
+  if (most > p.upsampling.scores.n * job.bands) most = p.upsampling.scores.n * job.bands;
+  return most < 1 ? 1 : p.threads < most ? p.threads : static_cast<int>(most);
+}
+
+// Divides the gradient of source rows first .. last - 1 (counted over all images) by the divisor.
+template <class T>
+void scale_rows(const Job<T>& job, int64_t first, int64_t last, T factor) {
+  const UpsampleCrossEntropyParams& p = job.p;
+  const int64_t planes = p.channels_last ? 1 : p.upsampling.scores.c,
+                width = p.upsampling.columns.n_in * (p.channels_last ? p.upsampling.scores.c : 1);
+  for (int64_t row = first; row < last;) {
+    const int64_t n = row / p.upsampling.rows.n_in, y = row % p.upsampling.rows.n_in;
+    const int64_t end = last - n * p.upsampling.rows.n_in < p.upsampling.rows.n_in
+                            ? last - n * p.upsampling.rows.n_in
+                            : p.upsampling.rows.n_in;
+    for (int64_t plane = n * planes; plane < (n + 1) * planes; ++plane) {
+      T* grad = static_cast<T*>(p.grad) + (plane * p.upsampling.rows.n_in + y) * width;
+      for (int64_t i = 0; i < (end - y) * width; ++i) grad[i] *= factor;
+    }
+    row = n * p.upsampling.rows.n_in + end;
+  }
+}
+
+template <class T>
+struct Sums {
+  Totals totals;
+  double divisor;
+
+  Sums(const Job<T>& job, const Totals* bands) {
+    for (int64_t i = 0; i < job.p.upsampling.scores.n * job.bands; ++i) totals.add(bands[i]);
+    divisor = job.p.divisor > 0 ? job.p.divisor : totals.weight;
+  }
+  double factor() const { return divisor > 0 ? 1 / divisor : 0; }
+};
+
+// The working memory of all threads.
+template <class T, class L>
+class Team {
+ public:
+  using Worker = BandWorker<T, L>;
+
+  Team(const Job<T>& job, int threads)
+      : job_(job),
+        threads_(threads),
+        bands_(job.p.upsampling.scores.n * job.bands),
+        memory_(threads * worker_bytes() + sums_bytes()) {
+    Carver carver(memory_.data());
+    sums_ = carver.take<Totals>(bands_);
+    workers_ = carver.take<Worker>(threads);
+    for (int t = 0; t < threads; ++t) {
+      Carver own(carver.take<char>(thread_bytes_));
+      new (workers_ + t) Worker(own, job);
+    }
+  }
+
+  void run(int t) { workers_[t].run(first_band(t), first_band(t + 1), sums_); }
+
+  // Completes the rows of the gradient that thread t began, once all have run.
+  void finish(int t) {
+    const int64_t first = first_row(t), last = first_row(t + 1), height = job_.p.upsampling.rows.n_in;
+    const T* rim = t + 1 < threads_ ? workers_[t + 1].gradient().rim() : nullptr;
+    if (rim != nullptr) workers_[t].gradient().add_rim((last - 1) / height, (last - 1) % height, rim);
+    const double factor = 1 / divisor(totals());
+    if (factor != 1) scale_rows(job_, first, last, static_cast<T>(factor));
+  }
+
+  UpsampleCrossEntropyResult result() const {
+    const Totals all = totals();
+    LabelError error{-1, 0, true};
+    for (int t = threads_ - 1; t >= 0; --t)
+      if (workers_[t].error().position >= 0) error = workers_[t].error();
+    return {all.loss / divisor(all), all.weight, all.valid, all.correct, error};
+  }
+
+ private:
+  size_t worker_bytes() {
+    Carver carver;
+    const Worker measured(carver, job_);
+    thread_bytes_ = carver.used() + 4096;  // apart from the next thread's, also for prefetchers
+    return thread_bytes_ + sizeof(Worker) + 64;
+  }
+  size_t sums_bytes() const { return bands_ * sizeof(Totals) + 128; }
+
+  int64_t first_band(int t) const { return bands_ * t / threads_; }
+  int64_t first_row(int t) const {
+    const int64_t band = first_band(t), n = band / job_.bands;
+    return n * job_.p.upsampling.rows.n_in + (band == bands_ ? 0 : job_.first_own_row(band % job_.bands));
+  }
+
+  Totals totals() const {
+    Totals all;
+    for (int64_t i = 0; i < bands_; ++i) all.add(sums_[i]);
+    return all;
+  }
+  // Infinite where nothing counts: loss and gradient are then 0.
+  double divisor(const Totals& all) const {
+    return job_.p.divisor > 0 ? job_.p.divisor : all.weight > 0 ? all.weight : static_cast<double>(INFINITY);
+  }
+
+  const Job<T>& job_;
+  int threads_;
+  int64_t bands_;
+  size_t thread_bytes_ = 0;
+  Scratch memory_;
+  Totals* sums_;
+  Worker* workers_;
+};
+
+template <class T, class L>
+UpsampleCrossEntropyResult run(const UpsampleCrossEntropyParams& p) {
+  const Job<T> job(p);
+  const int threads = useful_threads(job);
+  Team<T, L> team(job, threads);
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(static, 1)
+    for (int t = 0; t < threads; ++t) team.run(t);
+    if (p.grad != nullptr) {
+#pragma omp for schedule(static, 1)
+      for (int t = 0; t < threads; ++t) team.finish(t);
+    }
+  }
+  return team.result();
+}
+
+}  // namespace cross_entropy
+
+UpsampleCrossEntropyResult upsample_cross_entropy(const UpsampleCrossEntropyParams& params) {
+  if (params.upsampling.scores.type == DType::kF64) return cross_entropy::run<double, uint16_t>(params);
+  if (params.upsampling.scores.c > 255) return cross_entropy::run<float, uint16_t>(params);
+  return cross_entropy::run<float, uint8_t>(params);
+}
+
+}  // namespace fcnkern::FCNKERN_ISA

@@ -1,0 +1,312 @@
+// One thread's part of upsample_cross_entropy: a run of bands, each cut into blocks of kLanes cells.
+#pragma once
+
+#include "upsample_cross_entropy_fast.h"
+#include "upsample_cross_entropy_job.h"
+#include "upsample_cross_entropy_labels.h"
+#include "upsample_cross_entropy_pixel.h"
+#include "upsample_cross_entropy_points.h"
+
+namespace fcnkern::FCNKERN_ISA::cross_entropy {
+
+// The cells in the lanes of a block.
+template <class L>
+struct LaneCells {
+  BlockLabels<L> labels;
+  const int32_t* point;
+  const int32_t* first;
+};
+
+template <class T, class L>
+class BandWorker {
+ public:
+  BandWorker(Carver& carver, const Job<T>& job)
+      : job_(job),
+        p_(job.p),
+        classes_(job.p.upsampling.scores.c),
+        point_stride_(job.point_stride()),
+        labels_(carver, job.p, job.columns),
+        scores_(carver, job),
+        moments_(carver, job.p.upsampling.scores.c, sizeof(L), job.p.pixel_weight != nullptr),
+        fast_(carver, job.p.upsampling.scores.c),
+        pixel_(carver, job.p.upsampling.scores.c),
+        gradient_(carver, job) {
+    above_ = carver.take<T>(classes_ * point_stride_);
+    below_ = carver.take<T>(classes_ * point_stride_);
+    corners_ = carver.take<Corners<T>>(classes_);
+    packed_corners_ = carver.take<T>(4 * classes_ * kLanes);
+    packed_words_ = carver.take<uint64_t>(kCellPixels * BlockLabels<L>::kWords * kLanes);
+  }
+
+  // Does bands first .. last - 1, counted over all images; sums[i] becomes that of band i.
+  void run(int64_t first, int64_t last, Totals* sums) {
+    moments_.clear();
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t n = i / job_.bands, band = i % job_.bands;
+      if (p_.grad != nullptr && (i == first || band == 0)) gradient_.begin(n, band);
+      sums[i] = run_band(n, band);
+      if (p_.grad == nullptr) continue;
+      gradient_.end_band(band);
+      if (band + 1 == job_.bands)
+        gradient_.end(p_.upsampling.rows.n_in);
+      else if (i + 1 == last)
+        gradient_.end(job_.first_own_row(band + 1));
+    }
+  }
+
+  const GradientRows<T>& gradient() const { return gradient_; }
+  LabelError error() const { return labels_.error(); }
+
+ private:
+  Totals run_band(int64_t n, int64_t band) {
+    const int64_t row = job_.top_row(band);
+    if (below_row_ == row && below_image_ == n) {
+      T* reused = below_;
+      below_ = above_;
+      above_ = reused;
+    } else {
+      scores_.read(n, row, above_);
+    }
+    scores_.read(n, row + 1, below_);
+    below_row_ = row + 1;
+    below_image_ = n;
+    if (p_.grad != nullptr) gradient_.clear_band();
+    totals_ = Totals{};
+    for (int32_t cell = job_.band_first[band]; cell < job_.band_first[band + 1]; ++cell) run_cells(n, cell);
+    moments_.take_counts(totals_);
+    return totals_;
+  }
+
+  // One row of cells.
+  void run_cells(int64_t n, int32_t row_cell) {
+    const int rows = job_.rows.pixels[row_cell];
+    image_ = n;
+    y_ = job_.rows.first[row_cell];
+    labels_.read(n, y_, rows);
+    if (p_.losses != nullptr) {
+      T* losses =
+          static_cast<T*>(p_.losses) + (n * p_.upsampling.rows.n_out + y_) * p_.upsampling.columns.n_out;
+      std::memset(losses, 0, rows * p_.upsampling.columns.n_out * sizeof(T));
+    }
+    Block<T> block{};
+    block.classes = classes_;
+    block.rows = rows;
+    block.columns = job_.columns.max_pixels == 1 ? 1 : (job_.columns.max_pixels + 1) / 2 * 2;
+    block.du = job_.columns.step;
+    block.v0 = job_.rows.weight[row_cell];
+    block.dv = job_.rows.step;
+    const int64_t packed_runs = (labels_.active_count() + kLanes - 1) / kLanes;
+    if (job_.columns.sliding && packed_runs + packed_runs / 4 >= labels_.active_runs())
+      run_neighbours(block);
+    else
+      run_packed(block);
+  }
+
+  // Lanes are neighbouring cells: their corners are read and their gradients added in place.
+  void run_neighbours(Block<T>& block) {
+    const int32_t* active = labels_.active();
+    const int64_t count = labels_.active_count();
+    block.stride = point_stride_;
+    for (int64_t i = 0; i < count;) {
+      const int64_t cell = active[i] / kLanes * kLanes;
+      while (i < count && active[i] < cell + kLanes) ++i;
+      block.top_left = above_ + cell;
+      block.top_right = above_ + cell + 1;
+      block.bottom_left = below_ + cell;
+      block.bottom_right = below_ + cell + 1;
+      block.u0 = load(job_.columns.weight + cell);
+      run_block(block, {labels_.at(cell), job_.columns.point + cell, job_.columns.first + cell});
+      if (p_.grad == nullptr) continue;
+      add_neighbours(gradient_.top() + cell, &Corners<T>::top_left, &Corners<T>::top_right);
+      add_neighbours(gradient_.bottom() + cell, &Corners<T>::bottom_left, &Corners<T>::bottom_right);
+    }
+  }
+
+  void add_neighbours(T* points, Vec<T> Corners<T>::* left, Vec<T> Corners<T>::* right) const {
+    for (int64_t c = 0; c < classes_; ++c) {
+      T* at = points + c * point_stride_;
+      store(at, load(at) + corners_[c].*left);
+    }
+    for (int64_t c = 0; c < classes_; ++c) {
+      T* at = points + c * point_stride_ + 1;
+      store(at, load(at) + corners_[c].*right);
+    }
+  }
+
+  // Lanes are the cells with pixels that count, wherever they are: corners and gradients move by index.
+  void run_packed(Block<T>& block) {
+    const Cells<T>& cells = job_.columns;
+    const int64_t count = labels_.active_count(), spare = cells.count;  // the spare cell is empty
+    const int64_t part = classes_ * kLanes;
+    block.stride = kLanes;
+    block.top_left = packed_corners_;
+    block.top_right = packed_corners_ + part;
+    block.bottom_left = packed_corners_ + 2 * part;
+    block.bottom_right = packed_corners_ + 3 * part;
+    for (int64_t i = 0; i < count; i += kLanes) {
+      int32_t point[kLanes], first[kLanes], cell[kLanes];
+      for (int lane = 0; lane < kLanes; ++lane) {
+        cell[lane] = i + lane < count ? labels_.active()[i + lane] : static_cast<int32_t>(spare);
+        point[lane] = cells.point[cell[lane]];
+        first[lane] = cells.first[cell[lane]];
+        block.u0[lane] = cells.weight[cell[lane]];
+      }
+      gather(above_, point, packed_corners_);
+      gather(below_, point, packed_corners_ + 2 * part);
+      for (int i_word = 0; i_word < block.rows * BlockLabels<L>::kWords; ++i_word) {
+        const BlockLabels<L> all = labels_.at(0);
+        for (int lane = 0; lane < kLanes; ++lane)
+          packed_words_[i_word * kLanes + lane] = all.words[i_word * all.stride + cell[lane]];
+      }
+      run_block(block, {{packed_words_, kLanes}, point, first});
+      if (p_.grad != nullptr) scatter(point);
+    }
+  }
+
+  void gather(const T* points, const int32_t* point, T* left) const {
+    T* right = left + classes_ * kLanes;
+    for (int64_t c = 0; c < classes_; ++c, points += point_stride_, left += kLanes, right += kLanes)
+      for (int lane = 0; lane < kLanes; ++lane) {
+        left[lane] = points[point[lane]];
+        right[lane] = points[point[lane] + 1];
+      }
+  }
+
+  void scatter(const int32_t* point) const {
+    for (int64_t c = 0; c < classes_; ++c) {
+      const Corners<T>& q = corners_[c];
+      T* top = gradient_.top() + c * point_stride_;
+      T* bottom = gradient_.bottom() + c * point_stride_;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        top[point[lane]] += q.top_left[lane];
+        top[point[lane] + 1] += q.top_right[lane];
+        bottom[point[lane]] += q.bottom_left[lane];
+        bottom[point[lane] + 1] += q.bottom_right[lane];
+      }
+    }
+  }
+
+  // Adds a block to the totals; corners_ take its gradient.
+  void run_block(const Block<T>& block, const LaneCells<L>& cells) {
+    if (p_.count_correct) count_correct(block, cells.labels);
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (block.columns > 1 && prepare_geometric(block, fast_)) return run_fast(block, cells);
+    }
+    run_pixels(block, cells);
+  }
+
+  void run_fast(const Block<float>& block, const LaneCells<L>& cells) {
+    sum_exponentials(block, fast_);
+    moments_.add(cells.labels, block.rows, block.columns);
+    if (p_.losses != nullptr) return write_losses(block, cells);
+    const bool weighted = p_.pixel_weight != nullptr || !job_.weights.uniform;
+    if (weighted) weigh_pixels(block, cells);
+    totals_.loss += sum_logs(block, cells.labels, weighted, fast_);
+    totals_.loss +=
+        finish_labels(block, job_.weights, moments_, fast_, p_.grad != nullptr ? corners_ : nullptr);
+  }
+
+  // Calls visit(v, r, lane, label, index in a map) for every pixel that counts.
+  template <class Visit>
+  void each_pixel(const Block<T>& block, const LaneCells<L>& cells, Visit visit) const {
+    for (int v = 0; v < block.rows; ++v)
+      for (int r = 0; r < block.columns; ++r) {
+        const VecI label = cells.labels.label_at(v, r);
+        const int64_t row = (image_ * p_.upsampling.rows.n_out + y_ + v) * p_.upsampling.columns.n_out + r;
+        for (int lane = 0; lane < kLanes; ++lane)
+          if (label[lane] != BlockLabels<L>::kNone) visit(v, r, lane, label[lane], row + cells.first[lane]);
+      }
+  }
+
+  // Fills fast_.weights, and with pixel weights their moments.
+  void weigh_pixels(const Block<float>& block, const LaneCells<L>& cells) {
+    for (int i = 0; i < block.rows * kCellPixels; ++i) fast_.weights[i] = VecF{};
+    const float* factors = static_cast<const float*>(p_.pixel_weight);
+    each_pixel(block, cells, [&](int v, int r, int lane, int label, int64_t at) {
+      const float factor = factors != nullptr ? factors[at] : 1.0f;
+      fast_.weights[v * kCellPixels + r][lane] = job_.weights.lse[label] * factor;
+      if (factors != nullptr) moments_.add_weighted(label, lane, block.rows - v, r, factor);
+    });
+  }
+
+  void write_losses(const Block<float>& block, const LaneCells<L>& cells) {
+    for (int64_t c = 0; c < classes_; ++c) moments_.take(c, job_.weights.weight[c]);
+    float* losses = static_cast<float*>(p_.losses);
+    log_sums(block, fast_);
+    each_pixel(block, cells, [&](int v, int r, int lane, int label, int64_t at) {
+      const float u = block.u0[lane] + static_cast<float>(r) * block.du,
+                  w = block.v0 + static_cast<float>(v) * block.dv;
+      const auto score = [&](int64_t c) {
+        const int64_t i = c * block.stride + lane;
+        const float top = block.top_left[i] + u * (block.top_right[i] - block.top_left[i]);
+        const float bottom = block.bottom_left[i] + u * (block.bottom_right[i] - block.bottom_left[i]);
+        return top + w * (bottom - top);
+      };
+      float loss = job_.weights.lse[label] * fast_.sums[v * kCellPixels + r][lane] -
+                   job_.weights.hard[label] * score(label);
+      if (job_.weights.soft != nullptr)
+        for (int64_t c = 0; c < classes_; ++c) loss -= job_.weights.soft[c] * score(c);
+      losses[at] = loss * Unit<float>::kNats;
+    });
+  }
+
+  void run_pixels(const Block<T>& block, const LaneCells<L>& cells) {
+    Corners<T>* corners = p_.grad != nullptr ? corners_ : nullptr;
+    if (corners != nullptr) std::memset(static_cast<void*>(corners), 0, classes_ * sizeof(Corners<T>));
+    for (int v = 0; v < block.rows; ++v)
+      for (int r = 0; r < block.columns; ++r) run_pixel(block, cells, v, r, corners);
+  }
+
+  void run_pixel(const Block<T>& block, const LaneCells<L>& cells, int v, int r, Corners<T>* corners) {
+    const T* factors = static_cast<const T*>(p_.pixel_weight);
+    T* losses = static_cast<T*>(p_.losses);
+    const int64_t row = (image_ * p_.upsampling.rows.n_out + y_ + v) * p_.upsampling.columns.n_out + r;
+    PixelLane<T> pixel{};
+    pixel.label = cells.labels.label_at(v, r);
+    bool any_counts = false;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const bool counts = pixel.label[lane] != BlockLabels<L>::kNone;
+      pixel.counts[lane] = counts ? -1 : 0;
+      any_counts |= counts;
+      if (!counts) pixel.label[lane] = 0;
+      pixel.factor[lane] = !counts ? 0 : factors != nullptr ? factors[row + cells.first[lane]] : 1;
+      totals_.valid += counts;
+      totals_.weight += counts ? job_.weights.weight[pixel.label[lane]] * pixel.factor[lane] : 0;
+    }
+    if (!any_counts) return;
+    const Vec<T> loss =
+        pixel_.run(block, job_.weights, p_.upsampling.skip_zero_weights, v, r, pixel, corners);
+    totals_.loss += sum(loss);
+    if (losses == nullptr) return;
+    for (int lane = 0; lane < kLanes; ++lane)
+      if (pixel.counts[lane]) losses[row + cells.first[lane]] = loss[lane];
+  }
+
+  // Counts the pixels whose label has the greatest score, the lowest class on ties.
+  void count_correct(const Block<T>& block, const BlockLabels<L>& labels) {
+    for (int v = 0; v < block.rows; ++v)
+      for (int r = 0; r < block.columns; ++r) {
+        const VecI best = pixel_.argmax(block, p_.upsampling.skip_zero_weights, v, r);
+        totals_.correct -= static_cast<int64_t>(sum(VecI(best == labels.label_at(v, r))));
+      }
+  }
+
+  const Job<T>& job_;
+  const UpsampleCrossEntropyParams& p_;
+  int64_t classes_, point_stride_;
+  LabelRows<T, L> labels_;
+  ScoreRows<T> scores_;
+  LabelMoments<T> moments_;
+  FastScratch fast_;
+  PixelPath<T> pixel_;
+  GradientRows<T> gradient_;
+  T *above_, *below_;  // points, [class * point_stride_ + point]
+  Corners<T>* corners_;
+  T* packed_corners_;
+  uint64_t* packed_words_;
+  int64_t below_row_ = INT64_MIN, below_image_ = -1;
+  int64_t image_ = 0, y_ = 0;
+  Totals totals_;
+};
+
+}  // namespace fcnkern::FCNKERN_ISA::cross_entropy

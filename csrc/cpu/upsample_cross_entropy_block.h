@@ -1,0 +1,97 @@
+// A block of cells, one per lane, as the parts of upsample_cross_entropy hand it on.
+#pragma once
+
+#include "axis.h"
+#include "simd.h"
+
+namespace fcnkern::FCNKERN_ISA::cross_entropy {
+
+constexpr int kBlockPixels = kCellPixels * kCellPixels;
+
+// In a lane's cell the score of a class is bilinear between its four corners: at pixel (v, r) the weight of
+// the bottom corners is v0 + v * dv and that of the right ones u0 + r * du. Scores of float blocks are in
+// units of log2.
+template <class T>
+struct Block {
+  int64_t classes;
+  int rows, columns;  // pixels; a lane may have fewer columns, its labels say so
+  const T *top_left, *top_right, *bottom_left, *bottom_right;  // [class * stride + lane]
+  int64_t stride;
+  Vec<T> u0;
+  T du, v0, dv;
+};
+
+// One number for each corner.
+template <class T>
+struct Corners {
+  Vec<T> top_left, top_right, bottom_left, bottom_right;
+};
+
+// The moments of a per-pixel quantity q over a cell: sums of q, (rows - v) q, r q, r (rows - v) q.
+template <class T>
+struct Moments {
+  Vec<T> one, up, right, up_right;
+};
+
+// Sums of q times each corner's weight.
+template <class T>
+FCNKERN_INLINE Corners<T> spread(const Block<T>& block, const Moments<T>& q) {
+  const T top_base =
+      1 - block.v0 - static_cast<T>(block.rows) * block.dv;  // weight of the top one row below the cell
+  const Vec<T> right = block.u0 * q.one + block.du * q.right;
+  const Vec<T> up_right = block.u0 * q.up + block.du * q.up_right;
+  const Vec<T> top = top_base * q.one + block.dv * q.up;
+  const Vec<T> top_right = top_base * right + block.dv * up_right;
+  const Vec<T> bottom_right = right - top_right;
+  return {top - top_right, top_right, q.one - top - bottom_right, bottom_right};
+}
+
+// Labels of a block as packed fields: label r of row v lies in words[(v * kWords + r / kPerWord) * stride +
+// lane]. kNone fills pixels that do not count: ignored, dropped or past the cell's end.
+template <class L>
+struct BlockLabels {
+  static constexpr L kNone = static_cast<L>(-1);
+  static constexpr int kWords = sizeof(L);  // 64-bit words for kCellPixels labels
+  static constexpr int kPerWord = 8 / sizeof(L);
+  static constexpr int kPerHalf = kPerWord / 2;
+  static constexpr int kBits = 8 * sizeof(L);
+
+  const uint64_t* words;
+  int64_t stride;
+
+  // The 32-bit half with the labels kPerHalf * h and on of row v.
+  VecI half(int v, int h) const {
+    const VecU64 word = load(words + (v * kWords + h / 2) * stride);
+    return __builtin_convertvector(h % 2 ? word >> 32 : word, VecI);
+  }
+  static VecI label(VecI half, int i) { return (half >> (kBits * i)) & kNone; }
+  VecI label_at(int v, int r) const { return label(half(v, r / kPerHalf), r % kPerHalf); }
+};
+
+// What the pixels of a block, of a strip or of all images add up to.
+struct Totals {
+  double loss = 0;
+  double weight = 0;
+  int64_t valid = 0;
+  int64_t correct = 0;
+
+  void add(const Totals& other) {
+    loss += other.loss;
+    weight += other.weight;
+    valid += other.valid;
+    correct += other.correct;
+  }
+};
+
+// Factors of the loss of a pixel with label t:
+// lse_weight[t] * logsumexp(z) - hard[t] * z[t] - sum over c of soft[c] * z[c].
+template <class T>
+struct LossWeights {
+  const T* lse;     // [class], 0 at [classes]
+  const T* hard;    // [class]
+  const T* soft;    // [class]; null without label smoothing
+  const T* weight;  // [class], class weights
+  bool uniform;     // lse and weight are 1 for every class
+};
+
+}  // namespace fcnkern::FCNKERN_ISA::cross_entropy

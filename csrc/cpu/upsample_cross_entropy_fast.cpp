@@ -1,0 +1,240 @@
+// Inside a cell a score is bilinear, so along a row its exponential is a geometric sequence, and so are, down
+// the rows, the sequence's first term and its ratio. The scores have had their greatest class subtracted at
+// each corner; blended, those maxima bound every pixel's scores, and they cancel in the softmax.
+//
+// Reads four corners per class and cell, writes four gradients; 4 exponentials per class and cell, 1
+// logarithm per pixel, and per pixel and class one addition, one multiplication and two multiply-adds, which
+// are the bound.
+#include "upsample_cross_entropy_fast.h"
+
+namespace fcnkern::FCNKERN_ISA::cross_entropy {
+namespace {
+
+constexpr float kLn2 = 0.69314718055994531f;
+constexpr float kLog2E = 1.44269504088896341f;
+
+// Exponentials are kept times 2^kShift, and scores are clamped from below, so that no term is subnormal; a
+// term that is lost has less than e^-119 of the softmax.
+constexpr int kShift = 58;
+constexpr float kLowest = -119 * kLog2E;
+
+// The greatest jump of a score between corners. In a cell cut short by the border the sequence runs on for up
+// to 7 pixels more: 2^(58 + 1.44 * 46 * 7/8) is the largest term, and it is finite.
+constexpr float kJump = 46 * kLog2E;
+
+FCNKERN_INLINE VecF clamp_low(VecF z) { return z < kLowest ? splat(kLowest) : z; }  // keeps NaN
+
+template <int kColumns>
+void sum_rows(const Block<float>& block, const FastScratch& scratch) {
+  const int64_t classes = block.classes;
+  const Geometric* scores = scratch.scores;
+  VecF* row_first = scratch.row_first;
+  VecF* row_right = scratch.row_right;
+  for (int64_t c = 0; c < classes; ++c) {
+    row_first[c] = scores[c].first;
+    row_right[c] = scores[c].right;
+  }
+  for (int v = 0; v < block.rows; ++v) {
+    VecF total[kColumns] = {};
+    for (int64_t c = 0; c < classes; ++c) {
+      VecF term = row_first[c];
+      const VecF ratio = row_right[c];
+      row_first[c] = term * scores[c].down;
+      row_right[c] = ratio * scores[c].cross;
+#pragma GCC unroll 8
+      for (int r = 0; r < kColumns; ++r) {
+        total[r] += term;
+        if (r + 1 < kColumns) term *= ratio;
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kColumns; ++r) scratch.sums[v * kCellPixels + r] = total[r];
+  }
+}
+
+// Moments over the cell of the softmax of one class, times the pixel weights: along a row by Horner's rule
+// and its derivative, down the rows by prefix sums.
+template <int kColumns>
+FCNKERN_INLINE Moments<float> softmax_moments(const Geometric& score, const VecF* inverse, int rows) {
+  Moments<float> m{};
+  VecF first = score.first, ratio = score.right;
+  for (int v = 0; v < rows; ++v, inverse += kCellPixels) {
+    VecF p = inverse[kColumns - 1], slope = p;
+    p = p * ratio + inverse[kColumns - 2];
+#pragma GCC unroll 8
+    for (int r = kColumns - 3; r >= 0; --r) {
+      slope = slope * ratio + p;
+      p = p * ratio + inverse[r];
+    }
+    m.one += p * first;
+    m.up += m.one;
+    m.right += slope * (first * ratio);
+    m.up_right += m.right;
+    first *= score.down;
+    ratio *= score.cross;
+  }
+  return m;
+}
+
+FCNKERN_INLINE VecF times_scores(const Block<float>& block, int64_t c, const Corners<float>& q) {
+  const int64_t at = c * block.stride;
+  return q.top_left * load(block.top_left + at) + q.top_right * load(block.top_right + at) +
+         q.bottom_left * load(block.bottom_left + at) + q.bottom_right * load(block.bottom_right + at);
+}
+
+template <int kColumns>
+double finish(const Block<float>& block, const LossWeights<float>& weights, LabelMoments<float>& labels,
+              const FastScratch& scratch, Corners<float>* corners) {
+  VecF loss{};
+  const bool smooth = weights.soft != nullptr;
+  const Moments<float> all = smooth ? labels.all_classes() : Moments<float>{};
+  for (int64_t c = 0; c < block.classes; ++c) {
+    Moments<float> m{};
+    if (corners != nullptr) m = softmax_moments<kColumns>(scratch.scores[c], scratch.sums, block.rows);
+    if (smooth || labels.has(c)) {
+      Moments<float> label = labels.take(c, weights.weight[c]);
+      const float hard = weights.hard[c], soft = smooth ? weights.soft[c] : 0;
+      label = {hard * label.one + soft * all.one, hard * label.up + soft * all.up,
+               hard * label.right + soft * all.right, hard * label.up_right + soft * all.up_right};
+      loss -= times_scores(block, c, spread(block, label));
+      m = {m.one - label.one, m.up - label.up, m.right - label.right, m.up_right - label.up_right};
+    }
+    if (corners != nullptr) corners[c] = spread(block, m);
+  }
+  return sum(loss) * kLn2;
+}
+
+// The sum of logarithms as exponents and one mantissa: one logarithm in the end.
+struct LogSum {
+  VecI exponent{};
+  VecF mantissa = splat(1.0f);
+
+  void add(VecF x) {
+    exponent += (bits(x) >> 23) - 127;
+    mantissa *= from_bits((bits(x) & 0x7fffff) | 0x3f800000);
+  }
+  void renormalise() {
+    const VecF product = mantissa;
+    mantissa = splat(1.0f);
+    add(product);
+  }
+  VecF log() const { return log2(mantissa) + to_float(exponent); }
+};
+
+// Four reciprocals for one division. 0 where `valid` does not hold; x must be 1 there.
+FCNKERN_INLINE void invert4(const VecF* x, const VecI* valid, VecF* out) {
+  VecF mantissa[4];
+  VecI exponent[4];
+  for (int i = 0; i < 4; ++i) {
+    exponent[i] = (bits(x[i]) & 0x7f800000) - 0x3f800000;
+    mantissa[i] = from_bits(bits(x[i]) - exponent[i]);
+  }
+  const VecF p01 = mantissa[0] * mantissa[1], p23 = mantissa[2] * mantissa[3];
+  const VecF inverse = 1.0f / (p01 * p23);
+  const VecF i01 = inverse * p23, i23 = inverse * p01;
+  const VecF result[4] = {i01 * mantissa[1], i01 * mantissa[0], i23 * mantissa[3], i23 * mantissa[2]};
+  for (int i = 0; i < 4; ++i) out[i] = from_bits((bits(result[i]) - exponent[i]) & valid[i]);
+}
+
+template <class L>
+double sum_logs_uniform(const Block<float>& block, const BlockLabels<L>& labels, VecF* sums) {
+  using Labels = BlockLabels<L>;
+  LogSum total;
+  VecI count{};
+  for (int v = 0; v < block.rows; ++v)
+    for (int group = 0; group < block.columns; group += 4) {
+      VecF* x = sums + v * kCellPixels + group;
+      VecI valid[4];
+      VecF masked[4];
+      for (int i = 0; i < 4; ++i) {
+        const int r = group + i;
+        const VecI missing = ~labels.half(v, r / Labels::kPerHalf);
+        valid[i] = (missing & (Labels::kNone << (Labels::kBits * (r % Labels::kPerHalf)))) != 0;
+        count -= valid[i];
+        masked[i] = valid[i] ? x[i] : splat(1.0f);
+        total.add(masked[i]);
+      }
+      total.renormalise();
+      invert4(masked, valid, x);
+    }
+  return (sum(total.log()) - kShift * sum(count)) * kLn2;
+}
+
+double sum_logs_weighted(const Block<float>& block, const FastScratch& scratch) {
+  VecF loss{};
+  for (int v = 0; v < block.rows; ++v)
+    for (int r = 0; r < block.columns; ++r) {
+      VecF& x = scratch.sums[v * kCellPixels + r];
+      const VecF weight = scratch.weights[v * kCellPixels + r];
+      const VecI valid = weight != 0.0f;
+      const VecF masked = valid ? x : splat(1.0f);
+      loss += valid ? weight * log2_shifted(masked, -kShift) : VecF{};
+      x = weight / masked;
+    }
+  return sum(loss) * kLn2;
+}
+
+}  // namespace
+
+bool prepare_geometric(const Block<float>& block, const FastScratch& scratch) {
+  VecI fits = splat(-1);
+  const float du = block.du, v0 = block.v0, dv = block.dv;
+  for (int64_t c = 0; c < block.classes; ++c) {
+    const int64_t at = c * block.stride;
+    const VecF tl = clamp_low(load(block.top_left + at)), tr = clamp_low(load(block.top_right + at));
+    const VecF bl = clamp_low(load(block.bottom_left + at)), br = clamp_low(load(block.bottom_right + at));
+    const VecF range = vmax(vmax(tl, tr), vmax(bl, br)) - vmin(vmin(tl, tr), vmin(bl, br));
+    fits &= range + ((tl + br) + (tr + bl)) * 0.0f <= kJump;  // the sum brings in NaN, which vmax may drop
+    const VecF left_slope = bl - tl, right_slope = br - tr;
+    const VecF left = tl + v0 * left_slope, right = tr + v0 * right_slope;
+    const VecF across = right - left, slope_across = dv * (right_slope - left_slope);
+    scratch.scores[c] = {exp2_shifted(left + block.u0 * across, kShift), exp2(du * across),
+                         exp2(dv * left_slope + block.u0 * slope_across), exp2(du * slope_across)};
+  }
+  return all(fits);
+}
+
+void sum_exponentials(const Block<float>& block, const FastScratch& scratch) {
+  switch (block.columns) {
+    case 2:
+      return sum_rows<2>(block, scratch);
+    case 4:
+      return sum_rows<4>(block, scratch);
+    case 6:
+      return sum_rows<6>(block, scratch);
+    default:
+      return sum_rows<8>(block, scratch);
+  }
+}
+
+template <class L>
+double sum_logs(const Block<float>& block, const BlockLabels<L>& labels, bool weighted,
+                const FastScratch& scratch) {
+  return weighted ? sum_logs_weighted(block, scratch) : sum_logs_uniform(block, labels, scratch.sums);
+}
+template double sum_logs(const Block<float>&, const BlockLabels<uint8_t>&, bool, const FastScratch&);
+template double sum_logs(const Block<float>&, const BlockLabels<uint16_t>&, bool, const FastScratch&);
+
+void log_sums(const Block<float>& block, const FastScratch& scratch) {
+  for (int v = 0; v < block.rows; ++v)
+    for (int r = 0; r < block.columns; ++r) {
+      VecF& x = scratch.sums[v * kCellPixels + r];
+      x = log2_shifted(x, -kShift);
+    }
+}
+
+double finish_labels(const Block<float>& block, const LossWeights<float>& weights,
+                     LabelMoments<float>& moments, const FastScratch& scratch, Corners<float>* corners) {
+  switch (block.columns) {
+    case 2:
+      return finish<2>(block, weights, moments, scratch, corners);
+    case 4:
+      return finish<4>(block, weights, moments, scratch, corners);
+    case 6:
+      return finish<6>(block, weights, moments, scratch, corners);
+    default:
+      return finish<8>(block, weights, moments, scratch, corners);
+  }
+}
+
+}  // namespace fcnkern::FCNKERN_ISA::cross_entropy

@@ -1,0 +1,188 @@
+"""`upsample_cross_entropy` with the C++ kernels."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fcnkern.backends.cpu._arguments import accumulation_type, check_classes, label_map, upsampling
+from fcnkern.backends.cpu._bands import LearnedUpsampling
+from fcnkern.backends.cpu._extension import kernels
+from fcnkern.backends.errors import label_error
+from fcnkern.ops._checks import dense_format
+from fcnkern.ops._loss_call import LossCall
+from fcnkern.resample import Resample
+
+Result = tuple[Tensor, Tensor | None, Tensor | None, Tensor]
+
+
+class _Pixels(NamedTuple):
+    """All that says how much each pixel counts."""
+
+    target: Tensor
+    class_weight: list[float]
+    seed: int
+    pixel_weight: Tensor | None
+    call: LossCall
+    keep: tuple[float, ...]
+    hard_losses: Tensor | None = None
+    """-log p of the targets; pixels are kept where it is > cuts[0] or >= cuts[1]."""
+    cuts: tuple[float, float] = (math.inf, math.inf)
+    origin: tuple[int, int] = (0, 0)
+    """The image and the row of the whole target at which ``target`` starts."""
+
+    def rows(self, image: int, first: int, count: int) -> _Pixels:
+        """Some rows of one image."""
+        where = (slice(image, image + 1), slice(first, first + count))
+        return self._replace(
+            target=self.target[where],
+            pixel_weight=None if self.pixel_weight is None else self.pixel_weight[where],
+            hard_losses=None if self.hard_losses is None else self.hard_losses[where],
+            origin=(image, first),
+        )
+
+
+class _Part(NamedTuple):
+    """What one run of the kernel sums up."""
+
+    loss: float
+    weight: float
+    valid: int
+    correct: int
+
+
+def upsample_cross_entropy_fwd(
+    scores: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    class_weight: Tensor | None,
+    seed: Tensor | None,
+    pixel_weight: Tensor | None,
+    call: LossCall,
+) -> Result:
+    """(loss, gradient for the scores, gradient for the weight, counts); gradients where the call needs them.
+
+    Beside its results it holds O(C·(w + W)) numbers per thread; with a learned weight a few bands of upsampled
+    scores of 4 MiB each; for hard pixels also one N×H×W map. Results have the same bits for any number of threads,
+    save the gradients of a learned weight, which are PyTorch's convolutions.
+
+    Raises:
+        ValueError: a label that is neither a class nor ``ignore_index``, or too many classes.
+    """
+    kind = accumulation_type(scores.dtype)
+    pixels = _Pixels(
+        target,
+        [] if class_weight is None else class_weight.tolist(),
+        0 if seed is None else int(seed) & (2**64 - 1),
+        None if pixel_weight is None else pixel_weight.to(kind).contiguous(),
+        call,
+        () if seed is None else call.keep,
+    )
+    learned = None
+    if weight is not None:
+        learned = LearnedUpsampling(scores, weight, call.resample, (target.shape[1], target.shape[2]))
+    if call.hard is not None:
+        pixels = _with_hard_pixels(scores, learned, pixels, call.hard)
+    return _run(scores, pixels) if learned is None else _run_bands(learned, pixels)
+
+
+def _with_hard_pixels(
+    scores: Tensor, learned: LearnedUpsampling | None, pixels: _Pixels, hard: tuple[float, int]
+) -> _Pixels:
+    threshold, min_kept = hard
+    call = pixels.call._replace(reduction="none", label_smoothing=0.0, need_grad=False, need_stats=False)
+    plain = _Pixels(pixels.target, [], 0, None, call, ())
+    losses, _, _, stats = _run(scores, plain) if learned is None else _run_bands(learned, plain)
+    losses.clamp_(min=0)  # so that ignored pixels, which have 0, rank behind all others
+    count = min(min_kept, int(stats[0]))
+    above = -math.log(threshold) if threshold > 0 else math.inf
+    least = float(losses.flatten().kthvalue(losses.numel() - count + 1).values) if count else math.inf
+    return pixels._replace(hard_losses=losses, cuts=(above, least))
+
+
+def _run(scores: Tensor, pixels: _Pixels) -> Result:
+    """Upsampling by the resampling of the call."""
+    call, target = pixels.call, pixels.target
+    kind = accumulation_type(scores.dtype)
+    grad = None
+    if call.need_grad:
+        grad = torch.empty_like(scores, dtype=kind, memory_format=dense_format(scores))
+    losses = torch.empty(target.shape, dtype=kind) if call.reduction == "none" else None
+    divisor = {"valid": 0.0, "batch": float(target.shape[0])}.get(call.reduction, 1.0)
+    part = _kernel(scores, call.resample, pixels, divisor, losses, grad)
+    return _loss(part.loss, losses, kind), grad, None, torch.tensor((part.valid, part.correct))
+
+
+def _run_bands(learned: LearnedUpsampling, pixels: _Pixels) -> Result:
+    """Upsampling by a learned weight."""
+    call, target, kind = pixels.call, pixels.target, learned.weight.dtype
+    losses = torch.empty(target.shape, dtype=kind) if call.reduction == "none" else None
+    grad = torch.zeros_like(learned.scores, dtype=kind, memory_format=dense_format(learned.scores))
+    grad_weight = torch.zeros_like(learned.weight, memory_format=torch.contiguous_format)
+    parts = []
+    for band in learned.bands():
+        place = (band.image, band.first_row, band.scores.shape[2])
+        band_grad = torch.empty(band.scores.shape, dtype=kind) if call.need_grad else None
+        band_losses = None if losses is None else losses[band.image, band.first_row :]
+        parts.append(
+            _kernel(band.scores, Resample.identity(), pixels.rows(*place), 1.0, band_losses, band_grad)
+        )
+        if band_grad is not None:
+            learned.backward(band, band_grad, grad, grad_weight)
+    sums = _Part(*map(sum, zip(*parts, strict=True)))
+    divisor = {"valid": sums.weight, "batch": float(target.shape[0])}.get(call.reduction, 1.0)
+    scale = 1 / divisor if divisor > 0 else 0.0
+    stats = torch.tensor((sums.valid, sums.correct))
+    if not call.need_grad:
+        return _loss(sums.loss * scale, losses, kind), None, None, stats
+    return _loss(sums.loss * scale, losses, kind), grad.mul_(scale), grad_weight.mul_(scale), stats
+
+
+def _loss(total: float, losses: Tensor | None, kind: torch.dtype) -> Tensor:
+    return torch.tensor(total, dtype=kind) if losses is None else losses
+
+
+def _kernel(
+    scores: Tensor,
+    resample: Resample,
+    pixels: _Pixels,
+    divisor: float,
+    losses: Tensor | None,
+    grad: Tensor | None,
+) -> _Part:
+    """Sums over some pixels; fills the maps from the start of ``losses`` and ``grad``."""
+    check_classes("scores", scores.shape[1])
+    height, width = pixels.target.shape[1:]
+    *sums, error = kernels.upsample_cross_entropy(
+        upsampling(scores, resample, (height, width)),
+        label_map(pixels.target),
+        pixels.call.ignore_index,
+        pixels.class_weight,
+        pixels.call.label_smoothing,
+        pixels.keep,
+        pixels.call.cell,
+        pixels.seed,
+        pixels.origin,
+        _address(pixels.hard_losses),
+        pixels.cuts,
+        _address(pixels.pixel_weight),
+        divisor,
+        _address(losses),
+        _address(grad),
+        grad is not None and not grad.is_contiguous(),
+        pixels.call.need_stats,
+        torch.get_num_threads(),
+    )
+    if error is not None:
+        index, value, _ = error
+        image, row = pixels.origin
+        place = (image + index // (height * width), row + index // width % height, index % width)
+        raise label_error("target", value, place, scores.shape[1], pixels.call.ignore_index)
+    return _Part(*sums)
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
