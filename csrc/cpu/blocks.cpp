@@ -9,7 +9,8 @@ FCNKERN_INLINE uint32_t float_to_bits(float value) {
   return word;
 }
 
-// Conversions of an accumulated value to its stored type, to nearest even. Branch-free, so that loops vectorise.
+// Conversions of an accumulated value to its stored type, to nearest even. Branch-free, so that loops
+// vectorise.
 template <class S>
 struct Stored {
   template <class T>
@@ -30,7 +31,8 @@ struct Stored<Float16> {
   static Float16 from(float value) {
     const uint32_t word = float_to_bits(value);
     const uint32_t sign = (word >> 16) & 0x8000u, magnitude = word & 0x7fffffffu;
-    const uint32_t normal = (magnitude + 0xc8000fffu + ((magnitude >> 13) & 1u)) >> 13;  // exponent - 112, rounded
+    const uint32_t normal =
+        (magnitude + 0xc8000fffu + ((magnitude >> 13) & 1u)) >> 13;  // exponent - 112, rounded
     const uint32_t small = float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000u;  // the adder rounds
     const uint32_t large = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
     const uint32_t finite = magnitude < 0x38800000u ? small : normal;
@@ -38,57 +40,73 @@ struct Stored<Float16> {
   }
 };
 
-// Rows of consecutive elements.
 template <class S, class T>
-void load_rows(const S* source, int64_t row_stride, int rows, int columns, T* target, int64_t target_stride,
-               int64_t ahead) {
-  constexpr int kLine = 64 / sizeof(S);
-  for (int r = 0; r < rows; ++r) {
-    const S* from = source + r * row_stride;
-    T* to = target + r * target_stride;
-    if (ahead != 0)
-      for (int c = 0; c < columns + kLine - 1; c += kLine) __builtin_prefetch(from + ahead + c, 0, 2);
-    for (int c = 0; c < columns; ++c) to[c] = static_cast<T>(from[c]);
+FCNKERN_INLINE void load_lanes(const S* __restrict from, T* __restrict to) {
+  for (int i = 0; i < kLanes; ++i) to[i] = static_cast<T>(from[i]);
+}
+
+// Rows of consecutive elements. The last vector of a row overlaps the one before.
+template <class S, class T>
+void load_rows(const S* source, int64_t row_stride, int rows, int columns, T* target, int64_t target_stride) {
+  for (int r = 0; r < rows; ++r, source += row_stride, target += target_stride) {
+    if (columns < kLanes) {
+      for (int c = 0; c < columns; ++c) target[c] = static_cast<T>(source[c]);
+      continue;
+    }
+    for (int c = 0; c + kLanes < columns; c += kLanes) load_lanes(source + c, target + c);
+    load_lanes(source + columns - kLanes, target + columns - kLanes);
   }
 }
 
 // Columns of consecutive elements, transposed by squares of four.
 template <class S, class T>
-void load_columns(const S* source, int64_t column_stride, int rows, int columns, T* target, int64_t target_stride,
-                  int64_t ahead) {
+void load_columns(const S* source, int64_t column_stride, int rows, int columns, T* target,
+                  int64_t target_stride) {
   typedef T Four __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
-  constexpr int kLine = 64 / sizeof(S);
+  const auto four = [](const S* from) {
+    return Four{static_cast<T>(from[0]), static_cast<T>(from[1]), static_cast<T>(from[2]),
+                static_cast<T>(from[3])};
+  };
   int c = 0;
   for (; c + 4 <= columns; c += 4) {
     const S* from = source + c * column_stride;
-    for (int r = 0; ahead != 0 && r < rows + kLine - 1; r += kLine)
-      for (int i = 0; i < 4; ++i) __builtin_prefetch(from + i * column_stride + ahead + r, 0, 2);
-    for (int r = 0; r < rows; ++r) {
-      const Four quad = {static_cast<T>(from[r]), static_cast<T>(from[column_stride + r]),
-                         static_cast<T>(from[2 * column_stride + r]), static_cast<T>(from[3 * column_stride + r])};
-      *reinterpret_cast<Four*>(target + r * target_stride + c) = quad;
+    T* to = target + c;
+    int r = 0;
+    for (; r + 4 <= rows; r += 4) {
+      const Four a = four(from + r), b = four(from + column_stride + r),
+                 d = four(from + 2 * column_stride + r), e = four(from + 3 * column_stride + r);
+      const Four ab0 = {a[0], b[0], a[1], b[1]}, ab2 = {a[2], b[2], a[3], b[3]};
+      const Four de0 = {d[0], e[0], d[1], e[1]}, de2 = {d[2], e[2], d[3], e[3]};
+      *reinterpret_cast<Four*>(to + r * target_stride) = Four{ab0[0], ab0[1], de0[0], de0[1]};
+      *reinterpret_cast<Four*>(to + (r + 1) * target_stride) = Four{ab0[2], ab0[3], de0[2], de0[3]};
+      *reinterpret_cast<Four*>(to + (r + 2) * target_stride) = Four{ab2[0], ab2[1], de2[0], de2[1]};
+      *reinterpret_cast<Four*>(to + (r + 3) * target_stride) = Four{ab2[2], ab2[3], de2[2], de2[3]};
     }
+    for (; r < rows; ++r)
+      for (int i = 0; i < 4; ++i) to[r * target_stride + i] = static_cast<T>(from[i * column_stride + r]);
   }
   for (; c < columns; ++c)
-    for (int r = 0; r < rows; ++r) target[r * target_stride + c] = static_cast<T>(source[c * column_stride + r]);
+    for (int r = 0; r < rows; ++r)
+      target[r * target_stride + c] = static_cast<T>(source[c * column_stride + r]);
 }
 
 template <class S, class T>
 void load_typed(const S* source, int64_t row_stride, int64_t column_stride, int rows, int columns, T* target,
-                int64_t target_stride, int64_t ahead) {
-  if (column_stride == 1) return load_rows(source, row_stride, rows, columns, target, target_stride, ahead);
-  if (row_stride == 1) return load_columns(source, column_stride, rows, columns, target, target_stride, ahead);
+                int64_t target_stride) {
+  if (column_stride == 1) return load_rows(source, row_stride, rows, columns, target, target_stride);
+  if (row_stride == 1) return load_columns(source, column_stride, rows, columns, target, target_stride);
   for (int r = 0; r < rows; ++r)
     for (int c = 0; c < columns; ++c)
       target[r * target_stride + c] = static_cast<T>(source[r * row_stride + c * column_stride]);
 }
 
 template <class S, class T>
-void store_typed(S* target, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns, const T* source,
-                 int64_t source_stride) {
+void store_typed(S* target, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns,
+                 const T* source, int64_t source_stride) {
   if (column_stride == 1) {
     for (int64_t r = 0; r < rows; ++r)
-      for (int64_t c = 0; c < columns; ++c) target[r * row_stride + c] = Stored<S>::from(source[r * source_stride + c]);
+      for (int64_t c = 0; c < columns; ++c)
+        target[r * row_stride + c] = Stored<S>::from(source[r * source_stride + c]);
     return;
   }
   for (int64_t c = 0; c < columns; ++c)
@@ -99,10 +117,10 @@ void store_typed(S* target, int64_t row_stride, int64_t column_stride, int64_t r
 }  // namespace
 
 template <>
-void load_block<float>(DType dtype, const void* data, int64_t offset, int64_t row_stride, int64_t column_stride,
-                       int rows, int columns, float* target, int64_t target_stride, int64_t ahead) {
+void load_block<float>(DType dtype, const void* data, int64_t offset, int64_t row_stride,
+                       int64_t column_stride, int rows, int columns, float* target, int64_t target_stride) {
   const auto load = [&](auto* source) {
-    load_typed(source + offset, row_stride, column_stride, rows, columns, target, target_stride, ahead);
+    load_typed(source + offset, row_stride, column_stride, rows, columns, target, target_stride);
   };
   if (dtype == DType::kF32) load(static_cast<const float*>(data));
   if (dtype == DType::kBF16) load(static_cast<const BFloat16*>(data));
@@ -110,10 +128,10 @@ void load_block<float>(DType dtype, const void* data, int64_t offset, int64_t ro
 }
 
 template <>
-void load_block<double>(DType, const void* data, int64_t offset, int64_t row_stride, int64_t column_stride, int rows,
-                        int columns, double* target, int64_t target_stride, int64_t ahead) {
+void load_block<double>(DType, const void* data, int64_t offset, int64_t row_stride, int64_t column_stride,
+                        int rows, int columns, double* target, int64_t target_stride) {
   load_typed(static_cast<const double*>(data) + offset, row_stride, column_stride, rows, columns, target,
-             target_stride, ahead);
+             target_stride);
 }
 
 template <>
@@ -128,9 +146,10 @@ void store_block<float>(DType dtype, void* data, int64_t offset, int64_t row_str
 }
 
 template <>
-void store_block<double>(DType, void* data, int64_t offset, int64_t row_stride, int64_t column_stride, int64_t rows,
-                         int64_t columns, const double* source, int64_t source_stride) {
-  store_typed(static_cast<double*>(data) + offset, row_stride, column_stride, rows, columns, source, source_stride);
+void store_block<double>(DType, void* data, int64_t offset, int64_t row_stride, int64_t column_stride,
+                         int64_t rows, int64_t columns, const double* source, int64_t source_stride) {
+  store_typed(static_cast<double*>(data) + offset, row_stride, column_stride, rows, columns, source,
+              source_stride);
 }
 
 }  // namespace fcnkern::FCNKERN_ISA

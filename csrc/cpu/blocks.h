@@ -9,16 +9,15 @@
 namespace fcnkern::FCNKERN_ISA {
 
 // target[r * target_stride + c] = element `offset + r * row_stride + c * column_stride`.
-// `ahead`: distance in elements to what is read next, fetched into the second-level cache; 0: nothing.
 // T = float reads fp32, bf16 and fp16; T = double reads fp64.
 template <class T>
-void load_block(DType dtype, const void* data, int64_t offset, int64_t row_stride, int64_t column_stride, int rows,
-                int columns, T* target, int64_t target_stride, int64_t ahead = 0);
+void load_block(DType dtype, const void* data, int64_t offset, int64_t row_stride, int64_t column_stride,
+                int rows, int columns, T* target, int64_t target_stride);
 
 // The reverse, rounded to nearest even.
 template <class T>
-void store_block(DType dtype, void* data, int64_t offset, int64_t row_stride, int64_t column_stride, int64_t rows,
-                 int64_t columns, const T* source, int64_t source_stride);
+void store_block(DType dtype, void* data, int64_t offset, int64_t row_stride, int64_t column_stride,
+                 int64_t rows, int64_t columns, const T* source, int64_t source_stride);
 
 // Zeros in columns [from, to) of every row.
 template <class T>
@@ -47,7 +46,8 @@ struct Pixels {
     return row / height * stride_n + row % height * stride_y + pixel % width * stride_x;
   }
 
-  // run(offset of the first pixel, how many pixels lie before it, length) for the pixels [first, first + count).
+  // run(offset of the first pixel, how many pixels lie before it, length) for the pixels [first, first +
+  // count).
   template <class Run>
   void for_each_run(int64_t first, int64_t count, Run run) const {
     int64_t x = first % width;

@@ -1,4 +1,5 @@
-// One tile of a 1x1 convolution's product, for conv1x1 itself and for the skip that upsample_add scores inside.
+// One tile of a 1x1 convolution's product, for conv1x1 itself and for the skip that upsample_add scores
+// inside.
 #pragma once
 
 #include "conv1x1.h"
@@ -12,24 +13,46 @@ FCNKERN_INLINE void scale_values(T* values, int64_t count, T factor) {
   for (int64_t i = 0; i < count; ++i) values[i] *= factor;
 }
 
-// acc[o - first_row][p - first_pixel] += scale * sum over channels of weight[o][c] x[c][p], for `rows` outputs and
-// `count` pixels. Features are read once; what is read next is prefetched while a panel is copied.
+// The weights of the next panel, for the second-level cache.
+FCNKERN_INLINE void prefetch_rows(const TensorView& matrix, int64_t offset, int64_t row_stride, int rows) {
+  const char* at = static_cast<const char*>(matrix.data) + offset * size_of(matrix.dtype);
+  for (int r = 0; r < rows; ++r) __builtin_prefetch(at + r * row_stride * size_of(matrix.dtype), 0, 2);
+}
+
+// Where the next block of features lies. With pixels side by side, a line holds several of them for one
+// channel; rows of a crop have gaps between them, spread here over the pixels. With channels side by side, a
+// panel of kDepth channels is one or two lines (fetched together), and the steps of k count pixels.
+FCNKERN_INLINE Ahead features_ahead(const TensorView& x, const Pixels& pixels, int64_t first_pixel,
+                                    NextBlock next) {
+  constexpr int64_t kLine = 64;
+  if (next.count < 2) return kNothingAhead;
+  const int64_t size = size_of(x.dtype), begin = pixels.offset(first_pixel + next.column);
+  const int64_t last = pixels.offset(first_pixel + next.column + next.count - 1);
+  const int64_t step = (last - begin) * size / (next.count - 1);
+  const char* at = static_cast<const char*>(x.data) + (begin + next.k * x.stride[1]) * size;
+  if (pixels.stride_x == 1 && step > 0 && step <= 4 * size) return {at, x.stride[1] * size, step, kLine};
+  if (x.stride[1] == 1 && step > 0) return {at, step, step, step * kDepth};
+  return kNothingAhead;
+}
+
+// acc[o - first_row][p - first_pixel] += scale * sum over channels of weight[o][c] x[c][p], for `rows`
+// outputs and `count` pixels. Features are read once; those of the next block are prefetched.
 template <class T>
-void add_conv1x1(const Conv1x1Params& p, const Pixels& pixels, int64_t first_row, int rows, int64_t first_pixel,
-                 int64_t count, T* acc, int64_t acc_stride, T* a, T* b) {
+void add_conv1x1(const Conv1x1Params& p, const Pixels& pixels, int64_t first_row, int rows,
+                 int64_t first_pixel, int64_t count, T* acc, int64_t acc_stride, T* a, T* b) {
   const int64_t stride_o = p.weight.stride[0], stride_c = p.weight.stride[1], plane = p.x.stride[1];
   const auto load_a = [&](int64_t k, int depth, int m, int width, T* target) {
-    load_block<T>(p.weight.dtype, p.weight.data, (first_row + m) * stride_o + k * stride_c, stride_c, stride_o, depth,
-                  width, target, width);
+    if (stride_c == 1) prefetch_rows(p.weight, (first_row + m) * stride_o + k + depth, stride_o, width);
+    load_block<T>(p.weight.dtype, p.weight.data, (first_row + m) * stride_o + k * stride_c, stride_c,
+                  stride_o, depth, width, target, width);
     scale_values(target, int64_t{depth} * width, static_cast<T>(p.scale));
   };
   const auto load_b = [&](int64_t k, int depth, int64_t column, int n, T* target, NextBlock next) {
-    const int64_t here = pixels.offset(first_pixel + column) + k * plane;
-    const int64_t ahead = next.any ? pixels.offset(first_pixel + next.column) + next.k * plane - here : 0;
     pixels.for_each_run(first_pixel + column, n, [&](int64_t offset, int64_t done, int64_t length) {
-      load_block<T>(p.x.dtype, p.x.data, offset + k * plane, plane, pixels.stride_x, depth, static_cast<int>(length),
-                    target + done, kPackColumns, ahead);
+      load_block<T>(p.x.dtype, p.x.data, offset + k * plane, plane, pixels.stride_x, depth,
+                    static_cast<int>(length), target + done, kPackColumns);
     });
+    return features_ahead(p.x, pixels, first_pixel, next);
   };
   multiply_tile<T>(rows, count, 0, p.inputs, load_a, load_b, acc, acc_stride, a, b);
 }

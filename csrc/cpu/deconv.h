@@ -1,5 +1,5 @@
-// Transposed convolution by output phase: output Y = a * s + phase reads the taps ky = phase + t * s at source a - t.
-// All phases of one tap count share their source columns, so they are one matrix product.
+// Transposed convolution by output phase: output Y = a * s + phase reads the taps ky = phase + t * s at
+// source a - t. All phases of one tap count share their source columns, so they are one matrix product.
 #pragma once
 
 #include "gemm.h"
@@ -20,7 +20,8 @@ FCNKERN_INLINE PhaseGroup phase_group(int64_t kernel, int64_t stride, int which)
                     : PhaseGroup{longer, stride - longer, kernel / stride};
 }
 
-// A band of rows of one image's output for channels [channel, channel + channels), in coordinates of the full output.
+// A band of rows of one image's output for channels [channel, channel + channels), in coordinates of the full
+// output.
 struct DeconvBand {
   int64_t image, channel, channels, row, rows;
 };
@@ -29,7 +30,8 @@ template <class T>
 class DenseDeconv {
  public:
   // Channels come in blocks of `block`.
-  DenseDeconv(const DeconvParams& p, int64_t block) : p_(p), block_(block), blocks_(ceil_div(p.outputs, block)) {
+  DenseDeconv(const DeconvParams& p, int64_t block)
+      : p_(p), block_(block), blocks_(ceil_div(p.outputs, block)) {
     int64_t size = 0;
     for (int g = 0; g < 4; ++g) {
       Group& group = groups_[g];
@@ -40,7 +42,8 @@ class DenseDeconv {
       group.weights = size;
       if (group.rows * group.depth * group.y.count == 0) continue;
       size += group.y.count * blocks_ * group.rows * group.depth;
-      group.columns = most(1, least(kMostSources / group.depth, kMostSums / group.rows)) / kStrip<T> * kStrip<T>;
+      group.columns =
+          most(1, least(kMostSources / group.depth, kMostSums / group.rows)) / kStrip<T> * kStrip<T>;
       group.columns = most(kStrip<T>, group.columns);
       most_sums_ = most(most_sums_, group.rows * group.columns);
       most_sources_ = most(most_sources_, group.depth * group.columns);
@@ -48,7 +51,7 @@ class DenseDeconv {
     weights_size_ = round_up(size, 64);
   }
 
-  int64_t weights_size() const { return weights_size_; }              // shared by all threads
+  int64_t weights_size() const { return weights_size_; }               // shared by all threads
   int64_t scratch_size() const { return most_sums_ + most_sources_; }  // of one thread
   int64_t jobs() const { return p_.stride[0] * blocks_; }
 
@@ -62,7 +65,8 @@ class DenseDeconv {
       for (int64_t k = 0; k < g.depth; k += kDepth) {
         const int depth = static_cast<int>(least(kDepth, g.depth - k));
         pack_panels(static_cast<int>(rows), depth, target + k * rows, [&](int m, int width, T* panel) {
-          for (int i = 0; i < depth; ++i) pack_row(g, phase, block * block_, k + i, m, width, panel + i * width);
+          for (int i = 0; i < depth; ++i)
+            pack_row(g, phase, block * block_, k + i, m, width, panel + i * width);
         });
       }
     }
@@ -81,13 +85,14 @@ class DenseDeconv {
 
   struct Group {
     PhaseGroup y, x;
-    int64_t depth, rows;   // of the product
-    int64_t columns = 0;   // source positions of one product; 0: the group is empty
-    int64_t weights;       // where its weights begin
+    int64_t depth, rows;  // of the product
+    int64_t columns = 0;  // source positions of one product; 0: the group is empty
+    int64_t weights;      // where its weights begin
   };
 
   // target[i] = weight of row m + i (channel, phase column) at depth k (input, tap row, tap column).
-  void pack_row(const Group& g, int64_t phase, int64_t channel, int64_t k, int m, int width, T* target) const {
+  void pack_row(const Group& g, int64_t phase, int64_t channel, int64_t k, int m, int width,
+                T* target) const {
     const int64_t input = k / (g.y.taps * g.x.taps), ty = k / g.x.taps % g.y.taps, tx = k % g.x.taps;
     const T* from = static_cast<const T*>(p_.weight) + input * p_.outputs * p_.kernel[0] * p_.kernel[1] +
                     (phase + ty * p_.stride[0]) * p_.kernel[1] + tx * p_.stride[1] + g.x.first;
@@ -160,8 +165,8 @@ class DenseDeconv {
   }
 
   // Puts the sums of one phase row at their pixels.
-  void scatter(const Group& g, const DeconvBand& band, const Positions& at, int64_t phase, int64_t first, int64_t count,
-               const T* sums, T* target, int64_t stride) const {
+  void scatter(const Group& g, const DeconvBand& band, const Positions& at, int64_t phase, int64_t first,
+               int64_t count, const T* sums, T* target, int64_t stride) const {
     const int64_t step = p_.stride[1], width = p_.end[1] - p_.begin[1];
     for_each_row(at, first, count, [&](int64_t a, int64_t b, int64_t done, int64_t length) {
       const int64_t y = a * p_.stride[0] + phase - band.row;
@@ -171,11 +176,13 @@ class DenseDeconv {
         const T* from = sums + c * g.x.count * g.columns + done;
         const int64_t x = b * step + g.x.first - p_.begin[1];
         if (step == 2 && g.x.count == 2 && x >= 0 && x + 2 * length <= width) {
-          for (int64_t i = 0; i < length; ++i) to[x + 2 * i] = from[i], to[x + 2 * i + 1] = from[g.columns + i];
+          for (int64_t i = 0; i < length; ++i)
+            to[x + 2 * i] = from[i], to[x + 2 * i + 1] = from[g.columns + i];
           continue;
         }
         for (int64_t px = 0; px < g.x.count; ++px) {
-          const int64_t begin = most(0, ceil_of(-(x + px), step)), end = least(length, ceil_of(width - (x + px), step));
+          const int64_t begin = most(0, ceil_of(-(x + px), step)),
+                        end = least(length, ceil_of(width - (x + px), step));
           for (int64_t i = begin; i < end; ++i) to[x + px + i * step] = from[px * g.columns + i];
         }
       }

@@ -1,5 +1,6 @@
-// Gradients of the transposed convolution: products over the kernel's elements (of x) and over the source pixels (of
-// weight), both gathered from the output's gradient; depthwise, sums along whole rows. All in a fixed order.
+// Gradients of the transposed convolution: products over the kernel's elements (of x) and over the source
+// pixels (of weight), both gathered from the output's gradient; depthwise, sums along whole rows. All in a
+// fixed order.
 #include "conv1x1_tile.h"
 #include "depthwise.h"
 
@@ -9,24 +10,26 @@ namespace {
 template <class T>
 constexpr DType kDense = sizeof(T) == 8 ? DType::kF64 : DType::kF32;
 
-// target[r * target_stride + c] = gradient at row y, column x + r * row_step + c * column_step of the full output, 0
-// outside the window.
+// target[r * target_stride + c] = gradient at row y, column x + r * row_step + c * column_step of the full
+// output, 0 outside the window.
 template <class T>
-void load_gradient(const DeconvParams& p, int64_t image, int64_t channel, int64_t y, int64_t x, int64_t row_step,
-                   int64_t column_step, int rows, int columns, T* target, int64_t target_stride) {
+void load_gradient(const DeconvParams& p, int64_t image, int64_t channel, int64_t y, int64_t x,
+                   int64_t row_step, int64_t column_step, int rows, int columns, T* target,
+                   int64_t target_stride) {
   const int64_t width = p.end[1] - p.begin[1];
   if (y < p.begin[0] || y >= p.end[0]) return clear_columns(target, target_stride, rows, 0, columns);
   x -= p.begin[1];
-  const int64_t *stride = p.y.stride, row = image * stride[0] + channel * stride[1] + (y - p.begin[0]) * stride[2];
+  const int64_t *stride = p.y.stride,
+                row = image * stride[0] + channel * stride[1] + (y - p.begin[0]) * stride[2];
   if (x >= 0 && x + (rows - 1) * row_step + (columns - 1) * column_step < width)
-    return load_block<T>(p.y.dtype, p.y.data, row + x * stride[3], row_step * stride[3], column_step * stride[3], rows,
-                         columns, target, target_stride);
+    return load_block<T>(p.y.dtype, p.y.data, row + x * stride[3], row_step * stride[3],
+                         column_step * stride[3], rows, columns, target, target_stride);
   for (int r = 0; r < rows; ++r, x += row_step, target += target_stride) {
     const int64_t begin = most(0, least(columns, ceil_of(-x, column_step)));
     const int64_t end = most(begin, least(columns, ceil_of(width - x, column_step)));
     clear_columns(target, 0, 1, 0, begin);
-    load_block<T>(p.y.dtype, p.y.data, row + (x + begin * column_step) * stride[3], 0, column_step * stride[3], 1,
-                  static_cast<int>(end - begin), target + begin, 0);
+    load_block<T>(p.y.dtype, p.y.data, row + (x + begin * column_step) * stride[3], 0,
+                  column_step * stride[3], 1, static_cast<int>(end - begin), target + begin, 0);
     clear_columns(target, 0, 1, end, columns);
   }
 }
@@ -55,14 +58,18 @@ void multiply(int64_t m, int64_t n, int64_t k, int threads_wanted, LoadA load_a,
     T* const acc = reinterpret_cast<T*>(scratch.data()) + thread_index() * per_thread;
 #pragma omp for schedule(dynamic)
     for (int64_t tile = 0; tile < tiles.count(); ++tile) {
-      const int64_t row = tile / tiles.column_tiles * tiles.rows, column = tile % tiles.column_tiles * tiles.columns;
+      const int64_t row = tile / tiles.column_tiles * tiles.rows,
+                    column = tile % tiles.column_tiles * tiles.columns;
       const int64_t rows = least(tiles.rows, m - row), columns = least(tiles.columns, n - column);
       clear_columns(acc, tiles.stride(), rows, 0, tiles.stride());
       multiply_tile<T>(
           static_cast<int>(rows), columns, 0, k,
-          [&](int64_t first, int depth, int r, int width, T* to) { load_a(first, depth, row + r, width, to); },
+          [&](int64_t first, int depth, int r, int width, T* to) {
+            load_a(first, depth, row + r, width, to);
+          },
           [&](int64_t first, int depth, int64_t c, int count, T* to, NextBlock) {
             load_b(first, depth, column + c, count, to);
+            return kNothingAhead;
           },
           acc, tiles.stride(), acc + acc_size, acc + acc_size + a_size);
       for (int64_t r = 0; r < rows; ++r) store(row + r, column, columns, acc + r * tiles.stride());
@@ -81,8 +88,8 @@ void dense_grad_input(const DeconvParams& p, T* grad_x) {
     for_each_row(p.kernel[1], k, depth, [&](int64_t line, int64_t kx, int64_t above, int rows) {
       for_each_row(p.width, pixel, count, [&](int64_t source, int64_t j, int64_t before, int columns) {
         const int64_t y = source % p.height * p.stride[0] + line % p.kernel[0];
-        load_gradient(p, source / p.height, line / p.kernel[0], y, j * p.stride[1] + kx, 1, p.stride[1], rows, columns,
-                      target + above * kPackColumns + before, kPackColumns);
+        load_gradient(p, source / p.height, line / p.kernel[0], y, j * p.stride[1] + kx, 1, p.stride[1], rows,
+                      columns, target + above * kPackColumns + before, kPackColumns);
       });
     });
   };
@@ -101,16 +108,16 @@ void dense_grad_weight(const DeconvParams& p, T* grad_weight) {
   const int64_t area = p.height * p.width, elements = p.outputs * p.kernel[0] * p.kernel[1];
   const auto load_a = [&](int64_t k, int depth, int64_t m, int width, T* target) {
     for_each_row(area, k, depth, [&](int64_t image, int64_t pixel, int64_t above, int rows) {
-      load_block<T>(kDense<T>, p.x, (image * p.inputs + m) * area + pixel, 1, area, rows, width, target + above * width,
-                    width);
+      load_block<T>(kDense<T>, p.x, (image * p.inputs + m) * area + pixel, 1, area, rows, width,
+                    target + above * width, width);
     });
   };
   const auto load_b = [&](int64_t k, int depth, int64_t element, int count, T* target) {
     for_each_row(p.width, k, depth, [&](int64_t source, int64_t j, int64_t above, int rows) {
       for_each_row(p.kernel[1], element, count, [&](int64_t line, int64_t kx, int64_t before, int columns) {
         const int64_t y = source % p.height * p.stride[0] + line % p.kernel[0];
-        load_gradient(p, source / p.height, line / p.kernel[0], y, j * p.stride[1] + kx, p.stride[1], 1, rows, columns,
-                      target + above * kPackColumns + before, kPackColumns);
+        load_gradient(p, source / p.height, line / p.kernel[0], y, j * p.stride[1] + kx, p.stride[1], 1, rows,
+                      columns, target + above * kPackColumns + before, kPackColumns);
       });
     });
   };
@@ -120,10 +127,11 @@ void dense_grad_weight(const DeconvParams& p, T* grad_weight) {
   multiply<T>(p.inputs, elements, p.images * area, p.threads, load_a, load_b, store);
 }
 
-// One image and channel: t[tx][X] = sum over ky of P[ky][tx][X] * grad[Y][X], folded into grad_x[i][X / sx - tx].
+// One image and channel: t[tx][X] = sum over ky of P[ky][tx][X] * grad[Y][X], folded into grad_x[i][X / sx -
+// tx].
 template <class T>
-void depthwise_grad_plane(const DeconvParams& p, const DepthwiseDeconv<T>& deconv, int64_t image, int64_t channel,
-                          const T* pattern, T* sums, T* row, T* grad_x) {
+void depthwise_grad_plane(const DeconvParams& p, const DepthwiseDeconv<T>& deconv, int64_t image,
+                          int64_t channel, const T* pattern, T* sums, T* row, T* grad_x) {
   const int64_t width = deconv.width(), taps = deconv.taps(1);
   for (int64_t i = 0; i < p.height; ++i, grad_x += p.width) {
     clear_columns(sums, 0, 1, 0, taps * width);
@@ -138,7 +146,8 @@ void depthwise_grad_plane(const DeconvParams& p, const DepthwiseDeconv<T>& decon
       T total = 0;
       for (int64_t tx = 0; tx < taps; ++tx) {
         const int64_t x = (j + tx) * p.stride[1] - p.begin[1];
-        for (int64_t at = most(0, x); at < least(width, x + p.stride[1]); ++at) total += sums[tx * width + at];
+        for (int64_t at = most(0, x); at < least(width, x + p.stride[1]); ++at)
+          total += sums[tx * width + at];
       }
       grad_x[j] = total;
     }
@@ -150,7 +159,8 @@ void depthwise_grad_input(const DeconvParams& p, T* grad_x) {
   const DepthwiseDeconv<T> deconv(p);
   const int64_t width = deconv.width(), area = p.height * p.width;
   const int threads = worth_threads(p.threads, p.images * p.outputs * area * p.kernel[0] * p.kernel[1]);
-  const int64_t sums_size = deconv.taps(1) * width, per_thread = round_up(deconv.pattern_size() + sums_size + width, 64);
+  const int64_t sums_size = deconv.taps(1) * width,
+                per_thread = round_up(deconv.pattern_size() + sums_size + width, 64);
   Scratch scratch(static_cast<size_t>(threads * per_thread) * sizeof(T));
 #pragma omp parallel num_threads(threads)
   {
@@ -166,7 +176,8 @@ void depthwise_grad_input(const DeconvParams& p, T* grad_x) {
   }
 }
 
-// One channel: Q[ky][tx][X] = sum over images and rows i of grad[i * sy + ky][X] * R[i][X - tx * sx], folded over X.
+// One channel: Q[ky][tx][X] = sum over images and rows i of grad[i * sy + ky][X] * R[i][X - tx * sx], folded
+// over X.
 template <class T>
 void depthwise_grad_kernel(const DeconvParams& p, const DepthwiseDeconv<T>& deconv, int64_t channel, T* sums,
                            T* repeated, T* row, T* grad_weight) {
@@ -214,12 +225,14 @@ void depthwise_grad_weight(const DeconvParams& p, T* grad_weight) {
 
 template <class T>
 void grad_input(const DeconvParams& p, void* grad_x) {
-  p.depthwise ? depthwise_grad_input(p, static_cast<T*>(grad_x)) : dense_grad_input(p, static_cast<T*>(grad_x));
+  p.depthwise ? depthwise_grad_input(p, static_cast<T*>(grad_x))
+              : dense_grad_input(p, static_cast<T*>(grad_x));
 }
 
 template <class T>
 void grad_weight(const DeconvParams& p, void* result) {
-  p.depthwise ? depthwise_grad_weight(p, static_cast<T*>(result)) : dense_grad_weight(p, static_cast<T*>(result));
+  p.depthwise ? depthwise_grad_weight(p, static_cast<T*>(result))
+              : dense_grad_weight(p, static_cast<T*>(result));
 }
 
 }  // namespace

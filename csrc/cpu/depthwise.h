@@ -1,8 +1,8 @@
 // Depthwise transposed convolution along whole output rows. With Y = a * sy + py and b = X / sx,
 //   out[Y][X] = sum over taps (ty, tx) of P[py + ty * sy][tx][X] * R[a - ty][X - tx * sx],
-// where P repeats the row's weights (P[ky][tx][X] = weight[ky][X % sx + tx * sx]) and R repeats each source point sx
-// times (R[i][X] = x[i][X / sx], 0 outside). Everything then runs along X with unit stride, for any stride and kernel,
-// and so do the gradients: those of R and P, folded back over the repetitions.
+// where P repeats the row's weights (P[ky][tx][X] = weight[ky][X % sx + tx * sx]) and R repeats each source
+// point sx times (R[i][X] = x[i][X / sx], 0 outside). Everything then runs along X with unit stride, for any
+// stride and kernel, and so do the gradients: those of R and P, folded back over the repetitions.
 #pragma once
 
 #include "deconv.h"
@@ -23,12 +23,16 @@ template <class T>
 class DepthwiseDeconv {
  public:
   explicit DepthwiseDeconv(const DeconvParams& p)
-      : p_(p), taps_{ceil_div(p.kernel[0], p.stride[0]), ceil_div(p.kernel[1], p.stride[1])},
-        width_(p.end[1] - p.begin[1]), margin_((taps_[1] - 1) * p.stride[1]) {}
+      : p_(p),
+        taps_{ceil_div(p.kernel[0], p.stride[0]), ceil_div(p.kernel[1], p.stride[1])},
+        width_(p.end[1] - p.begin[1]),
+        margin_((taps_[1] - 1) * p.stride[1]) {}
 
   int64_t pattern_size() const { return p_.kernel[0] * taps_[1] * width_; }
   int64_t repeated_stride() const { return margin_ + width_; }
-  int64_t repeated_size(int64_t rows) const { return (rows / p_.stride[0] + 1 + taps_[0]) * repeated_stride(); }
+  int64_t repeated_size(int64_t rows) const {
+    return (rows / p_.stride[0] + 1 + taps_[0]) * repeated_stride();
+  }
   int64_t taps(int axis) const { return taps_[axis]; }
   int64_t width() const { return width_; }
   // Whether only some phases have this tap: it is left out at the others.
@@ -38,7 +42,8 @@ class DepthwiseDeconv {
 
   // P of one channel.
   void make_pattern(int64_t channel, T* pattern) const {
-    const T* kernel = static_cast<const T*>(p_.weight) + (p_.shared ? 0 : channel * p_.kernel[0] * p_.kernel[1]);
+    const T* kernel =
+        static_cast<const T*>(p_.weight) + (p_.shared ? 0 : channel * p_.kernel[0] * p_.kernel[1]);
     for (int64_t ky = 0; ky < p_.kernel[0]; ++ky)
       for (int64_t tx = 0; tx < taps_[1]; ++tx, pattern += width_) {
         int64_t phase = p_.begin[1] % p_.stride[1];
@@ -65,7 +70,8 @@ class DepthwiseDeconv {
     const T* x = static_cast<const T*>(p_.x) + (band.image * p_.outputs + channel) * p_.height * p_.width;
     const int64_t first = most(0, band.row / p_.stride[0] - (taps_[0] - 1));
     const int64_t last = least(p_.height - 1, (band.row + band.rows - 1) / p_.stride[0]);
-    for (int64_t i = first; i <= last; ++i) repeat_row(x + i * p_.width, repeated + (i - first) * repeated_stride());
+    for (int64_t i = first; i <= last; ++i)
+      repeat_row(x + i * p_.width, repeated + (i - first) * repeated_stride());
     for (int64_t y = band.row; y < band.row + band.rows; ++y, target += width_) {
       for (int64_t i = 0; i < width_; ++i) target[i] = 0;
       for (int64_t ty = 0; ty < taps_[0]; ++ty) {

@@ -13,7 +13,9 @@ namespace fcnkern::FCNKERN_ISA {
 class Dropout {
  public:
   Dropout(double p, uint64_t seed)
-      : seed_(seed), threshold_(static_cast<uint64_t>(std::ceil(p * 4294967296.0))), scale_(p < 1 ? 1 / (1 - p) : 0) {}
+      : seed_(seed),
+        threshold_(static_cast<uint64_t>(std::ceil(p * 4294967296.0))),
+        scale_(p < 1 ? 1 / (1 - p) : 0) {}
 
   double scale() const { return scale_; }
 
@@ -31,7 +33,8 @@ class Dropout {
             philox4x32(seed_, {{static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 1}});
         for (int w = 0; w < 4; ++w) words[4 * i + w] = drawn.word[w];
       }
-      const int64_t begin = done < 0 ? -done : 0, end = count - done < 4 * kBlocks ? count - done : 4 * kBlocks;
+      const int64_t begin = done < 0 ? -done : 0,
+                    end = count - done < 4 * kBlocks ? count - done : 4 * kBlocks;
       for (int64_t i = begin; i < end; ++i) {
         const T kept = values[done + i] * scale;
         values[done + i] = words[i] >= threshold_ ? kept : T{0};

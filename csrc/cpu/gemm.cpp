@@ -10,10 +10,16 @@ struct RegisterOf {
   typedef T Unaligned __attribute__((vector_size(kRegisterBytes), aligned(sizeof(T)), may_alias));
 };
 
+// Two lines of memory to fetch per k.
+struct Lines {
+  const char *first, *second;
+  int64_t stride;
+};
+
 // Reads depth * (kRows + kVectors registers) numbers, reads and writes kRows * kVectors registers of acc.
 template <class T, int kRows, int kVectors>
-void multiply_block(int depth, const T* __restrict a, const T* __restrict b, int64_t b_stride, T* __restrict acc,
-                    int64_t acc_stride) {
+void multiply_block(int depth, const T* __restrict a, const T* __restrict b, int64_t b_stride,
+                    T* __restrict acc, int64_t acc_stride, Lines lines) {
   using V = typename RegisterOf<T>::Type;
   using U = typename RegisterOf<T>::Unaligned;
   V sum[kRows][kVectors];
@@ -22,6 +28,8 @@ void multiply_block(int depth, const T* __restrict a, const T* __restrict b, int
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) sum[m][v] = V{};
   for (int k = 0; k < depth; ++k) {
+    __builtin_prefetch(lines.first + k * lines.stride, 0, 2);
+    __builtin_prefetch(lines.second + k * lines.stride, 0, 2);
     V column[kVectors];
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v)
@@ -41,10 +49,12 @@ void multiply_block(int depth, const T* __restrict a, const T* __restrict b, int
 }
 
 template <class T, int kVectors>
-void multiply_rows(int rows, int depth, const T* a, const T* b, int64_t b_stride, T* acc, int64_t acc_stride) {
+void multiply_rows(int rows, int depth, const T* a, const T* b, int64_t b_stride, T* acc, int64_t acc_stride,
+                   Lines lines) {
   switch (rows) {
 #define FCNKERN_ROWS(N) \
-  case N: return multiply_block<T, N, kVectors>(depth, a, b, b_stride, acc, acc_stride);
+  case N:               \
+    return multiply_block<T, N, kVectors>(depth, a, b, b_stride, acc, acc_stride, lines);
     FCNKERN_ROWS(1)
     FCNKERN_ROWS(2)
     FCNKERN_ROWS(3)
@@ -59,13 +69,22 @@ void multiply_rows(int rows, int depth, const T* a, const T* b, int64_t b_stride
   }
 }
 
+// The panels of rows share out the lines that lie ahead of this strip of columns.
 template <class T, int kVectors>
-void multiply_strip(int rows, int depth, const T* a, const T* b, int64_t b_stride, T* acc, int64_t acc_stride) {
-  const int width = panel_rows(rows);
-  for (int m = 0; m < rows; m += width) {
-    const int here = static_cast<int>(least(width, rows - m));
-    multiply_rows<T, kVectors>(here, depth, a + static_cast<int64_t>(m) * depth, b, b_stride, acc + m * acc_stride,
-                               acc_stride);
+void multiply_strip(int rows, int depth, const T* a, const T* b, int64_t b_stride, T* acc, int64_t acc_stride,
+                    Ahead ahead) {
+  const int width = panel_rows(rows), panels = (rows + width - 1) / width;
+  const int64_t count =
+      ahead.at == nullptr ? 0 : kVectors * kRegister<T> * ahead.column_stride / ahead.line_step + 1;
+  const char* const near = reinterpret_cast<const char*>(b);
+  for (int panel = 0; panel < panels; ++panel) {
+    const int m = panel * width;
+    const Lines lines = {panel < count ? ahead.at + panel * ahead.line_step : near,
+                         panel + panels < count ? ahead.at + (panel + panels) * ahead.line_step : near,
+                         panel < count ? ahead.k_stride : 0};
+    multiply_rows<T, kVectors>(static_cast<int>(least(width, rows - m)), depth,
+                               a + static_cast<int64_t>(m) * depth, b, b_stride, acc + m * acc_stride,
+                               acc_stride, lines);
   }
 }
 
@@ -73,26 +92,29 @@ void multiply_strip(int rows, int depth, const T* a, const T* b, int64_t b_strid
 
 template <class T>
 void multiply_panel(int rows, int registers, int depth, const T* a, const T* b, int64_t b_stride, T* acc,
-                    int64_t acc_stride) {
-  int done = 0;
-  while (done < registers) {
+                    int64_t acc_stride, Ahead ahead) {
+  for (int done = 0, vectors; done < registers; done += vectors) {
     const int left = registers - done;
     const T* columns = b + done * kRegister<T>;
     T* target = acc + done * kRegister<T>;
-    if (left >= 3 && left != 4 && kTileVectors == 3) {
-      multiply_strip<T, kTileVectors>(rows, depth, a, columns, b_stride, target, acc_stride);
-      done += kTileVectors;
-    } else if (left >= 2) {
-      multiply_strip<T, 2>(rows, depth, a, columns, b_stride, target, acc_stride);
-      done += 2;
-    } else {
-      multiply_strip<T, 1>(rows, depth, a, columns, b_stride, target, acc_stride);
-      done += 1;
+    vectors = left < kTileVectors ? left : left == 4 ? 2 : kTileVectors;  // 4 = 2 + 2
+    switch (vectors) {
+      case 1:
+        multiply_strip<T, 1>(rows, depth, a, columns, b_stride, target, acc_stride, ahead);
+        break;
+      case 2:
+        multiply_strip<T, 2>(rows, depth, a, columns, b_stride, target, acc_stride, ahead);
+        break;
+      default:
+        multiply_strip<T, kTileVectors>(rows, depth, a, columns, b_stride, target, acc_stride, ahead);
     }
+    if (ahead.at != nullptr) ahead.at += vectors * kRegister<T> * ahead.column_stride;
   }
 }
 
-template void multiply_panel<float>(int, int, int, const float*, const float*, int64_t, float*, int64_t);
-template void multiply_panel<double>(int, int, int, const double*, const double*, int64_t, double*, int64_t);
+template void multiply_panel<float>(int, int, int, const float*, const float*, int64_t, float*, int64_t,
+                                    Ahead);
+template void multiply_panel<double>(int, int, int, const double*, const double*, int64_t, double*, int64_t,
+                                     Ahead);
 
 }  // namespace fcnkern::FCNKERN_ISA

@@ -1,8 +1,8 @@
 // Matrix products of packed panels in a fixed summation order.
 //
-// acc[m][n] += sum over k of a(k, m) * b(k, n) is formed panel by panel of kDepth values of k, each panel summed from
-// zero in the order of k, then added. So an element's bits depend on the problem alone: not on the threads, the tiles or
-// the lanes that computed it.
+// acc[m][n] += sum over k of a(k, m) * b(k, n) is formed panel by panel of kDepth values of k, each panel
+// summed from zero in the order of k, then added. So an element's bits depend on the problem alone: not on
+// the threads, the tiles or the lanes that computed it.
 #pragma once
 
 #ifdef _OPENMP
@@ -30,14 +30,14 @@ constexpr int kTileRows = 6;
 constexpr int kTileVectors = 2;
 #endif
 
-constexpr int kDepth = 64;        // k per panel
-constexpr int kPackColumns = 192; // columns of b packed at a time, a multiple of every kStrip
+constexpr int kDepth = 32;        // k per panel
+constexpr int kPackColumns = 96;  // columns of b packed at a time, a multiple of every kStrip
 constexpr int kMostRows = 512;    // rows of an accumulator tile
 
 template <class T>
 constexpr int kRegister = kRegisterBytes / static_cast<int>(sizeof(T));  // lanes of a register
 template <class T>
-constexpr int kStrip = kRegister<T>* kTileVectors;
+constexpr int kStrip = kRegister<T> * kTileVectors;
 
 FCNKERN_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 FCNKERN_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -50,11 +50,20 @@ FCNKERN_INLINE int panel_rows(int rows) {
   return (rows + panels - 1) / panels;
 }
 
+// Memory to bring into the second-level cache while a panel is multiplied. Steps of k and of columns of b
+// move by k_stride and column_stride bytes; for each k, lines line_step bytes apart are fetched until the
+// next strip's.
+struct Ahead {
+  const char* at;
+  int64_t k_stride, column_stride, line_step;
+};
+constexpr Ahead kNothingAhead = {nullptr, 0, 0, 1};
+
 // acc[m][n] += sum over k < depth of a(k, m) * b(k, n), m < rows, n < registers * kRegister<T>.
 // `a` holds panels of panel_rows(rows) rows, each stored [k][m]; b is stored [k][n] with `b_stride` per k.
 template <class T>
 void multiply_panel(int rows, int registers, int depth, const T* a, const T* b, int64_t b_stride, T* acc,
-                    int64_t acc_stride);
+                    int64_t acc_stride, Ahead ahead = kNothingAhead);
 
 // Packs `depth` x `rows` of a: load(m0, width, target) fills [k][m] panels of `width` rows.
 template <class T, class Load>
@@ -65,29 +74,33 @@ FCNKERN_INLINE void pack_panels(int rows, int depth, T* a, Load load) {
   }
 }
 
-// Where b is read next, for the prefetch.
+// The block of b that is packed next.
 struct NextBlock {
   int64_t k, column;
-  bool any;
+  int count;  // of columns; 0: there is none
 };
 
-// acc += a b for one tile of `rows` <= kMostRows and `columns`; acc_stride >= columns rounded up to kRegister<T>.
-// load_a(k, depth, m, width, target) packs [k][m] with row stride `width`;
-// load_b(k, depth, column, count, target, next) packs [k][n] with row stride kPackColumns.
+// acc += a b for one tile of `rows` <= kMostRows and `columns`; acc_stride >= columns rounded up to
+// kRegister<T>. load_a(k, depth, m, width, target) packs [k][m] with row stride `width`; load_b(k, depth,
+// column, count, target, next) packs [k][n] with row stride kPackColumns and says where `next` lies.
 template <class T, class LoadA, class LoadB>
-void multiply_tile(int rows, int64_t columns, int64_t k_begin, int64_t k_end, LoadA load_a, LoadB load_b, T* acc,
-                   int64_t acc_stride, T* a, T* b) {
+void multiply_tile(int rows, int64_t columns, int64_t k_begin, int64_t k_end, LoadA load_a, LoadB load_b,
+                   T* acc, int64_t acc_stride, T* a, T* b) {
   for (int64_t k = k_begin; k < k_end; k += kDepth) {
     const int depth = static_cast<int>(least(kDepth, k_end - k));
     pack_panels(rows, depth, a, [&](int m, int width, T* target) { load_a(k, depth, m, width, target); });
     for (int64_t column = 0; column < columns; column += kPackColumns) {
       const int count = static_cast<int>(least(kPackColumns, columns - column));
       const bool last = column + kPackColumns >= columns;
-      const NextBlock next = {last ? k + kDepth : k, last ? 0 : column + kPackColumns, !last || k + kDepth < k_end};
-      load_b(k, depth, column, count, b, next);
+      const int64_t next_column = last ? 0 : column + kPackColumns;
+      const bool more = !last || k + kDepth < k_end;
+      const Ahead ahead =
+          load_b(k, depth, column, count, b,
+                 NextBlock{last ? k + kDepth : k, next_column,
+                           more ? static_cast<int>(least(kPackColumns, columns - next_column)) : 0});
       const int registers = static_cast<int>(ceil_div(count, kRegister<T>));
       clear_columns(b, kPackColumns, depth, count, registers * kRegister<T>);
-      multiply_panel<T>(rows, registers, depth, a, b, kPackColumns, acc + column, acc_stride);
+      multiply_panel<T>(rows, registers, depth, a, b, kPackColumns, acc + column, acc_stride, ahead);
     }
   }
 }
@@ -95,13 +108,13 @@ void multiply_tile(int rows, int64_t columns, int64_t k_begin, int64_t k_end, Lo
 // How an M x N result is cut into tiles. Each accumulator has at most about kTileElements elements.
 struct Tiling {
   static constexpr int64_t kTileElements = int64_t{1} << 17;
-  int64_t rows, columns;          // of a tile
+  int64_t rows, columns;  // of a tile
   int64_t row_tiles, column_tiles;
 
-  Tiling(int64_t m, int64_t n, int threads, int64_t column_multiple) {
+  Tiling(int64_t m, int64_t n, int threads, int64_t column_multiple, int64_t most_columns = kTileElements) {
     row_tiles = most(1, ceil_div(m, kMostRows));
     rows = most(1, ceil_div(m, row_tiles));
-    const int64_t fitting = most(1, kTileElements / rows);
+    const int64_t fitting = most(1, least(most_columns, kTileElements / rows));
     const int64_t wanted = most(ceil_div(n, fitting), ceil_div(threads, row_tiles));
     columns = round_up(most(1, ceil_div(n, wanted)), column_multiple);
     column_tiles = most(1, ceil_div(n, columns));

@@ -1,5 +1,6 @@
-// upsample_add forward: bands of output rows. A band's upsampling is formed in the accumulator, the skip's cropped rows
-// are scored on top of it (or added), and the result is stored once: features outside the crop are never read.
+// upsample_add forward: bands of output rows. A band's upsampling is formed in the accumulator, the skip's
+// cropped rows are scored on top of it (or added), and the result is stored once: features outside the crop
+// are never read.
 #include "upsample_add.h"
 
 #include "conv1x1_tile.h"
@@ -18,7 +19,8 @@ struct Bands {
     block = most(1, least(p.outputs, features ? kMostRows : room / step));
     block = ceil_div(p.outputs, ceil_div(p.outputs, block));
     blocks = ceil_div(p.outputs, block);
-    const int64_t wanted = most(ceil_div(height, most(1, room / block)), ceil_div(threads, p.images * blocks));
+    const int64_t wanted =
+        most(ceil_div(height, most(1, room / block)), ceil_div(threads, p.images * blocks));
     rows = most(1, ceil_div(height, wanted));
     if (rows > step || !features) rows = round_up(rows, step);
     bands = ceil_div(height, rows);
@@ -29,10 +31,17 @@ template <class T>
 class Forward {
  public:
   explicit Forward(const UpsampleAddParams& u)
-      : u_(u), p_(u.deconv), height_(p_.end[0] - p_.begin[0]), width_(p_.end[1] - p_.begin[1]),
-        score_(scoring(u, height_, width_)), skip_pixels_(u.skip, height_, width_), y_pixels_(p_.y, height_, width_),
-        threads_(worth_threads(p_.threads, operations())), bands_(p_, u.skip_channels > 0, threads_),
-        dense_(p_, bands_.block), depthwise_(p_) {}
+      : u_(u),
+        p_(u.deconv),
+        height_(p_.end[0] - p_.begin[0]),
+        width_(p_.end[1] - p_.begin[1]),
+        score_(scoring(u, height_, width_)),
+        skip_pixels_(u.skip, height_, width_),
+        y_pixels_(p_.y, height_, width_),
+        threads_(worth_threads(p_.threads, operations())),
+        bands_(p_, u.skip_channels > 0, threads_),
+        dense_(p_, bands_.block),
+        depthwise_(p_) {}
 
   void run() {
     const int64_t acc_stride = round_up(bands_.rows * width_, 16), acc_size = bands_.block * acc_stride;
@@ -53,19 +62,22 @@ class Forward {
       }
 #pragma omp for schedule(dynamic)
       for (int64_t job = 0; job < p_.images * bands_.blocks * bands_.bands; ++job) {
-        const int64_t row = job % bands_.bands * bands_.rows, channel = job / bands_.bands % bands_.blocks * bands_.block;
-        const DeconvBand band = {job / bands_.bands / bands_.blocks, channel, least(bands_.block, p_.outputs - channel),
-                                 p_.begin[0] + row, least(bands_.rows, height_ - row)};
+        const int64_t row = job % bands_.bands * bands_.rows,
+                      channel = job / bands_.bands % bands_.blocks * bands_.block;
+        const DeconvBand band = {job / bands_.bands / bands_.blocks, channel,
+                                 least(bands_.block, p_.outputs - channel), p_.begin[0] + row,
+                                 least(bands_.rows, height_ - row)};
         if (p_.depthwise) {
           upsample_channels(band, work, work + repeated, acc, acc_stride);
         } else {
           dense_.write(band, weights, work, acc, acc_stride);
         }
         if (u_.skip.data != nullptr) add_skip(band, row, work, acc, acc_stride);
-        y_pixels_.for_each_run(first_pixel(band, row), band.rows * width_, [&](int64_t offset, int64_t done, int64_t n) {
-          store_block<T>(p_.y.dtype, p_.y.data, offset + channel * p_.y.stride[1], p_.y.stride[1], y_pixels_.stride_x,
-                         band.channels, n, acc + done, acc_stride);
-        });
+        y_pixels_.for_each_run(
+            first_pixel(band, row), band.rows * width_, [&](int64_t offset, int64_t done, int64_t n) {
+              store_block<T>(p_.y.dtype, p_.y.data, offset + channel * p_.y.stride[1], p_.y.stride[1],
+                             y_pixels_.stride_x, band.channels, n, acc + done, acc_stride);
+            });
       }
     }
   }
@@ -81,10 +93,13 @@ class Forward {
 
   int64_t operations() const {
     const int64_t taps = ceil_div(p_.kernel[0], p_.stride[0]) * ceil_div(p_.kernel[1], p_.stride[1]);
-    return p_.images * p_.outputs * height_ * width_ * (taps * (p_.depthwise ? 1 : p_.inputs) + 2 + u_.skip_channels);
+    return p_.images * p_.outputs * height_ * width_ *
+           (taps * (p_.depthwise ? 1 : p_.inputs) + 2 + u_.skip_channels);
   }
 
-  int64_t first_pixel(const DeconvBand& band, int64_t row) const { return (band.image * height_ + row) * width_; }
+  int64_t first_pixel(const DeconvBand& band, int64_t row) const {
+    return (band.image * height_ + row) * width_;
+  }
 
   void upsample_channels(const DeconvBand& band, T* repeated, T* pattern, T* acc, int64_t acc_stride) const {
     for (int64_t c = 0; c < band.channels; ++c) {
@@ -96,8 +111,8 @@ class Forward {
   void add_skip(const DeconvBand& band, int64_t row, T* work, T* acc, int64_t acc_stride) const {
     const int64_t first = first_pixel(band, row), count = band.rows * width_;
     if (u_.skip_channels > 0) {
-      add_conv1x1<T>(score_, skip_pixels_, band.channel, static_cast<int>(band.channels), first, count, acc, acc_stride,
-                     work, work + bands_.block * kDepth);
+      add_conv1x1<T>(score_, skip_pixels_, band.channel, static_cast<int>(band.channels), first, count, acc,
+                     acc_stride, work, work + bands_.block * kDepth);
       add_bias(band, count, acc, acc_stride);
       return;
     }
@@ -117,8 +132,8 @@ class Forward {
     if (u_.skip_bias.data == nullptr) return;
     for (int64_t c = 0; c < band.channels; ++c) {
       T bias;
-      load_block<T>(u_.skip_bias.dtype, u_.skip_bias.data, (band.channel + c) * u_.skip_bias.stride[0], 1, 1, 1, 1, &bias,
-                    1);
+      load_block<T>(u_.skip_bias.dtype, u_.skip_bias.data, (band.channel + c) * u_.skip_bias.stride[0], 1, 1,
+                    1, 1, &bias, 1);
       for (int64_t i = 0; i < count; ++i) acc[c * acc_stride + i] += bias;
     }
   }

@@ -32,10 +32,11 @@ struct Conv1x1MaskParams {
 
 }  // namespace fcnkern
 
-// y = dropout(relu(scale * weight x + bias)). The gradient of x is the same with the two channel axes of weight swapped.
+// y = dropout(relu(scale * weight x + bias)). The gradient of x is the same with the two channel axes of
+// weight swapped.
 FCNKERN_DECLARE(void, conv1x1_forward, const Conv1x1Params&)
 // Given y's gradient in `y`, writes those of weight and bias into those that are there.
 FCNKERN_DECLARE(void, conv1x1_grad_weight, const Conv1x1Params&)
-// result = gradient before ReLU and dropout. With ReLU the output tells which elements were kept (y > 0); without, the
-// dropout words are drawn again.
+// result = gradient before ReLU and dropout. With ReLU the output tells which elements were kept (y > 0);
+// without, the dropout words are drawn again.
 FCNKERN_DECLARE(void, conv1x1_mask, const Conv1x1MaskParams&)

@@ -7,8 +7,8 @@
 
 namespace fcnkern {
 
-// Address, type, and strides in elements: of N x C x H x W for images, in the order stated for others. Axes that are not
-// there have stride 0. A null `data` means no tensor.
+// Address, type, and strides in elements: of N x C x H x W for images, in the order stated for others. Axes
+// that are not there have stride 0. A null `data` means no tensor.
 struct TensorView {
   void* data;
   DType dtype;
