@@ -113,22 +113,22 @@ class Histogram {
 
   template <class Narrow>
   void count(const Narrow* prediction, const Narrow* target, int n) {
-    constexpr int kLanes = 8 / sizeof(Narrow), kBits = 8 * sizeof(Narrow);
+    constexpr int kPixels = 8 / sizeof(Narrow), kBits = 8 * sizeof(Narrow);
     constexpr uint64_t kOnes = ~uint64_t{0} / static_cast<Narrow>(-1);
     const int64_t columns = classes_;
     int64_t *even = even_, *odd = odd_;
     int i = 0;
-    for (; i + kLanes <= n; i += kLanes) {
+    for (; i + kPixels <= n; i += kPixels) {
       uint64_t truths, guesses;
       std::memcpy(&truths, target + i, 8);
       std::memcpy(&guesses, prediction + i, 8);
       const uint64_t truth = static_cast<Narrow>(truths), guess = static_cast<Narrow>(guesses);
       if (((truths ^ (truth * kOnes)) | (guesses ^ (guess * kOnes))) == 0) {
-        even[truth * columns + guess] += kLanes;
+        even[truth * columns + guess] += kPixels;
         continue;
       }
 #pragma GCC unroll 4
-      for (int lane = 0; lane < kLanes; lane += 2) {
+      for (int lane = 0; lane < kPixels; lane += 2) {
         const int low = lane * kBits, high = low + kBits;
         ++even[static_cast<Narrow>(truths >> low) * columns + static_cast<Narrow>(guesses >> low)];
         ++odd[static_cast<Narrow>(truths >> high) * columns + static_cast<Narrow>(guesses >> high)];

@@ -1,4 +1,5 @@
-// Vectors of kLanes numbers, one per lane, through GCC/Clang vector extensions: 16 lanes on AVX-512, else 8.
+// Vectors of kLanes numbers, one per lane, through GCC/Clang vector extensions: one register of floats, as
+// compilers compare and select element by element where a vector is wider than that.
 //
 // Everything lives in the namespace of the instruction-set level, so that no two levels ever share a
 // function. For the same reason kernels instantiate no container or algorithm of the standard library.
@@ -14,8 +15,10 @@ namespace fcnkern::FCNKERN_ISA {
 
 #ifdef __AVX512F__
 constexpr int kLanes = 16;
-#else
+#elif defined(__AVX2__)
 constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
 #endif
 
 template <class T>
