@@ -1,5 +1,7 @@
 #include "blocks.h"
 
+#include <type_traits>
+
 namespace fcnkern::FCNKERN_ISA {
 namespace {
 
@@ -58,34 +60,57 @@ void load_rows(const S* source, int64_t row_stride, int rows, int columns, T* ta
   }
 }
 
-// Columns of consecutive elements, transposed by squares of four.
+template <class T>
+struct FourOf {
+  typedef T Type __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
+};
+
+template <class S, class T>
+FCNKERN_INLINE typename FourOf<T>::Type load_four(const S* from) {
+  if constexpr (std::is_same<S, T>::value) {
+    return *reinterpret_cast<const typename FourOf<T>::Type*>(from);
+  } else {
+    return typename FourOf<T>::Type{static_cast<T>(from[0]), static_cast<T>(from[1]), static_cast<T>(from[2]),
+                                    static_cast<T>(from[3])};
+  }
+}
+
+// Elements i, j, k, l of the eight of a and b.
+template <int i, int j, int k, int l, class V>
+FCNKERN_INLINE V pick(V a, V b) {
+#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+  return __builtin_shufflevector(a, b, i, j, k, l);
+#else
+  const auto at = [&](int n) { return n < 4 ? a[n] : b[n - 4]; };
+  return V{at(i), at(j), at(k), at(l)};
+#endif
+}
+
+// Columns of consecutive elements, transposed by squares of four. The last four columns overlap those before.
 template <class S, class T>
 void load_columns(const S* source, int64_t column_stride, int rows, int columns, T* target,
                   int64_t target_stride) {
-  typedef T Four __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
-  const auto four = [](const S* from) {
-    return Four{static_cast<T>(from[0]), static_cast<T>(from[1]), static_cast<T>(from[2]),
-                static_cast<T>(from[3])};
-  };
-  int c = 0;
-  for (; c + 4 <= columns; c += 4) {
+  using Four = typename FourOf<T>::Type;
+  for (int first = 0; columns >= 4 && first < columns; first += 4) {
+    const int c = first + 4 <= columns ? first : columns - 4;
     const S* from = source + c * column_stride;
     T* to = target + c;
     int r = 0;
     for (; r + 4 <= rows; r += 4) {
-      const Four a = four(from + r), b = four(from + column_stride + r),
-                 d = four(from + 2 * column_stride + r), e = four(from + 3 * column_stride + r);
-      const Four ab0 = {a[0], b[0], a[1], b[1]}, ab2 = {a[2], b[2], a[3], b[3]};
-      const Four de0 = {d[0], e[0], d[1], e[1]}, de2 = {d[2], e[2], d[3], e[3]};
-      *reinterpret_cast<Four*>(to + r * target_stride) = Four{ab0[0], ab0[1], de0[0], de0[1]};
-      *reinterpret_cast<Four*>(to + (r + 1) * target_stride) = Four{ab0[2], ab0[3], de0[2], de0[3]};
-      *reinterpret_cast<Four*>(to + (r + 2) * target_stride) = Four{ab2[0], ab2[1], de2[0], de2[1]};
-      *reinterpret_cast<Four*>(to + (r + 3) * target_stride) = Four{ab2[2], ab2[3], de2[2], de2[3]};
+      const Four w = load_four<S, T>(from + r), x = load_four<S, T>(from + column_stride + r);
+      const Four y = load_four<S, T>(from + 2 * column_stride + r),
+                 z = load_four<S, T>(from + 3 * column_stride + r);
+      const Four wx0 = pick<0, 4, 1, 5>(w, x), wx2 = pick<2, 6, 3, 7>(w, x);
+      const Four yz0 = pick<0, 4, 1, 5>(y, z), yz2 = pick<2, 6, 3, 7>(y, z);
+      *reinterpret_cast<Four*>(to + r * target_stride) = pick<0, 1, 4, 5>(wx0, yz0);
+      *reinterpret_cast<Four*>(to + (r + 1) * target_stride) = pick<2, 3, 6, 7>(wx0, yz0);
+      *reinterpret_cast<Four*>(to + (r + 2) * target_stride) = pick<0, 1, 4, 5>(wx2, yz2);
+      *reinterpret_cast<Four*>(to + (r + 3) * target_stride) = pick<2, 3, 6, 7>(wx2, yz2);
     }
     for (; r < rows; ++r)
       for (int i = 0; i < 4; ++i) to[r * target_stride + i] = static_cast<T>(from[i * column_stride + r]);
   }
-  for (; c < columns; ++c)
+  for (int c = 0; columns < 4 && c < columns; ++c)
     for (int r = 0; r < rows; ++r)
       target[r * target_stride + c] = static_cast<T>(source[c * column_stride + r]);
 }

@@ -38,14 +38,11 @@ void finish_row(const Conv1x1Params& p, const Dropout& dropout, int64_t channel,
       [&](int64_t done, int64_t length, uint64_t element) { dropout.apply(row + done, length, element); });
 }
 
-// Channels side by side: a tile's pixels are read panel by panel of channels, so they should stay near.
-constexpr int64_t kNearPixels = 512;
-
 template <class T>
 void forward(const Conv1x1Params& p) {
   const int64_t count = p.images * p.height * p.width;
   const int threads = worth_threads(p.threads, count * p.inputs * p.outputs);
-  const Tiling tiles(p.outputs, count, threads, kStrip<T>, p.x.stride[1] == 1 ? kNearPixels : count);
+  const Tiling tiles(p.outputs, count, threads, kStrip<T>, near_pixels(p.x));
   const Pixels from(p.x, p.height, p.width), to(p.y, p.height, p.width);
   const Dropout dropout(p.dropout_p, p.seed);
   const int64_t acc_size = tiles.rows * tiles.stride(), a_size = tiles.rows * kDepth,
@@ -145,9 +142,13 @@ class WeightGradient {
                       p_.y.stride[1], static_cast<int>(length), width, target + done * width, width);
       });
     };
-    const auto load_b = [&](int64_t k, int depth, int64_t c, int n, T* target, NextBlock) {
+    const auto load_b = [&](int64_t k, int depth, int64_t c, int n, T* target, NextBlock next) {
       load_features(k, depth, first_column_ + column + c, n, target);
-      return kNothingAhead;
+      if (next.count == 0) return kNothingAhead;
+      const int64_t size = size_of(p_.x.dtype), plane = p_.x.stride[1];
+      const int64_t begin = x_pixels_.offset(next.k) + (first_column_ + column + next.column) * plane;
+      return block_ahead(static_cast<const char*>(p_.x.data) + begin * size, x_pixels_.stride_x * size,
+                         plane * size, size);
     };
     multiply_tile<T>(rows, columns, split * split_length_, least(count_, (split + 1) * split_length_), load_a,
                      load_b, acc, tiles_.stride(), a, b);

@@ -19,20 +19,20 @@ FCNKERN_INLINE void prefetch_rows(const TensorView& matrix, int64_t offset, int6
   for (int r = 0; r < rows; ++r) __builtin_prefetch(at + r * row_stride * size_of(matrix.dtype), 0, 2);
 }
 
-// Where the next block of features lies. With pixels side by side, a line holds several of them for one
-// channel; rows of a crop have gaps between them, spread here over the pixels. With channels side by side, a
-// panel of kDepth channels is one or two lines (fetched together), and the steps of k count pixels.
+// Where the next block of features lies. Rows of a crop have gaps between them, spread here over the pixels.
 FCNKERN_INLINE Ahead features_ahead(const TensorView& x, const Pixels& pixels, int64_t first_pixel,
                                     NextBlock next) {
-  constexpr int64_t kLine = 64;
   if (next.count < 2) return kNothingAhead;
   const int64_t size = size_of(x.dtype), begin = pixels.offset(first_pixel + next.column);
   const int64_t last = pixels.offset(first_pixel + next.column + next.count - 1);
-  const int64_t step = (last - begin) * size / (next.count - 1);
-  const char* at = static_cast<const char*>(x.data) + (begin + next.k * x.stride[1]) * size;
-  if (pixels.stride_x == 1 && step > 0 && step <= 4 * size) return {at, x.stride[1] * size, step, kLine};
-  if (x.stride[1] == 1 && step > 0) return {at, step, step, step * kDepth};
-  return kNothingAhead;
+  return block_ahead(static_cast<const char*>(x.data) + (begin + next.k * x.stride[1]) * size,
+                     x.stride[1] * size, (last - begin) * size / (next.count - 1), size);
+}
+
+// Most pixels of a tile. With channels side by side a tile's pixels are read once for each panel of channels,
+// so they should stay near.
+FCNKERN_INLINE int64_t near_pixels(const TensorView& x) {
+  return x.stride[1] == 1 ? 512 : Tiling::kTileElements;
 }
 
 // acc[o - first_row][p - first_pixel] += scale * sum over channels of weight[o][c] x[c][p], for `rows`

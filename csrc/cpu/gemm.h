@@ -59,6 +59,16 @@ struct Ahead {
 };
 constexpr Ahead kNothingAhead = {nullptr, 0, 0, 1};
 
+// What to fetch of a block whose elements of `size` bytes lie k_stride and column_stride bytes apart. With
+// columns side by side a line holds several of them for one k. With the k side by side a column's panel is
+// one line or two (which the hardware fetches together), and the steps of k count columns.
+FCNKERN_INLINE Ahead block_ahead(const char* at, int64_t k_stride, int64_t column_stride, int64_t size) {
+  if (column_stride > 0 && column_stride <= 4 * size) return {at, k_stride, column_stride, 64};
+  if (k_stride == size && column_stride > 0)
+    return {at, column_stride, column_stride, column_stride * kDepth};
+  return kNothingAhead;
+}
+
 // acc[m][n] += sum over k < depth of a(k, m) * b(k, n), m < rows, n < registers * kRegister<T>.
 // `a` holds panels of panel_rows(rows) rows, each stored [k][m]; b is stored [k][n] with `b_stride` per k.
 template <class T>

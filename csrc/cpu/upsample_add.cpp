@@ -13,7 +13,9 @@ namespace {
 struct Bands {
   int64_t block, blocks, rows, bands;
 
-  Bands(const DeconvParams& p, bool features, int threads) {
+  Bands(const UpsampleAddParams& u, int threads) {
+    const DeconvParams& p = u.deconv;
+    const bool features = u.skip_channels > 0;
     const int64_t height = p.end[0] - p.begin[0], width = p.end[1] - p.begin[1];
     const int64_t step = least(p.stride[0], height), room = Tiling::kTileElements / most(1, width);
     block = most(1, least(p.outputs, features ? kMostRows : room / step));
@@ -39,7 +41,7 @@ class Forward {
         skip_pixels_(u.skip, height_, width_),
         y_pixels_(p_.y, height_, width_),
         threads_(worth_threads(p_.threads, operations())),
-        bands_(p_, u.skip_channels > 0, threads_),
+        bands_(u, threads_),
         dense_(p_, bands_.block),
         depthwise_(p_) {}
 
