@@ -119,7 +119,9 @@ class TrainSettings:
 
     def _one_of(self, name: str, choices: tuple[str | None, ...]) -> None:
         if getattr(self, name) not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(filter(None, choices))}, got {getattr(self, name)!r}")
+            raise ValueError(
+                f"{name} must be one of {', '.join(filter(None, choices))}, got {getattr(self, name)!r}"
+            )
 
     def _at_least(self, name: str, bound: float, exclusive: bool) -> None:
         value = getattr(self, name)

@@ -79,7 +79,7 @@ class Trap:
 def test_code_in_a_file_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"format": Trap()}, tmp_path / "trap.pt")
-    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Trap()))
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Trap(), protocol=2))
     for name in ("trap.pt", "plain.pt"):
         with pytest.raises(ValueError, match="cannot be read"):
             load_checkpoint(tmp_path / name)
