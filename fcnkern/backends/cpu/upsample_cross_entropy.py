@@ -66,8 +66,7 @@ def upsample_cross_entropy_fwd(
     """(loss, gradient for the scores, gradient for the weight, counts); gradients where the call needs them.
 
     Beside its results it holds O(C·(w + W)) numbers per thread; with a learned weight a few bands of upsampled
-    scores of 4 MiB each; for hard pixels also one N×H×W map. Results have the same bits for any number of threads,
-    save the gradients of a learned weight, which are PyTorch's convolutions.
+    scores of 4 MiB each; for hard pixels also one N×H×W map. Results have the same bits for any number of threads.
 
     Raises:
         ValueError: a label that is neither a class nor ``ignore_index``, or too many classes.
