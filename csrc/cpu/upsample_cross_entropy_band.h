@@ -33,14 +33,15 @@ class BandWorker {
         gradient_(carver, job) {
     above_ = carver.take<T>(classes_ * point_stride_);
     below_ = carver.take<T>(classes_ * point_stride_);
-    corners_ = carver.take<Corners<T>>(classes_);
-    packed_corners_ = carver.take<T>(4 * classes_ * kLanes);
-    packed_words_ = carver.take<uint64_t>(kCellPixels * BlockLabels<L>::kWords * kLanes);
+    corners_ = carver.take<Corners<T>>(classes_ + 1);  // whole vectors are read from every lane on
+    packed_corners_ = carver.take<T>(4 * classes_ * kPackedStride);
+    packed_words_ = carver.take<uint32_t>(kCellPixels * BlockLabels<L>::kWords * kLanes);
   }
 
   // Does bands first .. last - 1, counted over all images; sums[i] becomes that of band i.
   void run(int64_t first, int64_t last, Totals* sums) {
     moments_.clear();
+    labels_.prepare();
     for (int64_t i = first; i < last; ++i) {
       const int64_t n = i / job_.bands, band = i % job_.bands;
       if (p_.grad != nullptr && (i == first || band == 0)) gradient_.begin(n, band);
@@ -58,29 +59,38 @@ class BandWorker {
   LabelError error() const { return labels_.error(); }
 
  private:
+  static constexpr int kPackedStride = 2 * kLanes;
+  static constexpr int64_t kNoRow = INT64_MIN;
+
   Totals run_band(int64_t n, int64_t band) {
-    const int64_t row = job_.top_row(band);
-    if (below_row_ == row && below_image_ == n) {
-      T* reused = below_;
-      below_ = above_;
-      above_ = reused;
-    } else {
-      scores_.read(n, row, above_);
-    }
-    scores_.read(n, row + 1, below_);
-    below_row_ = row + 1;
-    below_image_ = n;
     if (p_.grad != nullptr) gradient_.clear_band();
     totals_ = Totals{};
-    for (int32_t cell = job_.band_first[band]; cell < job_.band_first[band + 1]; ++cell) run_cells(n, cell);
+    for (int32_t cell = job_.band_first[band]; cell < job_.band_first[band + 1]; ++cell)
+      run_cells(n, job_.top_row(band), cell);
     moments_.take_counts(totals_);
     return totals_;
   }
 
-  // One row of cells.
-  void run_cells(int64_t n, int32_t row_cell) {
-    const int rows = job_.rows.pixels[row_cell];
+  // Makes above_ and below_ hold source rows `row` and row + 1 of image n.
+  void read_points(int64_t n, int64_t row) {
+    if (image_ != n) above_row_ = below_row_ = kNoRow;
     image_ = n;
+    if (below_row_ == row) {
+      T* reused = above_;
+      above_ = below_;
+      below_ = reused;
+      above_row_ = row;
+      below_row_ = kNoRow;
+    }
+    if (above_row_ != row) scores_.read(n, row, above_);
+    if (below_row_ != row + 1) scores_.read(n, row + 1, below_);
+    above_row_ = row;
+    below_row_ = row + 1;
+  }
+
+  // One row of cells, below source row `row`.
+  void run_cells(int64_t n, int64_t row, int32_t row_cell) {
+    const int rows = job_.rows.pixels[row_cell];
     y_ = job_.rows.first[row_cell];
     labels_.read(n, y_, rows);
     if (p_.losses != nullptr) {
@@ -88,6 +98,8 @@ class BandWorker {
           static_cast<T*>(p_.losses) + (n * p_.upsampling.rows.n_out + y_) * p_.upsampling.columns.n_out;
       std::memset(losses, 0, rows * p_.upsampling.columns.n_out * sizeof(T));
     }
+    if (labels_.active_count() == 0) return;
+    read_points(n, row);
     Block<T> block{};
     block.classes = classes_;
     block.rows = rows;
@@ -133,12 +145,13 @@ class BandWorker {
     }
   }
 
-  // Lanes are the cells with pixels that count, wherever they are: corners and gradients move by index.
+  // Lanes are the cells with pixels that count, wherever they are. Corners and gradients move by runs of
+  // cells with neighbouring points, a whole vector for each: what it writes past its run, the next run
+  // overwrites.
   void run_packed(Block<T>& block) {
     const Cells<T>& cells = job_.columns;
-    const int64_t count = labels_.active_count(), spare = cells.count;  // the spare cell is empty
-    const int64_t part = classes_ * kLanes;
-    block.stride = kLanes;
+    const int64_t count = labels_.active_count(), part = classes_ * kPackedStride;
+    block.stride = kPackedStride;
     block.top_left = packed_corners_;
     block.top_right = packed_corners_ + part;
     block.bottom_left = packed_corners_ + 2 * part;
@@ -146,42 +159,64 @@ class BandWorker {
     for (int64_t i = 0; i < count; i += kLanes) {
       int32_t point[kLanes], first[kLanes], cell[kLanes];
       for (int lane = 0; lane < kLanes; ++lane) {
-        cell[lane] = i + lane < count ? labels_.active()[i + lane] : static_cast<int32_t>(spare);
-        point[lane] = cells.point[cell[lane]];
+        const bool used = i + lane < count;
+        cell[lane] = used ? labels_.active()[i + lane] : static_cast<int32_t>(cells.count);  // an empty cell
+        point[lane] = used ? cells.point[cell[lane]] : lane > 0 ? point[lane - 1] + 1 : 0;
         first[lane] = cells.first[cell[lane]];
         block.u0[lane] = cells.weight[cell[lane]];
       }
-      gather(above_, point, packed_corners_);
-      gather(below_, point, packed_corners_ + 2 * part);
-      for (int i_word = 0; i_word < block.rows * BlockLabels<L>::kWords; ++i_word) {
-        const BlockLabels<L> all = labels_.at(0);
+      const Runs runs(point);
+      gather(above_, runs, packed_corners_);
+      gather(below_, runs, packed_corners_ + 2 * part);
+      const BlockLabels<L> all = labels_.at(0);
+      for (int word = 0; word < block.rows * BlockLabels<L>::kWords; ++word)
         for (int lane = 0; lane < kLanes; ++lane)
-          packed_words_[i_word * kLanes + lane] = all.words[i_word * all.stride + cell[lane]];
-      }
+          packed_words_[word * kLanes + lane] = all.words[word * all.stride + cell[lane]];
       run_block(block, {{packed_words_, kLanes}, point, first});
-      if (p_.grad != nullptr) scatter(point);
+      if (p_.grad == nullptr) continue;
+      scatter(gradient_.top(), runs, &Corners<T>::top_left, &Corners<T>::top_right);
+      scatter(gradient_.bottom(), runs, &Corners<T>::bottom_left, &Corners<T>::bottom_right);
     }
   }
 
-  void gather(const T* points, const int32_t* point, T* left) const {
-    T* right = left + classes_ * kLanes;
-    for (int64_t c = 0; c < classes_; ++c, points += point_stride_, left += kLanes, right += kLanes)
-      for (int lane = 0; lane < kLanes; ++lane) {
-        left[lane] = points[point[lane]];
-        right[lane] = points[point[lane] + 1];
+  // Lanes first[i] .. first[i + 1] - 1 have neighbouring points.
+  struct Runs {
+    explicit Runs(const int32_t* point) {
+      for (int lane = 0; lane < kLanes; ++lane)
+        if (lane == 0 || point[lane] != point[lane - 1] + 1) {
+          first[count] = lane;
+          points[count++] = point[lane];
+        }
+      first[count] = kLanes;
+    }
+    int count = 0;
+    int first[kLanes + 1];
+    int32_t points[kLanes];
+  };
+
+  void gather(const T* points, const Runs& runs, T* left) const {
+    T* right = left + classes_ * kPackedStride;
+    for (int i = 0; i < runs.count; ++i) {
+      const T* from = points + runs.points[i];
+      T* to = left + runs.first[i];
+      for (int64_t c = 0; c < classes_; ++c) {
+        store(to + c * kPackedStride, load(from + c * point_stride_));
+        store(to + c * kPackedStride + (right - left), load(from + c * point_stride_ + 1));
       }
+    }
   }
 
-  void scatter(const int32_t* point) const {
-    for (int64_t c = 0; c < classes_; ++c) {
-      const Corners<T>& q = corners_[c];
-      T* top = gradient_.top() + c * point_stride_;
-      T* bottom = gradient_.bottom() + c * point_stride_;
-      for (int lane = 0; lane < kLanes; ++lane) {
-        top[point[lane]] += q.top_left[lane];
-        top[point[lane] + 1] += q.top_right[lane];
-        bottom[point[lane]] += q.bottom_left[lane];
-        bottom[point[lane] + 1] += q.bottom_right[lane];
+  void scatter(T* points, const Runs& runs, Vec<T> Corners<T>::* left, Vec<T> Corners<T>::* right) const {
+    for (int i = 0; i < runs.count; ++i) {
+      Mask<T> in_run{};
+      for (int lane = 0; lane < runs.first[i + 1] - runs.first[i]; ++lane) in_run[lane] = -1;
+      for (int side = 0; side < 2; ++side) {
+        T* to = points + runs.points[i] + side;
+        for (int64_t c = 0; c < classes_; ++c) {
+          const Vec<T>& all = corners_[c].*(side == 0 ? left : right);
+          const Vec<T> run = load(reinterpret_cast<const T*>(&all) + runs.first[i]);
+          store(to + c * point_stride_, load(to + c * point_stride_) + (in_run ? run : Vec<T>{}));
+        }
       }
     }
   }
@@ -302,10 +337,10 @@ class BandWorker {
   GradientRows<T> gradient_;
   T *above_, *below_;  // points, [class * point_stride_ + point]
   Corners<T>* corners_;
-  T* packed_corners_;
-  uint64_t* packed_words_;
-  int64_t below_row_ = INT64_MIN, below_image_ = -1;
-  int64_t image_ = 0, y_ = 0;
+  T* packed_corners_;  // [corner][class * kPackedStride + lane]
+  uint32_t* packed_words_;
+  int64_t image_ = -1, above_row_ = kNoRow, below_row_ = kNoRow;
+  int64_t y_ = 0;  // first row of the pixels at hand
   Totals totals_;
 };
 

@@ -46,26 +46,22 @@ FCNKERN_INLINE Corners<T> spread(const Block<T>& block, const Moments<T>& q) {
   return {top - top_right, top_right, q.one - top - bottom_right, bottom_right};
 }
 
-// Labels of a block as packed fields: label r of row v lies in words[(v * kWords + r / kPerWord) * stride +
-// lane]. kNone fills pixels that do not count: ignored, dropped or past the cell's end.
+// Labels of a block, several to a 32-bit word: label r of row v lies in word (v, r / kPerWord) of its lane.
+// kNone fills pixels that do not count: ignored, dropped or past the cell's end.
 template <class L>
 struct BlockLabels {
   static constexpr L kNone = static_cast<L>(-1);
-  static constexpr int kWords = sizeof(L);  // 64-bit words for kCellPixels labels
-  static constexpr int kPerWord = 8 / sizeof(L);
-  static constexpr int kPerHalf = kPerWord / 2;
   static constexpr int kBits = 8 * sizeof(L);
+  static constexpr int kPerWord = 32 / kBits;
+  static constexpr int kWords = kCellPixels / kPerWord;  // to a row
 
-  const uint64_t* words;
+  const uint32_t* words;  // [(v * kWords + word) * stride + lane]
   int64_t stride;
 
-  // The 32-bit half with the labels kPerHalf * h and on of row v.
-  VecI half(int v, int h) const {
-    const VecU64 word = load(words + (v * kWords + h / 2) * stride);
-    return __builtin_convertvector(h % 2 ? word >> 32 : word, VecI);
+  VecI word(int v, int i) const {
+    return load(reinterpret_cast<const int32_t*>(words + (v * kWords + i) * stride));
   }
-  static VecI label(VecI half, int i) { return (half >> (kBits * i)) & kNone; }
-  VecI label_at(int v, int r) const { return label(half(v, r / kPerHalf), r % kPerHalf); }
+  VecI label_at(int v, int r) const { return (word(v, r / kPerWord) >> (kBits * (r % kPerWord))) & kNone; }
 };
 
 // What the pixels of a block, of a strip or of all images add up to.

@@ -104,60 +104,47 @@ double finish(const Block<float>& block, const LossWeights<float>& weights, Labe
   return sum(loss) * kLn2;
 }
 
-// The sum of logarithms as exponents and one mantissa: one logarithm in the end.
-struct LogSum {
-  VecI exponent{};
-  VecF mantissa = splat(1.0f);
+// Mantissas in [1, 2) and biased exponents.
+FCNKERN_INLINE VecF mantissa(VecF x) { return from_bits((bits(x) & 0x7fffff) | 0x3f800000); }
+FCNKERN_INLINE VecI exponent(VecF x) { return bits(x) >> 23; }
 
-  void add(VecF x) {
-    exponent += (bits(x) >> 23) - 127;
-    mantissa *= from_bits((bits(x) & 0x7fffff) | 0x3f800000);
-  }
-  void renormalise() {
-    const VecF product = mantissa;
-    mantissa = splat(1.0f);
-    add(product);
-  }
-  VecF log() const { return log2(mantissa) + to_float(exponent); }
-};
-
-// Four reciprocals for one division. 0 where `valid` does not hold; x must be 1 there.
-FCNKERN_INLINE void invert4(const VecF* x, const VecI* valid, VecF* out) {
-  VecF mantissa[4];
-  VecI exponent[4];
-  for (int i = 0; i < 4; ++i) {
-    exponent[i] = (bits(x[i]) & 0x7f800000) - 0x3f800000;
-    mantissa[i] = from_bits(bits(x[i]) - exponent[i]);
-  }
-  const VecF p01 = mantissa[0] * mantissa[1], p23 = mantissa[2] * mantissa[3];
-  const VecF inverse = 1.0f / (p01 * p23);
-  const VecF i01 = inverse * p23, i23 = inverse * p01;
-  const VecF result[4] = {i01 * mantissa[1], i01 * mantissa[0], i23 * mantissa[3], i23 * mantissa[2]};
-  for (int i = 0; i < 4; ++i) out[i] = from_bits((bits(result[i]) - exponent[i]) & valid[i]);
+// Four reciprocals for one division, 0 where `valid` does not hold; x must be normal and below 2^126. Returns
+// the product of the mantissas.
+FCNKERN_INLINE VecF invert4(const VecF* x, const VecI* valid, VecF* out) {
+  const VecF m0 = mantissa(x[0]), m1 = mantissa(x[1]), m2 = mantissa(x[2]), m3 = mantissa(x[3]);
+  const VecF m01 = m0 * m1, m23 = m2 * m3, product = m01 * m23;
+  const VecF inverse = 0x1p127f / product;  // the exponents' bias of 127, given back below
+  const VecF i01 = inverse * m23, i23 = inverse * m01;
+  const VecF result[4] = {i01 * m1, i01 * m0, i23 * m3, i23 * m2};
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) out[i] = from_bits((bits(result[i]) - (bits(x[i]) & 0x7f800000)) & valid[i]);
+  return product;
 }
 
+// The logarithms are summed as exponents and one product of mantissas.
 template <class L>
 double sum_logs_uniform(const Block<float>& block, const BlockLabels<L>& labels, VecF* sums) {
   using Labels = BlockLabels<L>;
-  LogSum total;
-  VecI count{};
+  VecI exponents{}, count{};
+  VecF product = splat(1.0f);
   for (int v = 0; v < block.rows; ++v)
     for (int group = 0; group < block.columns; group += 4) {
       VecF* x = sums + v * kCellPixels + group;
       VecI valid[4];
       VecF masked[4];
+#pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
-        const int r = group + i;
-        const VecI missing = ~labels.half(v, r / Labels::kPerHalf);
-        valid[i] = (missing & (Labels::kNone << (Labels::kBits * (r % Labels::kPerHalf)))) != 0;
+        const VecI set = ~labels.word(v, (group + i) / Labels::kPerWord);
+        valid[i] = (set & (Labels::kNone << (Labels::kBits * (i % Labels::kPerWord)))) != 0;
         count -= valid[i];
         masked[i] = valid[i] ? x[i] : splat(1.0f);
-        total.add(masked[i]);
+        exponents += exponent(masked[i]) - 127;
       }
-      total.renormalise();
-      invert4(masked, valid, x);
+      product *= invert4(masked, valid, x);  // below 2^5
+      exponents += exponent(product) - 127;
+      product = mantissa(product);
     }
-  return (sum(total.log()) - kShift * sum(count)) * kLn2;
+  return (sum(log2(product) + to_float(exponents)) - kShift * sum(count)) * kLn2;
 }
 
 double sum_logs_weighted(const Block<float>& block, const FastScratch& scratch) {

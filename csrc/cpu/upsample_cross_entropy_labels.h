@@ -14,15 +14,15 @@ template <class L, class Label>
 bool narrow_row(const Label* labels, int64_t stride, int64_t n, int64_t classes, int64_t ignore_index,
                 L* out) {
   using Wide = std::make_unsigned_t<std::conditional_t<(sizeof(Label) > sizeof(L)), Label, L>>;
-  const bool can_match = static_cast<Label>(ignore_index) == ignore_index;
-  const Wide match = can_match ? static_cast<Wide>(-1) : 0;
+  constexpr Wide kAll = static_cast<Wide>(-1);
+  const Wide can_match = static_cast<Label>(ignore_index) == ignore_index ? kAll : 0;
   const Wide ignored = static_cast<Wide>(static_cast<Label>(ignore_index)),
              limit = static_cast<Wide>(classes);
   Wide bad = 0;
   const auto convert = [&](int64_t i, Label value) {
     const Wide label = static_cast<Wide>(value);
-    const Wide same = (label == ignored ? static_cast<Wide>(-1) : 0) & match;
-    bad |= (label >= limit ? static_cast<Wide>(-1) : 0) & static_cast<Wide>(~same);
+    const Wide same = (label == ignored ? kAll : 0) & can_match;
+    bad |= (label >= limit ? kAll : 0) & static_cast<Wide>(~same);
     out[i] = static_cast<L>(label | same);
   };
   if (stride == 1)
@@ -45,10 +45,19 @@ class LabelRows {
         stride_(width_ + 64),
         cells_(Cells<T>::capacity(columns.count)),
         labels_(carver.take<L>(kCellPixels * stride_)),
-        words_(carver.take<uint64_t>(kCellPixels * Labels::kWords * cells_)),
+        words_(carver.take<uint32_t>(kCellPixels * Labels::kWords * cells_)),
+        past_end_(carver.take<uint64_t>(Labels::kWords / 2 * cells_)),
         blank_(carver.take<uint64_t>(cells_)),
         active_(carver.take<int32_t>(cells_)),
         draws_(params.keep_count > 0 ? carver.take<uint32_t>(width_ / params.cell + 1) : nullptr) {}
+
+  void prepare() {
+    for (int i = 0; i < Labels::kWords; i += 2)
+      for (int64_t cell = 0; cell < cells_; ++cell) {
+        const int64_t used = columns_.pixels[cell] - i * Labels::kPerWord, bits = used * Labels::kBits;
+        past_end_[i / 2 * cells_ + cell] = bits >= 64 ? 0 : ~uint64_t{0} << (bits > 0 ? bits : 0);
+      }
+  }
 
   // Reads rows y .. y + rows - 1 of image n and packs them.
   void read(int64_t n, int64_t y, int rows) {
@@ -107,23 +116,32 @@ class LabelRows {
   void drop_unsampled(int64_t n, int64_t y, L* labels) {
     const int64_t cell = p_.cell, cell_y = (p_.first_row + y) / cell;
     if (n != drawn_image_ || cell_y != drawn_row_) draw(n, cell_y);
-    for (int64_t cell_x = 0; cell_x * cell < width_; ++cell_x) {
-      const int64_t end = (cell_x + 1) * cell < width_ ? (cell_x + 1) * cell : width_;
-      const double word = draws_[cell_x];
-      if (p_.keep_count == 1) {
-        if (word < p_.keep[0] * 0x1p32) continue;
-        for (int64_t x = cell_x * cell; x < end; ++x) labels[x] = Labels::kNone;
-      } else {
-        for (int64_t x = cell_x * cell; x < end; ++x)
-          if (labels[x] != Labels::kNone && !(word < p_.keep[labels[x]] * 0x1p32)) labels[x] = Labels::kNone;
-      }
+    if (p_.keep_count > 1) {
+      for (int64_t x = 0; x < width_; ++x)
+        if (labels[x] != Labels::kNone && !(draws_[x / cell] < p_.keep[labels[x]] * 0x1p32))
+          labels[x] = Labels::kNone;
+      return;
+    }
+    const uint64_t limit = static_cast<uint64_t>(std::ceil(p_.keep[0] * 0x1p32));  // draws are whole numbers
+    if (cell == 1) {
+      for (int64_t x = 0; x < width_; ++x) labels[x] |= draws_[x] < limit ? 0 : Labels::kNone;
+      return;
+    }
+    for (int64_t x = 0, cell_x = 0; x < width_; ++cell_x) {
+      const int64_t end = x + cell < width_ ? x + cell : width_;
+      if (draws_[cell_x] < limit)
+        x = end;
+      else
+        for (; x < end; ++x) labels[x] = Labels::kNone;
     }
   }
 
   void draw(int64_t n, int64_t cell_y) {
     const uint32_t row = static_cast<uint32_t>(cell_y), image = static_cast<uint32_t>(p_.first_image + n);
-    for (int64_t cell_x = 0; cell_x * p_.cell < width_; ++cell_x)
-      draws_[cell_x] = philox4x32(p_.seed, {{static_cast<uint32_t>(cell_x), row, image, 0}}).word[0];
+    const int64_t count = (width_ + p_.cell - 1) / p_.cell;
+    for (int64_t i = 0; i < count; i += 64)
+      philox4x32_run(p_.seed, static_cast<uint32_t>(i), row, image, 0,
+                     static_cast<int>(count - i < 64 ? count - i : 64), draws_ + i);
     drawn_image_ = n;
     drawn_row_ = cell_y;
   }
@@ -136,20 +154,22 @@ class LabelRows {
   }
 
   void pack(int rows) {
-    for (int64_t cell = 0; cell < cells_; ++cell) blank_[cell] = ~uint64_t{0};
+    const int32_t* first = columns_.first;
+    uint64_t* blank = blank_;
+    for (int64_t cell = 0; cell < cells_; ++cell) blank[cell] = ~uint64_t{0};
     for (int v = 0; v < rows; ++v)
-      for (int q = 0; q < Labels::kWords; ++q) {
-        const L* labels = labels_ + v * stride_ + q * Labels::kPerWord;
-        uint64_t* words = words_ + (v * Labels::kWords + q) * cells_;
+      for (int i = 0; i < Labels::kWords; i += 2) {
+        const L* labels = labels_ + v * stride_ + i * Labels::kPerWord;
+        const uint64_t* past_end = past_end_ + i / 2 * cells_;
+        uint32_t* low = words_ + (v * Labels::kWords + i) * cells_;
+        uint32_t* high = low + cells_;
         for (int64_t cell = 0; cell < cells_; ++cell) {
-          uint64_t word;
-          std::memcpy(&word, labels + columns_.first[cell], 8);
-          const int used = columns_.pixels[cell] - q * Labels::kPerWord;
-          word |= used >= Labels::kPerWord ? 0
-                  : used <= 0              ? ~uint64_t{0}
-                                           : ~uint64_t{0} << (used * Labels::kBits);
-          words[cell] = word;
-          blank_[cell] &= word;
+          uint64_t pair;
+          std::memcpy(&pair, labels + first[cell], 8);
+          pair |= past_end[cell];
+          low[cell] = static_cast<uint32_t>(pair);
+          high[cell] = static_cast<uint32_t>(pair >> 32);
+          blank[cell] &= pair;
         }
       }
     active_count_ = active_runs_ = 0;
@@ -165,9 +185,10 @@ class LabelRows {
   const UpsampleCrossEntropyParams& p_;
   const Cells<T>& columns_;
   int64_t width_, stride_, cells_;
-  L* labels_;        // [row][x]
-  uint64_t* words_;  // [row][word][cell]
-  uint64_t* blank_;  // [cell], all bits set where no pixel counts
+  L* labels_;           // [row][x]
+  uint32_t* words_;     // [row][word][cell]
+  uint64_t* past_end_;  // [pair of words][cell], the bits of labels that are not the cell's
+  uint64_t* blank_;     // [cell], all bits set where no pixel counts
   int32_t* active_;
   uint32_t* draws_;  // first words of a row of sampling cells
   int64_t active_count_ = 0, active_runs_ = 0;

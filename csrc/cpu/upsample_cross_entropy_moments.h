@@ -16,11 +16,11 @@ class LabelMoments {
   LabelMoments(Carver& carver, int64_t classes, size_t label_bytes, bool has_pixel_weights)
       : classes_(classes),
         entries_(label_bytes == 1 ? 256 : classes + 1),
-        packed_(carver.take<uint64_t>(entries_ * kLanes)),
+        packed_(carver.take<VecU64>(entries_)),
         weighted_(has_pixel_weights ? carver.take<Moments<T>>(entries_) : nullptr) {}
 
   void clear() {
-    std::memset(packed_, 0, entries_ * sizeof(VecU64));
+    std::memset(static_cast<void*>(packed_), 0, entries_ * sizeof(VecU64));
     if (weighted_ != nullptr) std::memset(static_cast<void*>(weighted_), 0, entries_ * sizeof(Moments<T>));
     valid_ = VecI{};
     weight_ = Vec<T>{};
@@ -29,10 +29,15 @@ class LabelMoments {
   // Counts the labels of a block's pixels.
   template <class L>
   void add(const BlockLabels<L>& labels, int rows, int columns) {
-    for (int v = 0; v < rows; ++v) {
-      const uint64_t* words = labels.words + v * BlockLabels<L>::kWords * labels.stride;
-      for (int lane = 0; lane < kLanes; ++lane)
-        add_run<L>(words + lane, labels.stride, lane, rows - v, columns);
+    switch (columns) {
+      case 2:
+        return add_rows<2>(labels, rows);
+      case 4:
+        return add_rows<4>(labels, rows);
+      case 6:
+        return add_rows<6>(labels, rows);
+      default:
+        return add_rows<8>(labels, rows);
     }
   }
 
@@ -48,7 +53,7 @@ class LabelMoments {
   Moments<T> all_classes() const {
     Moments<T> total{};
     for (int64_t c = 0; c < classes_; ++c) {
-      const Moments<T> m = weighted_ != nullptr ? weighted_[c] : unpack(load(packed_ + c * kLanes));
+      const Moments<T> m = weighted_ != nullptr ? weighted_[c] : unpack(packed_[c]);
       total.one += m.one;
       total.up += m.up;
       total.right += m.right;
@@ -57,12 +62,12 @@ class LabelMoments {
     return total;
   }
 
-  bool has(int64_t c) const { return any(load(packed_ + c * kLanes)); }
+  bool has(int64_t c) const { return any(packed_[c]); }
 
   // The moments of class c, which are then forgotten; counts its pixels.
   __attribute__((always_inline)) Moments<T> take(int64_t c, T class_weight) {
-    const VecU64 packed = load(packed_ + c * kLanes);
-    store(packed_ + c * kLanes, VecU64{});
+    const VecU64 packed = packed_[c];
+    packed_[c] = VecU64{};
     valid_ += __builtin_convertvector(packed & 0xffff, VecI);
     Moments<T> m = unpack(packed);
     if (weighted_ != nullptr) {
@@ -94,38 +99,49 @@ class LabelMoments {
     return {field<0>(packed), field<1>(packed), field<2>(packed), field<3>(packed)};
   }
 
-  // One row of one lane: one addition where all labels are equal, else one each.
-  template <class L>
-  __attribute__((always_inline)) void add_run(const uint64_t* words, int64_t stride, int lane, int up,
-                                              int columns) {
-    using Labels = BlockLabels<L>;
-    constexpr uint64_t kOnes = ~uint64_t{0} / Labels::kNone;
-    for (int q = 0, right = 0; q < Labels::kWords && right < columns; ++q, right += Labels::kPerWord) {
-      const uint64_t word = words[q * stride];
-      if (word == ~uint64_t{0}) continue;
-      const int n = columns - right < Labels::kPerWord ? columns - right : Labels::kPerWord;
-      const uint64_t used = ~uint64_t{0} >> (64 - n * Labels::kBits);
-      const uint64_t first = static_cast<L>(word);
-      if (((word ^ (first * kOnes)) & used) == 0) {
-        const int rights = n * right + n * (n - 1) / 2;
-        entry<L>(first, lane) += pack(n, n * up, rights, rights * up);
+  template <int kColumns, class L>
+  void add_rows(const BlockLabels<L>& labels, int rows) {
+    constexpr int kPerPair = 2 * BlockLabels<L>::kPerWord,
+                  kRest = kColumns > kPerPair ? kColumns - kPerPair : 0;
+    const uint32_t* words = labels.words;
+    for (int v = 0; v < rows; ++v, words += BlockLabels<L>::kWords * labels.stride) {
+      add_pairs<kColumns - kRest, L>(words, labels.stride, rows - v, 0);
+      if constexpr (kRest > 0)
+        add_pairs<kRest, L>(words + 2 * labels.stride, labels.stride, rows - v, kPerPair);
+    }
+  }
+
+  // n neighbouring pixels of every lane, whose labels lie in two words; the first one in column `right`. One
+  // addition where the labels are equal, else one each.
+  template <int n, class L>
+  __attribute__((always_inline)) void add_pairs(const uint32_t* words, int64_t stride, int up, int right) {
+    constexpr int kBits = BlockLabels<L>::kBits;
+    constexpr uint64_t kOnes = ~uint64_t{0} / BlockLabels<L>::kNone, kUsed = ~uint64_t{0} >> (64 - n * kBits);
+    const int rights = n * right + n * (n - 1) / 2;
+    const uint64_t run = pack(n, n * up, rights, rights * up);
+    const uint64_t first = pack(1, up, right, right * up), step = pack(0, 0, 1, up);
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const uint64_t pair = words[lane] | static_cast<uint64_t>(words[stride + lane]) << 32;
+      const uint64_t label = static_cast<L>(pair);
+      if (((pair ^ (label * kOnes)) & kUsed) == 0) {
+        entry<L>(label, lane) += run;
         continue;
       }
-      const uint64_t step = pack(0, 0, 1, up);
-      uint64_t moments = pack(1, up, right, right * up);
+      uint64_t moments = first;
+#pragma GCC unroll 8
       for (int i = 0; i < n; ++i, moments += step)
-        entry<L>(static_cast<L>(word >> (Labels::kBits * i)), lane) += moments;
+        entry<L>(static_cast<L>(pair >> (kBits * i)), lane) += moments;
     }
   }
   template <class L>
   __attribute__((always_inline)) uint64_t& entry(uint64_t label, int lane) {
     const bool is_class = sizeof(L) == 1 || label < static_cast<uint64_t>(classes_);
-    return packed_[(is_class ? static_cast<int64_t>(label) : classes_) * kLanes + lane];
+    return reinterpret_cast<uint64_t*>(packed_ + (is_class ? static_cast<int64_t>(label) : classes_))[lane];
   }
 
   int64_t classes_;
   int64_t entries_;
-  uint64_t* packed_;
+  VecU64* packed_;
   Moments<T>* weighted_;
   VecI valid_{};
   Vec<T> weight_{};

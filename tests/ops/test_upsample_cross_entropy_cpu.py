@@ -1,0 +1,217 @@
+"""What is special to the C++ kernels of upsample_cross_entropy: bits, scratch memory, cells and instruction sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fcnkern import Resample, Sampling, upsample_cross_entropy
+from fcnkern.backends.cpu._extension import kernels
+from tests.ops._truth import assert_as_exact_as_torch, relative_error, upsampled
+
+WORD = 0xFFFFFFFF
+
+
+@pytest.fixture(autouse=True)
+def _threads_restored() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=kernels.build_info()["isas"])
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction-set level that runs here, put in force."""
+    before = kernels.build_info()["isa"]
+    kernels.use_isa(request.param)
+    yield str(request.param)
+    kernels.use_isa(before)
+
+
+def problem(
+    size_in: tuple[int, int],
+    size_out: tuple[int, int],
+    classes: int = 6,
+    images: int = 2,
+    spread: float = 3.0,
+) -> tuple[Tensor, Tensor]:
+    """fp32 scores, and labels in patches of which some pixels are 255."""
+    scores = torch.randn(images, classes, *size_in) * spread
+    coarse = torch.randint(0, classes, (images, 1, size_out[0] // 5 + 1, size_out[1] // 5 + 1))
+    target = F.interpolate(coarse.float(), size=size_out, mode="nearest")[:, 0].long()
+    target[torch.rand(target.shape) < 0.05] = 255
+    return scores, target
+
+
+def run(scores: Tensor, target: Tensor, resample: Resample, **options: Any) -> tuple[Tensor, Tensor]:
+    """Loss and gradient of the C++ kernels."""
+    leaf = scores.detach().requires_grad_()
+    loss = upsample_cross_entropy(leaf, target, resample, backend="cpu", **options)
+    (grad,) = torch.autograd.grad(loss.sum(), leaf)
+    return loss.detach(), grad
+
+
+def truth(scores: Tensor, target: Tensor, resample: Resample) -> tuple[Tensor, Tensor]:
+    """The same by plain PyTorch at the scores' precision."""
+    leaf = scores.detach().requires_grad_()
+    loss = F.cross_entropy(upsampled(leaf, resample, target.shape[1:]), target, ignore_index=255)
+    (grad,) = torch.autograd.grad(loss, leaf)
+    return loss.detach(), grad
+
+
+def test_philox_gives_the_published_vectors() -> None:
+    """Salmon et al., Random123's kat_vectors."""
+    assert kernels.philox4x32(0, (0, 0, 0, 0)) == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    assert kernels.philox4x32(2**64 - 1, (WORD,) * 4) == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
+    pi = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344)
+    assert kernels.philox4x32(0x299F31D0A4093822, pi) == [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1]
+
+
+BITWISE: dict[str, tuple[tuple[int, int], tuple[int, int], Resample, dict[str, Any]]] = {
+    "deconv": ((20, 20), (120, 128), Resample.deconv(8, 11), {}),
+    "two cells to a band": ((9, 9), (128, 130), Resample.deconv(16, 5), {}),
+    "clamped": ((17, 15), (120, 128), Resample.half_pixel(), {"label_smoothing": 0.1}),
+    "downsampling": ((300, 280), (120, 128), Resample.half_pixel(), {}),
+    "identity": ((120, 128), (120, 128), Resample.identity(), {"class_weight": torch.rand(24) + 0.5}),
+    "sampled": ((20, 20), (120, 128), Resample.deconv(8, 11), {"sampling": Sampling(0.3, cell=16, seed=5)}),
+    "hard": ((20, 20), (120, 128), Resample.deconv(8, 11), {"sampling": Sampling.hard(0.2, 5000)}),
+    "none": ((20, 20), (120, 128), Resample.deconv(8, 11), {"reduction": "none"}),
+}
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("name", BITWISE)
+def test_same_bits_for_any_number_of_threads(name: str, channels_last: bool) -> None:
+    size_in, size_out, resample, options = BITWISE[name]
+    scores, target = problem(size_in, size_out, classes=24, images=3)
+    if channels_last:
+        scores = scores.contiguous(memory_format=torch.channels_last)
+    torch.set_num_threads(1)
+    loss, grad = run(scores, target, resample, **options)
+    for threads in (2, 3, 7):
+        torch.set_num_threads(threads)
+        again, grad_again = run(scores, target, resample, **options)
+        assert torch.equal(loss, again)
+        assert torch.equal(grad, grad_again)
+        assert grad_again.is_contiguous(memory_format=torch.channels_last) == channels_last
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", BITWISE)
+def test_scratch_memory_is_written_before_it_is_read(name: str, dtype: torch.dtype) -> None:
+    size_in, size_out, resample, options = BITWISE[name]
+    scores, target = problem(size_in, size_out, classes=24)
+    target[1, :40] = 255
+    clean = run(scores.to(dtype), target, resample, **options)
+    kernels.poison_scratch(True)
+    try:
+        poisoned = run(scores.to(dtype), target, resample, **options)
+    finally:
+        kernels.poison_scratch(False)
+    assert torch.equal(clean[0], poisoned[0])
+    assert torch.equal(clean[1], poisoned[1])
+
+
+def geometries() -> Iterator[tuple[tuple[int, int], tuple[int, int], Resample]]:
+    """Every factor and phase that the cells know: cut short, whole, in several parts; wide and narrow."""
+    for factor in (1, 2, 3, 5, 7, 8, 9, 12, 16, 17, 20):
+        kernel = 2 * factor - factor % 2
+        for offset in sorted({0, 1, factor // 2, kernel - 1}):
+            full = 4 * factor + kernel - offset
+            yield (5, 5), (full, max(1, full - 3)), Resample.deconv(factor, offset)
+    for size in ((1, 1), (3, 50), (11, 23), (5, 5), (40, 7), (64, 100)):
+        yield (5, 21), size, Resample.half_pixel()
+        yield (5, 21), size, Resample.align_corners()
+    yield (1, 40), (9, 333), Resample.half_pixel()
+    yield (40, 1), (333, 9), Resample.half_pixel()
+    yield (4, 5), (10, 13), Resample.half_pixel(scale_factor=(2.6, 2.7))
+
+
+def test_geometries(isa: str) -> None:
+    for size_in, size_out, resample in geometries():
+        scores, target = problem(size_in, size_out, classes=3, images=1)
+        target[0, 0, 0] = 1
+        loss, grad = run(scores, target, resample)
+        exact, exact_grad = truth(scores.double(), target, resample)
+        what = f"{isa} {size_in} -> {size_out} {resample.spec}"
+        assert relative_error(loss, exact) <= 5e-7, what
+        error = relative_error(grad, exact_grad)
+        assert error <= 5e-7 or error <= 2 * relative_error(truth(scores, target, resample)[1], exact_grad), (
+            what
+        )
+
+
+@pytest.mark.parametrize("spread", [8.0, 15.0, 30.0, 60.0])
+@pytest.mark.parametrize("classes", [2, 21])
+def test_steep_scores(isa: str, spread: float, classes: int) -> None:
+    """On both sides of the limit between the geometric and the per-pixel path."""
+    for resample, size in ((Resample.deconv(8), (136, 136)), (Resample.half_pixel(), (128, 120))):
+        scores, target = problem((16, 16), size, classes, images=1, spread=spread)
+        loss, grad = run(scores, target, resample)
+        for index, value in enumerate((loss, grad)):
+            assert_as_exact_as_torch(
+                value,
+                lambda kind, index=index, where=(scores, target, resample): truth(
+                    where[0].to(kind), *where[1:]
+                )[index],
+                torch.float32,
+                f"spread {spread}",
+            )
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_infinity_stays_where_plain_torch_has_it(axis: int) -> None:
+    """At every place, also where a tap has weight 0."""
+    for resample, size in (
+        (Resample.deconv(3, 2), (14, 15)),
+        (Resample.half_pixel(), (20, 24)),
+        (Resample.align_corners(), (17, 16)),
+        (Resample.identity(), (5, 6)),
+    ):
+        for place in range((5, 6)[axis - 2]):
+            scores, target = problem((5, 6), size, images=1)
+            scores.select(1, 2).select(axis - 1, place).fill_(-torch.inf)
+            leaf = scores.detach().requires_grad_()
+            ours = upsample_cross_entropy(leaf, target, resample, reduction="none", backend="cpu")
+            reference = upsample_cross_entropy(leaf, target, resample, reduction="none", backend="reference")
+            assert torch.allclose(ours, reference, rtol=1e-4, atol=1e-4, equal_nan=True), (
+                resample.spec,
+                place,
+            )
+            grads = [torch.autograd.grad(loss.sum(), leaf)[0] for loss in (ours, reference)]
+            assert torch.equal(grads[0].isnan(), grads[1].isnan()), (resample.spec, place)
+
+
+def test_more_classes_than_bytes_hold() -> None:
+    scores, target = problem((5, 6), (30, 37), classes=1030, images=1)
+    target[0, :8, :8] = 1029
+    target[0, 8:12] = 65535
+    loss, grad = run(scores, target, Resample.deconv(8, 4), ignore_index=65535)
+    with pytest.raises(ValueError, match="label 1030 at image 0, row 29, column 36"):
+        run(
+            scores,
+            target.index_put((torch.tensor(0), torch.tensor(29), torch.tensor(36)), torch.tensor(1030)),
+            Resample.deconv(8, 4),
+            ignore_index=65535,
+        )
+    exact = F.cross_entropy(
+        upsampled(scores.double(), Resample.deconv(8, 4), (30, 37)), target, ignore_index=65535
+    )
+    assert float(loss) == pytest.approx(float(exact), rel=5e-7)
+    assert grad.isfinite().all()
+
+
+def test_counts_break_ties_to_the_lowest_class() -> None:
+    scores = torch.zeros(1, 4, 5, 5)
+    scores[:, 3] = -1
+    for label, right in ((0, 30 * 30), (1, 0), (3, 0)):
+        target = torch.full((1, 30, 30), label)
+        _, stats = upsample_cross_entropy(
+            scores, target, Resample.half_pixel(), return_stats=True, backend="cpu"
+        )
+        assert stats.tolist() == [900, right]
