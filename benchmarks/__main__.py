@@ -21,7 +21,7 @@ QUICK_SECONDS, FULL_SECONDS = 2.0, 6.0  # of timing per case
 
 
 def measure(case: Case, quick: bool) -> Iterator[Row]:
-    """Checks every contender of a case, times them in turn, then measures the memory of each."""
+    """Checks every contender of a case, times them in turn, then measures memory (quick: only ours)."""
     names = case.contenders(quick)
     contenders = build(case, names)
     errors = {name: contender.error() for name, contender in contenders.items()}
@@ -29,7 +29,7 @@ def measure(case: Case, quick: bool) -> Iterator[Row]:
     times = interleaved({name: contender.run for name, contender in contenders.items()}, seconds)
     for name in names:
         ratio = times[name].median / times["ours"].median
-        extra = extra_bytes(case, name)
+        extra = extra_bytes(case, name) if name == "ours" or not quick else None
         yield Row(case.name, name, times[name], ratio, case.rivals.get(name), extra, errors[name])
 
 

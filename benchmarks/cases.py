@@ -62,22 +62,22 @@ CITY = Shape(19, (128, 256), (1024, 2048))
 SKIP = Shape(21, (34, 34), (70, 70))
 FC7 = Shape(1024, (22, 22), (22, 22))
 CAFFE = Resample.deconv(8, 31)
-WITH_COMPILED = {"interpolate": None, "compiled interpolate": None}
+EAGER: dict[str, float | None] = {"interpolate": None}
 
 
 def _losses() -> list[Case]:
     goals = {"interpolate": 45, "dense deconvolution": 90, "compiled interpolate": 40}
     cases = [
         Case("loss 21×500×500 deconv(8, 31)", LOSS, VOC, goals, CAFFE, quick=True),
-        Case("loss 21×500×500 deconv(8, 31), noise", LOSS, VOC, {"interpolate": None}, CAFFE, labels="noise"),
-        Case("loss 21×500×500 half_pixel", LOSS, VOC, WITH_COMPILED),
-        Case("loss 150×512×512 half_pixel", LOSS, ADE, WITH_COMPILED),
-        Case("loss 19×1024×2048 half_pixel", LOSS, CITY, WITH_COMPILED),
+        Case("loss 21×500×500 deconv(8, 31), noise", LOSS, VOC, EAGER, CAFFE, labels="noise"),
+        Case("loss 21×500×500 half_pixel", LOSS, VOC, EAGER),
+        Case("loss 150×512×512 half_pixel", LOSS, ADE, EAGER),
+        Case("loss 19×1024×2048 half_pixel", LOSS, CITY, EAGER | {"compiled interpolate": None}),
     ]
     for cell in (32, 8):
         for keep in (0.5, 0.25):
             name = f"loss 21×500×500 deconv(8, 31), {keep:g} of the {cell}×{cell} cells"
-            rivals = {"interpolate": None, "all pixels": None}
+            rivals = EAGER | {"all pixels": None}
             cases.append(Case(name, LOSS, VOC, rivals, CAFFE, keep=keep, cell=cell, quick=cell == 32))
     return cases
 
@@ -86,17 +86,16 @@ def _argmaxes() -> list[Case]:
     goals = {"interpolate": 45, "dense deconvolution": None, "compiled interpolate": None}
     return [
         Case("argmax 21×500×500 deconv(8, 31)", ARGMAX, VOC, goals, CAFFE, quick=True),
-        Case("argmax 150×512×512 half_pixel", ARGMAX, ADE, WITH_COMPILED),
-        Case("argmax 19×1024×2048 half_pixel", ARGMAX, CITY, WITH_COMPILED),
+        Case("argmax 150×512×512 half_pixel", ARGMAX, ADE, EAGER),
+        Case("argmax 19×1024×2048 half_pixel", ARGMAX, CITY, EAGER),
     ]
 
 
 def _others() -> list[Case]:
-    goal: dict[str, float | None] = {"eager": 2, "compiled eager": None}
     eager: dict[str, float | None] = {"eager": None}
     from_scores: dict[str, float | None] = {"interpolate, argmax, bincount": None}
     return [
-        Case("skip step 512→21×70×70", ADD, SKIP, goal, features=512, quick=True),
+        Case("skip step 512→21×70×70", ADD, SKIP, {"eager": 2}, features=512, quick=True),
         Case("skip step 512→21×70×70, gradients", ADD, SKIP, eager, features=512, gradients=True),
         Case("confusion of label maps 21×500×500", CONFUSION, VOC, {"bincount": 10}, quick=True),
         Case("confusion of scores 21×500×500 deconv(8, 31)", CONFUSION, VOC, from_scores, CAFFE, quick=True),
