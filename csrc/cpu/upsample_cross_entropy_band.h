@@ -223,10 +223,19 @@ class BandWorker {
 
   // Adds a block to the totals; corners_ take its gradient.
   void run_block(const Block<T>& block, const LaneCells<L>& cells) {
-    if (p_.count_correct) count_correct(block, cells.labels);
     if constexpr (sizeof(T) == sizeof(float)) {
-      if (block.columns > 1 && prepare_geometric(block, fast_)) return run_fast(block, cells);
+      if (block.columns > 1 && prepare_geometric(block, fast_)) {
+        if (p_.count_correct) {
+          find_best(block, fast_);
+          count_correct(block, cells.labels, [&](int v, int r) { return fast_.best[v * kCellPixels + r]; });
+        }
+        return run_fast(block, cells);
+      }
     }
+    if (p_.count_correct)
+      count_correct(block, cells.labels, [&](int v, int r) {
+        return pixel_.argmax(block, p_.upsampling.skip_zero_weights, v, r);
+      });
     run_pixels(block, cells);
   }
 
@@ -255,13 +264,28 @@ class BandWorker {
 
   // Fills fast_.weights, and with pixel weights their moments.
   void weigh_pixels(const Block<float>& block, const LaneCells<L>& cells) {
-    for (int i = 0; i < block.rows * kCellPixels; ++i) fast_.weights[i] = VecF{};
+    weigh_labels(block.rows, cells.labels);
     const float* factors = static_cast<const float*>(p_.pixel_weight);
+    if (factors == nullptr) return;
     each_pixel(block, cells, [&](int v, int r, int lane, int label, int64_t at) {
-      const float factor = factors != nullptr ? factors[at] : 1.0f;
-      fast_.weights[v * kCellPixels + r][lane] = job_.weights.lse[label] * factor;
-      if (factors != nullptr) moments_.add_weighted(label, lane, block.rows - v, r, factor);
+      fast_.weights[v * kCellPixels + r][lane] *= factors[at];
+      moments_.add_weighted(label, lane, block.rows - v, r, factors[at]);
     });
+  }
+
+  void weigh_labels(int rows, const BlockLabels<L>& labels) {
+    using Labels = BlockLabels<L>;
+    const float* weights = job_.weights.lse;
+    float* out = reinterpret_cast<float*>(fast_.weights);
+    for (int i = 0; i < rows * Labels::kWords; ++i, out += Labels::kPerWord * kLanes)
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const uint32_t word = labels.words[i * labels.stride + lane];
+#pragma GCC unroll 4
+        for (int k = 0; k < Labels::kPerWord; ++k) {
+          const int64_t label = static_cast<L>(word >> (Labels::kBits * k));
+          out[k * kLanes + lane] = weights[sizeof(L) == 1 || label < classes_ ? label : classes_];
+        }
+      }
   }
 
   void write_losses(const Block<float>& block, const LaneCells<L>& cells) {
@@ -317,13 +341,13 @@ class BandWorker {
       if (pixel.counts[lane]) losses[row + cells.first[lane]] = loss[lane];
   }
 
-  // Counts the pixels whose label has the greatest score, the lowest class on ties.
-  void count_correct(const Block<T>& block, const BlockLabels<L>& labels) {
+  // Counts the pixels whose label is the class that `best` gives for (v, r).
+  template <class Best>
+  void count_correct(const Block<T>& block, const BlockLabels<L>& labels, Best best) {
+    VecI count{};
     for (int v = 0; v < block.rows; ++v)
-      for (int r = 0; r < block.columns; ++r) {
-        const VecI best = pixel_.argmax(block, p_.upsampling.skip_zero_weights, v, r);
-        totals_.correct -= static_cast<int64_t>(sum(VecI(best == labels.label_at(v, r))));
-      }
+      for (int r = 0; r < block.columns; ++r) count -= best(v, r) == labels.label_at(v, r);
+    totals_.correct += static_cast<int64_t>(sum(count));
   }
 
   const Job<T>& job_;

@@ -83,7 +83,7 @@ struct Totals {
 // lse_weight[t] * logsumexp(z) - hard[t] * z[t] - sum over c of soft[c] * z[c].
 template <class T>
 struct LossWeights {
-  const T* lse;     // [class], 0 at [classes]
+  const T* lse;     // [class], 0 at [classes] and at kNone of 8-bit labels
   const T* hard;    // [class]
   const T* soft;    // [class]; null without label smoothing
   const T* weight;  // [class], class weights

@@ -76,6 +76,32 @@ FCNKERN_INLINE Moments<float> softmax_moments(const Geometric& score, const VecF
   return m;
 }
 
+template <int kColumns>
+void best_of_rows(const Block<float>& block, VecI* best) {
+  const Block<float> b = block;
+  for (int v = 0; v < b.rows; ++v, best += kCellPixels) {
+    const float bottom = b.v0 + static_cast<float>(v) * b.dv;
+    VecF greatest[kColumns];
+    VecI at[kColumns] = {};
+    for (int r = 0; r < kColumns; ++r) greatest[r] = splat(-INFINITY);
+    for (int64_t c = 0; c < b.classes; ++c) {
+      const int64_t i = c * b.stride;
+      const VecF tl = load(b.top_left + i), tr = load(b.top_right + i);
+      const VecF left = tl + bottom * (load(b.bottom_left + i) - tl);
+      const VecF across = tr + bottom * (load(b.bottom_right + i) - tr) - left;
+      const VecF first = left + b.u0 * across, step = b.du * across;
+#pragma GCC unroll 8
+      for (int r = 0; r < kColumns; ++r) {
+        const VecF z = first + static_cast<float>(r) * step;
+        const VecI better = z > greatest[r];
+        greatest[r] = better ? z : greatest[r];
+        at[r] = better ? splat(static_cast<int32_t>(c)) : at[r];
+      }
+    }
+    for (int r = 0; r < kColumns; ++r) best[r] = at[r];
+  }
+}
+
 FCNKERN_INLINE VecF times_scores(const Block<float>& block, int64_t c, const Corners<float>& q) {
   const int64_t at = c * block.stride;
   return q.top_left * load(block.top_left + at) + q.top_right * load(block.top_right + at) +
@@ -85,21 +111,22 @@ FCNKERN_INLINE VecF times_scores(const Block<float>& block, int64_t c, const Cor
 template <int kColumns>
 double finish(const Block<float>& block, const LossWeights<float>& weights, LabelMoments<float>& labels,
               const FastScratch& scratch, Corners<float>* corners) {
+  const Block<float> b = block;  // its own copy stays in registers
   VecF loss{};
   const bool smooth = weights.soft != nullptr;
   const Moments<float> all = smooth ? labels.all_classes() : Moments<float>{};
-  for (int64_t c = 0; c < block.classes; ++c) {
+  for (int64_t c = 0; c < b.classes; ++c) {
     Moments<float> m{};
-    if (corners != nullptr) m = softmax_moments<kColumns>(scratch.scores[c], scratch.sums, block.rows);
+    if (corners != nullptr) m = softmax_moments<kColumns>(scratch.scores[c], scratch.sums, b.rows);
     if (smooth || labels.has(c)) {
       Moments<float> label = labels.take(c, weights.weight[c]);
       const float hard = weights.hard[c], soft = smooth ? weights.soft[c] : 0;
       label = {hard * label.one + soft * all.one, hard * label.up + soft * all.up,
                hard * label.right + soft * all.right, hard * label.up_right + soft * all.up_right};
-      loss -= times_scores(block, c, spread(block, label));
+      loss -= times_scores(b, c, spread(b, label));
       m = {m.one - label.one, m.up - label.up, m.right - label.right, m.up_right - label.up_right};
     }
-    if (corners != nullptr) corners[c] = spread(block, m);
+    if (corners != nullptr) corners[c] = spread(b, m);
   }
   return sum(loss) * kLn2;
 }
@@ -201,6 +228,19 @@ double sum_logs(const Block<float>& block, const BlockLabels<L>& labels, bool we
 }
 template double sum_logs(const Block<float>&, const BlockLabels<uint8_t>&, bool, const FastScratch&);
 template double sum_logs(const Block<float>&, const BlockLabels<uint16_t>&, bool, const FastScratch&);
+
+void find_best(const Block<float>& block, const FastScratch& scratch) {
+  switch (block.columns) {
+    case 2:
+      return best_of_rows<2>(block, scratch.best);
+    case 4:
+      return best_of_rows<4>(block, scratch.best);
+    case 6:
+      return best_of_rows<6>(block, scratch.best);
+    default:
+      return best_of_rows<8>(block, scratch.best);
+  }
+}
 
 void log_sums(const Block<float>& block, const FastScratch& scratch) {
   for (int v = 0; v < block.rows; ++v)

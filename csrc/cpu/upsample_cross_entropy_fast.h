@@ -17,13 +17,15 @@ struct FastScratch {
         row_first(carver.take<VecF>(classes)),
         row_right(carver.take<VecF>(classes)),
         sums(carver.take<VecF>(kBlockPixels)),
-        weights(carver.take<VecF>(kBlockPixels)) {}
+        weights(carver.take<VecF>(kBlockPixels)),
+        best(carver.take<VecI>(kBlockPixels)) {}
 
   Geometric* scores;  // [class]
   VecF* row_first;    // [class], the first pixel of the row at hand
   VecF* row_right;    // [class], its ratio
   VecF* sums;         // [v * kCellPixels + r]: sum of exponentials, then weight / sum
   VecF* weights;      // [v * kCellPixels + r]: weight of the pixel, 0 where it does not count
+  VecI* best;         // [v * kCellPixels + r]: class of the greatest score
 };
 
 // Fills scratch.scores. False where a score jumps too far between corners or is not finite: then the
@@ -38,6 +40,10 @@ void sum_exponentials(const Block<float>& block, const FastScratch& scratch);
 template <class L>
 double sum_logs(const Block<float>& block, const BlockLabels<L>& labels, bool weighted,
                 const FastScratch& scratch);
+
+// Fills scratch.best: the class of the greatest score of each pixel, the lowest one on ties. One
+// multiply-add, one comparison and two selections per pixel and class.
+void find_best(const Block<float>& block, const FastScratch& scratch);
 
 // Turns the sums into logsumexp in log2 units.
 void log_sums(const Block<float>& block, const FastScratch& scratch);

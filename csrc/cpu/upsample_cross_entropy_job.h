@@ -57,7 +57,7 @@ struct Job {
   size_t layout(char* block) {
     Carver carver(block);
     band_first = carver.take<int32_t>(rows.count + 1);
-    lse = carver.take<T>(p.upsampling.scores.c + 1);
+    lse = carver.take<T>(lse_entries());
     hard = carver.take<T>(p.upsampling.scores.c);
     soft = carver.take<T>(p.upsampling.scores.c);
     weight = carver.take<T>(p.upsampling.scores.c);
@@ -69,6 +69,9 @@ struct Job {
   static void mark_clamped(Cells<T>& cells, const ResampleAxis& axis) {
     if (!axis.zero && cells.count > 0 && cells.origin < 0) cells.weight[0] = static_cast<T>(1e-30);
   }
+
+  // So many that 8-bit labels need no check.
+  int64_t lse_entries() const { return p.upsampling.scores.c < 255 ? 256 : p.upsampling.scores.c + 1; }
 
   // The definition of F.cross_entropy: (1 - e) w[t] (-log p[t]) + e / C * sum over c of w[c] (-log p[c]).
   void fill_weights() {
@@ -84,7 +87,7 @@ struct Job {
       soft[c] = static_cast<T>(share * w);
       lse[c] = static_cast<T>((1 - smoothing) * w + share * total);
     }
-    lse[p.upsampling.scores.c] = 0;
+    for (int64_t c = p.upsampling.scores.c; c < lse_entries(); ++c) lse[c] = 0;
     weights = {lse, hard, smoothing > 0 ? soft : nullptr, weight, p.class_weight == nullptr};
   }
 
