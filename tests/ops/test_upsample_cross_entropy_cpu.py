@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcnkern import Resample, Sampling, upsample_cross_entropy
+from fcnkern.backends.cpu import _bands
 from fcnkern.backends.cpu._extension import kernels
 from tests.ops._truth import assert_as_exact_as_torch, relative_error, upsampled
 
@@ -215,3 +216,32 @@ def test_counts_break_ties_to_the_lowest_class() -> None:
             scores, target, Resample.half_pixel(), return_stats=True, backend="cpu"
         )
         assert stats.tolist() == [900, right]
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "factor", "offset"), [((16, 16), 8, 11), ((5, 7), (3, 2), (1, 4)), ((2, 3), 5, 0)]
+)
+def test_learned_weight_in_many_bands(
+    monkeypatch: pytest.MonkeyPatch, kernel: tuple[int, int], factor: int, offset: int, depthwise: bool
+) -> None:
+    """Bands of a few rows, kernels that overlap and kernels that leave gaps, and a sampling across the bands."""
+    monkeypatch.setattr(_bands, "BAND_BYTES", 3000)
+    resample = Resample.deconv(factor, offset)
+    height, width = resample.out_size((6, 7), kernel)
+    scores, target = problem((6, 7), (height - 2, width - 1), classes=5)
+    weight = torch.randn(5, 1 if depthwise else 5, *kernel) * 0.3
+    options = {"label_smoothing": 0.1, "sampling": Sampling(0.6, cell=4, seed=11), "return_stats": True}
+    results = []
+    for backend in ("cpu", "reference"):
+        leaves = [tensor.clone().requires_grad_() for tensor in (scores, weight)]
+        loss, stats = upsample_cross_entropy(
+            leaves[0], target, resample, weight=leaves[1], backend=backend, **options
+        )
+        results.append([loss.detach(), *torch.autograd.grad(loss, leaves), stats])
+    for ours, expected in zip(*results, strict=True):
+        assert relative_error(ours, expected) <= 2e-6
+    wrong = target.clone()
+    wrong[1, height - 4, 3] = 77
+    with pytest.raises(ValueError, match=f"label 77 at image 1, row {height - 4}, column 3"):
+        upsample_cross_entropy(scores, wrong, resample, weight=weight, backend="cpu")
