@@ -15,11 +15,11 @@ struct Unit<float> {
   static constexpr float kPerNat = 1.44269504088896341f;
   static constexpr float kNats = 0.69314718055994531f;
 
-  // For x <= 0 or NaN. Below 2^-126 it is 0.
+  // For x <= 0 or NaN. Below 2^-100 it is 0, so that gradients do not become subnormal, which is slow.
   static VecF exp(VecF x) {
-    const VecI tiny = x < -126.0f;
+    const VecI tiny = x < -100.0f;
     const VecI is_nan = x != x;
-    const VecF value = exp2((tiny | is_nan) != 0 ? VecF{} : x);
+    const VecF value = exp2((tiny | is_nan) ? VecF{} : x);
     return is_nan ? x : tiny ? VecF{} : value;
   }
   // For x >= 1 or NaN.
