@@ -53,11 +53,20 @@ def test_wrong_labels_are_refused() -> None:
         contender.error()
 
 
-def test_times_are_those_of_each_call() -> None:
-    times = interleaved({"slow": lambda: time.sleep(0.01), "quick": lambda: time.sleep(0.001)}, seconds=0.1)
-    assert times["slow"].median >= 10
-    assert 1 <= times["quick"].median < times["slow"].median
-    assert times["quick"].runs > times["slow"].runs
+def test_times_are_those_of_each_call_taken_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    order = []
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def call(name: str, seconds: float) -> None:
+        order.append(name)
+        clock[0] += seconds
+
+    calls = {"slow": lambda: call("slow", 2**-6), "quick": lambda: call("quick", 2**-10)}
+    times = interleaved(calls, seconds=0.2)
+    assert times["slow"] == pytest.approx(4 * (1e3 / 2**6,) + (10,))
+    assert times["quick"] == pytest.approx(4 * (1e3 / 2**10,) + (50,))
+    assert order[4:16] == 2 * ["slow", *5 * ["quick"]]
 
 
 @LINUX
