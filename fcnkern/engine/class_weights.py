@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fcnkern.data import Dataset
 
-MOST_IMAGES = 400
+MOST_IMAGES = 200
 
 
 def class_frequencies(dataset: Dataset, most_images: int = MOST_IMAGES) -> Tensor:

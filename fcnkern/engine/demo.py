@@ -15,8 +15,8 @@ from fcnkern.engine.runs import start_run
 from fcnkern.engine.settings import TrainSettings
 from fcnkern.metrics import Metrics, from_confusion
 
-SCENES = "scenes:count=400,size=160x224"
-SCORED, SHOWN = 60, 4
+SCENES = "scenes:count=4000,size=144x192"
+SCORED, SHOWN = 50, 4
 PICTURE, CHECKPOINT = "fcnkern-demo.png", "fcnkern-demo.pt"
 
 
@@ -40,12 +40,12 @@ def demo_settings(seconds: float) -> TrainSettings:
         width=0.125,
         dropout=0.0,
         time_limit=seconds,
-        batch_size=2,
-        lr=0.02,
-        momentum=0.9,
+        batch_size=1,
+        lr=0.05,
+        momentum=0.95,
         schedule="poly",
-        warmup=20,
-        clip=5.0,
+        warmup=50,
+        clip=1.0,
         class_weights="sqrt",
         precision="fp32",
     )
