@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "resample_axis.h"
+#include "upsampling.h"
 #include "scratch.h"
 
 namespace fcnkern::FCNKERN_ISA {

@@ -4,7 +4,7 @@
 
 #include "axis.h"
 #include "scratch.h"
-#include "upsample_argmax.h"
+#include "upsampling.h"
 
 namespace fcnkern::FCNKERN_ISA {
 

@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-#include "confusion_matrix.h"  // LabelMap, LabelError
 #include "isa.h"
-#include "upsample_argmax.h"  // Upsampling
+#include "labels.h"
+#include "upsampling.h"
 
 namespace fcnkern {
 
