@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 WARM_UP = 2
 MIN_ROUNDS = 7
 MAX_ROUNDS = 200
-BURST_SECONDS = 0.005  # a quick call runs several times in a row, so that it too finds its own caches
-MAX_BURST = 10
+MAX_BURST = 50  # a quick call runs as long as the slowest, so that it too finds its own caches
 
 
 class Times(NamedTuple):
@@ -38,10 +37,9 @@ def elapsed(call: Callable[[], Any]) -> float:
 
 def interleaved(calls: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, Times]:
     """Calls each in turn, round after round, for about ``seconds`` in all."""
-    bursts = {}
-    for name, call in calls.items():
-        warm = min(elapsed(call) for _ in range(WARM_UP))
-        bursts[name] = max(1, min(MAX_BURST, int(BURST_SECONDS / warm)))
+    warm = {name: min(elapsed(call) for _ in range(WARM_UP)) for name, call in calls.items()}
+    slowest = max(warm.values())
+    bursts = {name: min(MAX_BURST, int(slowest / own)) for name, own in warm.items()}
     taken: dict[str, list[float]] = {name: [] for name in calls}
     start = time.perf_counter()
     for done in range(MAX_ROUNDS):
