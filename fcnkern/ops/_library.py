@@ -14,35 +14,63 @@ import torch
 from torch import Tensor
 
 LIBRARY = torch.library.Library("fcnkern", "DEF")
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def define(name: str, schema: str, compute: Callable[..., Any], fake: Callable[..., Any]) -> Any:
-    """Registers ``fcnkern::name`` with its implementation and its fake kernel; returns the operator."""
-    LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.needs_fixed_stride_order,))
-    LIBRARY.impl(name, compute, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"fcnkern::{name}", fake, lib=LIBRARY)
-    return getattr(torch.ops.fcnkern, name).default
+class Operator:
+    """The operator ``fcnkern::name``.
+
+    A call goes through PyTorch's dispatcher wherever something may watch it or take its place: a compiler, a
+    tracer, a dispatch mode, a function transform, a tensor subclass. Otherwise it takes the same steps without
+    the dispatcher, which costs more than a small kernel.
+
+    Args:
+        compute: the implementation, for every device.
+        fake: shapes, types and strides of the results, without the results.
+    """
+
+    def __init__(self, name: str, schema: str, compute: Callable[..., Any], fake: Callable[..., Any]) -> None:
+        self.name, self.compute = name, compute
+        self.function: type[torch.autograd.Function] | None = None
+        LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.needs_fixed_stride_order,))
+        LIBRARY.impl(name, compute, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"fcnkern::{name}", fake, lib=LIBRARY)
+        self.overload = getattr(torch.ops.fcnkern, name).default
+
+    def set_autograd(self, function: type[torch.autograd.Function]) -> None:
+        """Records ``function`` where a gradient can flow; its forward calls `below_autograd`."""
+        self.function = function
+        LIBRARY.impl(self.name, self._record, "Autograd")
+
+    def __call__(self, *args: Any) -> Any:
+        return self.overload(*args) if _is_watched(args) else self._record(*args)
+
+    def below_autograd(self, *args: Any) -> Any:
+        """The call past its autograd formula."""
+        if not _is_watched(args):
+            return self.compute(*args)
+        with torch._C._AutoDispatchBelowAutograd():
+            return self.overload(*args)
+
+    def _record(self, *args: Any) -> Any:
+        if self.function is not None and torch.is_grad_enabled() and any(map(_needs_gradient, args)):
+            return self.function.apply(*args)
+        return self.below_autograd(*args)
 
 
-def _records(value: Any) -> bool:
+def _needs_gradient(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
 
-def attach_autograd(name: str, operator: Any, function: type[torch.autograd.Function]) -> None:
-    """Records ``function`` where a gradient can flow, and otherwise passes the call on."""
-
-    def autograd(*args: Any) -> Any:
-        if torch.is_grad_enabled() and any(map(_records, args)):
-            return function.apply(*args)
-        return below_autograd(operator, *args)
-
-    LIBRARY.impl(name, autograd, "Autograd")
-
-
-def below_autograd(operator: Any, *args: Any) -> Any:
-    """Calls an operator of this library past its autograd formula."""
-    with torch._C._AutoDispatchBelowAutograd():
-        return operator(*args)
+def _is_watched(args: tuple[Any, ...]) -> bool:
+    """Whether the dispatcher would do more with these arguments than choose the implementation."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._get_tracing_state() is not None
+        or any(isinstance(each, Tensor) and type(each) not in _PLAIN for each in args)
+    )
 
 
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
-from fcnkern.ops._library import define
+from fcnkern.ops._library import Operator
 from fcnkern.ops._resampled import check_resampled
 from fcnkern.resample import Resample
 
@@ -86,7 +86,7 @@ def _fake(
     return prediction.new_empty((num_classes, num_classes), dtype=torch.int64)
 
 
-_OP = define(
+_OP = Operator(
     "confusion_matrix",
     "(Tensor prediction, Tensor target, SymInt num_classes, str? resample, int ignore_index, str? backend) "
     "-> Tensor",

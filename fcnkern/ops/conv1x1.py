@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
-from fcnkern.ops._library import attach_autograd, below_autograd, define, once_differentiable
+from fcnkern.ops._library import Operator, once_differentiable
 
 
 def conv1x1(
@@ -117,7 +117,7 @@ class _Conv1x1(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
         x, weight, _bias, seed, relu, dropout_p, backend = args
-        out = below_autograd(_OP, *args)
+        out = _OP.below_autograd(*args)
         ctx.save_for_backward(x, weight, out if relu else None, seed)
         ctx.settings = (relu, dropout_p)
         ctx.backend = backend
@@ -132,14 +132,14 @@ class _Conv1x1(torch.autograd.Function):
         return (*(next(grads) if needed else None for needed in needs), None, None, None, None)
 
 
-_OP = define(
+_OP = Operator(
     "conv1x1",
     "(Tensor x, Tensor weight, Tensor? bias, Tensor? seed, bool relu, float dropout_p, str? backend) -> Tensor",
     _compute,
     _fake,
 )
-attach_autograd("conv1x1", _OP, _Conv1x1)
-_BACKWARD = define(
+_OP.set_autograd(_Conv1x1)
+_BACKWARD = Operator(
     "conv1x1_backward",
     "(Tensor grad, Tensor x, Tensor weight, Tensor? out, Tensor? seed, bool relu, float dropout_p, "
     "bool[] needs, str? backend) -> Tensor[]",

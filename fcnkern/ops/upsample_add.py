@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
-from fcnkern.ops._library import attach_autograd, below_autograd, define, once_differentiable
+from fcnkern.ops._library import Operator, once_differentiable
 
 
 def upsample_add(
@@ -192,7 +192,7 @@ class _UpsampleAdd(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
         x, weight, skip, skip_weight, _skip_bias, *settings, backend = args
-        out = below_autograd(_OP, *args)
+        out = _OP.below_autograd(*args)
         ctx.save_for_backward(x, weight, skip, skip_weight)
         ctx.settings = settings
         ctx.backend = backend
@@ -206,15 +206,15 @@ class _UpsampleAdd(torch.autograd.Function):
         return (*(next(grads) if needed else None for needed in needs), None, None, None, None)
 
 
-_OP = define(
+_OP = Operator(
     "upsample_add",
     "(Tensor x, Tensor? weight, Tensor? skip, Tensor? skip_weight, Tensor? skip_bias, SymInt[2] stride, "
     "SymInt[2] skip_offset, float skip_scale, str? backend) -> Tensor",
     _compute,
     _fake,
 )
-attach_autograd("upsample_add", _OP, _UpsampleAdd)
-_BACKWARD = define(
+_OP.set_autograd(_UpsampleAdd)
+_BACKWARD = Operator(
     "upsample_add_backward",
     "(Tensor grad, Tensor x, Tensor? weight, Tensor? skip, Tensor? skip_weight, SymInt[2] stride, "
     "SymInt[2] skip_offset, float skip_scale, bool[] needs, str? backend) -> Tensor[]",

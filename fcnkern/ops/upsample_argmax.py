@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
-from fcnkern.ops._library import define
+from fcnkern.ops._library import Operator
 from fcnkern.ops._resampled import check_resampled
 from fcnkern.ops.upsample_add import is_depthwise
 from fcnkern.resample import Resample
@@ -118,7 +118,7 @@ def _fake(
     return scores.new_empty(shape, dtype=out_dtype), _fake_confidence(scores, shape if confidence else (0,))
 
 
-_OP = define(
+_OP = Operator(
     "upsample_argmax",
     "(Tensor scores, Tensor? weight, str resample, SymInt[2] size, ScalarType out_dtype, bool confidence, "
     "str? backend) -> (Tensor, Tensor)",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
-from fcnkern.ops._library import attach_autograd, below_autograd, define, once_differentiable
+from fcnkern.ops._library import Operator, once_differentiable
 from fcnkern.ops._loss_call import REDUCTIONS, SETTINGS_SCHEMA, LossCall
 from fcnkern.ops._resampled import check_resampled
 from fcnkern.resample import Resample
@@ -185,7 +185,7 @@ def _fake(
 class _UpsampleCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        loss, grad, grad_weight, stats = below_autograd(_OP, *args)
+        loss, grad, grad_weight, stats = _OP.below_autograd(*args)
         ctx.args = args[6:]
         ctx.mark_non_differentiable(grad, grad_weight, stats)
         ctx.set_materialize_grads(False)
@@ -200,6 +200,7 @@ class _UpsampleCrossEntropy(torch.autograd.Function):
         rest = (None,) * (len(ctx.args) + 3)
         if grad_loss is None:
             return (None, None, None, *rest)
+        need_scores, _, need_weight = ctx.needs_input_grad[:3]
         if ctx.per_pixel:
             scores, target, weight, class_weight, seed = ctx.saved_tensors
             call = LossCall.of(*ctx.args[:-1])._replace(reduction="sum", need_grad=True, need_stats=False)
@@ -207,9 +208,9 @@ class _UpsampleCrossEntropy(torch.autograd.Function):
             _, grad, grad_weight, _ = _OP(*tensors, *call.settings(), ctx.args[-1])
         else:
             scores, weight, grad, grad_weight = ctx.saved_tensors
-            grad = grad * grad_loss
-            grad_weight = grad_weight * grad_loss
-        need_scores, _, need_weight = ctx.needs_input_grad[:3]
+            if not _is_one(grad_loss):
+                grad = grad * grad_loss
+                grad_weight = grad_weight * grad_loss
         return (
             grad.to(scores.dtype) if need_scores else None,
             None,
@@ -218,11 +219,16 @@ class _UpsampleCrossEntropy(torch.autograd.Function):
         )
 
 
-_OP = define(
+def _is_one(scalar: Tensor) -> bool:
+    """Whether a number in main memory is 1, as it is where ``loss.backward()`` starts; False while tracing."""
+    return type(scalar) is Tensor and scalar.device.type == "cpu" and scalar.item() == 1.0
+
+
+_OP = Operator(
     "upsample_cross_entropy",
     "(Tensor scores, Tensor target, Tensor? weight, Tensor? class_weight, Tensor? seed, Tensor? pixel_weight, "
     f"{SETTINGS_SCHEMA}, str? backend) -> (Tensor, Tensor, Tensor, Tensor)",
     _compute,
     _fake,
 )
-attach_autograd("upsample_cross_entropy", _OP, _UpsampleCrossEntropy)
+_OP.set_autograd(_UpsampleCrossEntropy)

@@ -112,7 +112,8 @@ def test_seed_comes_from_torch_and_may_be_a_tensor(backend: str) -> None:
 
     def loss(seed: int | Tensor | None) -> float:
         sampling = Sampling(0.5, cell=8, seed=seed)
-        return float(upsample_cross_entropy(scores, target, DECONV, sampling=sampling, backend=backend))
+        value = upsample_cross_entropy(scores, target, DECONV, sampling=sampling, backend=backend)
+        return float(value.detach())
 
     torch.manual_seed(3)
     first, second = loss(None), loss(None)
