@@ -63,10 +63,10 @@ def test_times_are_those_of_each_call_taken_in_turn(monkeypatch: pytest.MonkeyPa
         clock[0] += seconds
 
     calls = {"slow": lambda: call("slow", 2**-6), "quick": lambda: call("quick", 2**-10)}
-    times = interleaved(calls, seconds=0.2)
+    times = interleaved(calls, seconds=0.3)
     assert times["slow"] == pytest.approx(4 * (1e3 / 2**6,) + (10,))
-    assert times["quick"] == pytest.approx(4 * (1e3 / 2**10,) + (50,))
-    assert order[4:16] == 2 * ["slow", *5 * ["quick"]]
+    assert times["quick"] == pytest.approx(4 * (1e3 / 2**10,) + (160,))
+    assert order[4:38] == 2 * ["slow", *16 * ["quick"]]
 
 
 @LINUX
