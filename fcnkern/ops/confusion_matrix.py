@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -75,14 +77,7 @@ def _compute(
     return run.confusion_matrix(prediction, target, num_classes, shape, ignore_index)
 
 
-def _fake(
-    prediction: Tensor,
-    target: Tensor,
-    num_classes: int,
-    resample: str | None,
-    ignore_index: int,
-    backend: str | None,
-) -> Tensor:
+def _fake(prediction: Tensor, target: Tensor, num_classes: int, *rest: Any) -> Tensor:
     return prediction.new_empty((num_classes, num_classes), dtype=torch.int64)
 
 

@@ -94,17 +94,8 @@ def _compute_backward(
     return [each for each in grads if each is not None]
 
 
-def _fake_backward(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    out: Tensor | None,
-    seed: Tensor | None,
-    relu: bool,
-    dropout_p: float,
-    needs: Sequence[bool],
-    backend: str | None,
-) -> list[Tensor]:
+def _fake_backward(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> list[Tensor]:
+    needs = rest[-2]
     grads = (
         torch.empty_like(x, memory_format=checks.dense_format(x)),
         weight.new_empty(weight.shape),

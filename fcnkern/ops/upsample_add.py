@@ -173,12 +173,9 @@ def _fake_backward(
     weight: Tensor | None,
     skip: Tensor | None,
     skip_weight: Tensor | None,
-    stride: Sequence[int],
-    skip_offset: Sequence[int],
-    skip_scale: float,
-    needs: Sequence[bool],
-    backend: str | None,
+    *rest: Any,
 ) -> list[Tensor]:
+    needs = rest[-2]
     likes = (x, weight, skip, skip_weight)
     grads = [
         torch.empty_like(like, memory_format=checks.dense_format(like))

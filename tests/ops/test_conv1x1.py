@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,10 +22,12 @@ def problem(
     return [torch.randn(shape, dtype=torch.float64) for shape in shapes]
 
 
-def results(function: object, inputs: list[Tensor], dtype: torch.dtype, **options: object) -> list[Tensor]:
+def results(
+    function: Callable[..., Tensor], inputs: list[Tensor], dtype: torch.dtype, **options: object
+) -> list[Tensor]:
     """Output and gradients of x, weight and bias."""
     leaves = [tensor.to(dtype).detach().requires_grad_() for tensor in inputs]
-    out = function(*leaves, **options)  # type: ignore[operator]
+    out = function(*leaves, **options)
     weights = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view(out.shape).to(dtype)
     return [out.detach(), *torch.autograd.grad(out, leaves, weights)]
 
