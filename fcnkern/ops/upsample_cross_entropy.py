@@ -183,40 +183,49 @@ def _fake(
 
 
 class _UpsampleCrossEntropy(torch.autograd.Function):
+    """Scalar losses: the first backward gives away the gradient that the forward formed, where it needs no scaling.
+
+    Later ones through a retained graph form it again: what was given away may have been changed since.
+    """
+
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         loss, grad, grad_weight, stats = _OP.below_autograd(*args)
-        ctx.args = args[6:]
+        ctx.save_for_backward(*args[:5])
+        ctx.call, ctx.backend, ctx.dtype = LossCall.of(*args[6:-1]), args[-1], args[0].dtype
+        ctx.formed = None if loss.dim() > 0 else (grad, grad_weight)
         ctx.mark_non_differentiable(grad, grad_weight, stats)
         ctx.set_materialize_grads(False)
-        per_pixel = loss.dim() > 0
-        ctx.per_pixel = per_pixel
-        ctx.save_for_backward(*(args[:5] if per_pixel else (args[0], args[2], grad, grad_weight)))
         return loss, grad, grad_weight, stats
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        rest = (None,) * (len(ctx.args) + 3)
+        rest = (None,) * 13
         if grad_loss is None:
             return (None, None, None, *rest)
         need_scores, _, need_weight = ctx.needs_input_grad[:3]
-        if ctx.per_pixel:
-            scores, target, weight, class_weight, seed = ctx.saved_tensors
-            call = LossCall.of(*ctx.args[:-1])._replace(reduction="sum", need_grad=True, need_stats=False)
-            tensors = (scores, target, weight, class_weight, seed, grad_loss.contiguous())
-            _, grad, grad_weight, _ = _OP(*tensors, *call.settings(), ctx.args[-1])
+        if ctx.call.reduction == "none":
+            grad, grad_weight = _form(ctx, ctx.call._replace(reduction="sum"), grad_loss.contiguous())
         else:
-            scores, weight, grad, grad_weight = ctx.saved_tensors
-            if not _is_one(grad_loss):
-                grad = grad * grad_loss
-                grad_weight = grad_weight * grad_loss
+            grad, grad_weight = ctx.formed or _form(ctx, ctx.call, None)
+            if _is_one(grad_loss):
+                ctx.formed = None
+            else:
+                grad, grad_weight = grad * grad_loss, grad_weight * grad_loss
         return (
-            grad.to(scores.dtype) if need_scores else None,
+            grad.to(ctx.dtype) if need_scores else None,
             None,
-            grad_weight.to(weight.dtype) if need_weight else None,
+            grad_weight.to(ctx.dtype) if need_weight else None,
             *rest,
         )
+
+
+def _form(ctx: Any, call: LossCall, pixel_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The gradients for the scores and for the weight, from the saved inputs."""
+    settings = call._replace(need_grad=True, need_stats=False).settings()
+    _, grad, grad_weight, _ = _OP(*ctx.saved_tensors, pixel_weight, *settings, ctx.backend)
+    return grad, grad_weight
 
 
 def _is_one(scalar: Tensor) -> bool:

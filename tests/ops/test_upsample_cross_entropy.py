@@ -215,6 +215,19 @@ def test_no_gradient_where_none_is_asked(backend: str) -> None:
     assert not upsample_cross_entropy(leaf.detach(), target, DECONV, backend=backend).requires_grad
 
 
+def test_retained_graph_survives_changes_of_its_gradients(backend: str) -> None:
+    scores, target = problem((6, 7), (35, 40))
+    leaf = scores.float().requires_grad_()
+    loss = upsample_cross_entropy(leaf, target, DECONV, backend=backend)
+    (first,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+    expected = first.clone()
+    first.zero_()
+    (second,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+    assert torch.equal(second, expected)
+    (doubled,) = torch.autograd.grad(loss * 2, leaf)
+    assert torch.equal(doubled, expected * 2)
+
+
 def test_backward_twice_and_second_derivative(backend: str) -> None:
     scores, target = problem((6, 7), (35, 40))
     leaf = scores.float().requires_grad_()
