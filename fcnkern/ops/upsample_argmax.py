@@ -98,10 +98,10 @@ def _compute(
     labels, probability = run.upsample_argmax(
         scores, weight, shape, (size[0], size[1]), out_dtype, confidence
     )
-    return labels, _fake_confidence(scores, (0,)) if probability is None else probability
+    return labels, _empty_confidence(scores, (0,)) if probability is None else probability
 
 
-def _fake_confidence(scores: Tensor, shape: Sequence[int]) -> Tensor:
+def _empty_confidence(scores: Tensor, shape: Sequence[int]) -> Tensor:
     return scores.new_empty(shape, dtype=torch.float64 if scores.dtype == torch.float64 else torch.float32)
 
 
@@ -115,7 +115,7 @@ def _fake(
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
     shape = (scores.shape[0], *size)
-    return scores.new_empty(shape, dtype=out_dtype), _fake_confidence(scores, shape if confidence else (0,))
+    return scores.new_empty(shape, dtype=out_dtype), _empty_confidence(scores, shape if confidence else (0,))
 
 
 _OP = Operator(
