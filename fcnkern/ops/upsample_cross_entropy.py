@@ -201,7 +201,7 @@ class _UpsampleCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        rest = (None,) * 13
+        rest = (None,) * (3 + len(ctx.call) + 1)  # class_weight, seed, pixel_weight, the settings, backend
         if grad_loss is None:
             return (None, None, None, *rest)
         need_scores, _, need_weight = ctx.needs_input_grad[:3]
