@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fcnkern import Resample, upsample_argmax, upsample_cross_entropy
-from fcnkern.backends.cpu._bands import BAND_BYTES
+from fcnkern.backends._bands import BAND_BYTES
 from tests.ops._truth import relative_error
 
 SIZE = (330, 300)

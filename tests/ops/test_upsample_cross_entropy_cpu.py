@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcnkern import Resample, Sampling, upsample_cross_entropy
-from fcnkern.backends.cpu import _bands
+from fcnkern.backends import _bands
 from fcnkern.backends.cpu._extension import kernels
 from tests.ops._truth import assert_as_exact_as_torch, relative_error, upsampled
 

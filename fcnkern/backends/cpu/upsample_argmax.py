@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fcnkern.backends._bands import LearnedUpsampling
+from fcnkern.backends.cpu import upsample_add
 from fcnkern.backends.cpu._arguments import LABEL_TYPES, accumulation_type, check_classes, upsampling
-from fcnkern.backends.cpu._bands import LearnedUpsampling
 from fcnkern.backends.cpu._extension import kernels
 from fcnkern.resample import Pair, Resample
 
@@ -32,7 +33,7 @@ def upsample_argmax(
     if weight is None:
         _label(scores, resample, size, labels, probability)
         return labels, probability
-    for band in LearnedUpsampling(scores, weight, resample, size).bands():
+    for band in LearnedUpsampling(upsample_add, scores, weight, resample, size).bands():
         rows = slice(band.first_row, band.first_row + band.scores.shape[2])
         part = None if probability is None else probability[band.image : band.image + 1, rows]
         band_size = (band.scores.shape[2], size[1])

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fcnkern.backends._bands import LearnedUpsampling
+from fcnkern.backends.cpu import upsample_add
 from fcnkern.backends.cpu._arguments import accumulation_type, check_classes, label_map, upsampling
-from fcnkern.backends.cpu._bands import LearnedUpsampling
 from fcnkern.backends.cpu._extension import kernels
 from fcnkern.backends.errors import label_error
 from fcnkern.ops._checks import dense_format
@@ -82,7 +83,8 @@ def upsample_cross_entropy_fwd(
     )
     learned = None
     if weight is not None:
-        learned = LearnedUpsampling(scores, weight, call.resample, (target.shape[1], target.shape[2]))
+        size = (target.shape[1], target.shape[2])
+        learned = LearnedUpsampling(upsample_add, scores, weight, call.resample, size)
     if call.hard is not None:
         pixels = _with_hard_pixels(scores, learned, pixels, call.hard)
     return _run(scores, pixels) if learned is None else _run_bands(learned, pixels)

@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-from fcnkern.backends.cpu._arguments import accumulation_type
-from fcnkern.backends.cpu.upsample_add import deconv_rows_bwd, deconv_rows_fwd
 from fcnkern.ops.upsample_add import is_depthwise
 from fcnkern.resample import Pair, Resample
 
 BAND_BYTES = 1 << 22
+"""Most bytes of upsampled scores in a band on the CPU, where they should stay in its cache."""
+
+GPU_BAND_BYTES = 1 << 26
+"""The same on a GPU, where a band must also be work enough for every multiprocessor."""
+
+
+class Deconvolution(Protocol):
+    """A backend's module `upsample_add`: its transposed convolution alone, by rows of its output."""
+
+    def deconv_rows_fwd(
+        self, x: Tensor, weight: Tensor | None, stride: Pair, rows: Pair, cols: Pair
+    ) -> Tensor:
+        """Output[:, :, rows, cols]."""
+
+    def deconv_rows_bwd(
+        self,
+        grad: Tensor,
+        x: Tensor,
+        weight: Tensor | None,
+        stride: Pair,
+        rows: Pair,
+        cols: Pair,
+        needs: tuple[bool, ...],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What the gradient of output[:, :, rows, cols] contributes to those of ``x`` and ``weight``."""
 
 
 class Band(NamedTuple):
@@ -31,13 +55,16 @@ class Band(NamedTuple):
 class LearnedUpsampling:
     """A transposed convolution and a crop, as `Resample.deconv` and a learned weight give them.
 
-    Memory: a band holds at most 4 MiB of upsampled scores (one row where a row is larger). The sums of the
-    bands' gradients have a fixed order, so that results have the same bits for any number of threads.
+    Memory: a band holds at most 4 MiB of upsampled scores, 64 MiB on a GPU (one row where a row is larger). The
+    sums of the bands' gradients have a fixed order, so that results have the same bits for any number of threads.
     """
 
-    def __init__(self, scores: Tensor, weight: Tensor, resample: Resample, size: Pair) -> None:
+    def __init__(
+        self, deconvolution: Deconvolution, scores: Tensor, weight: Tensor, resample: Resample, size: Pair
+    ) -> None:
+        self.deconvolution = deconvolution
         self.scores, self.resample, self.size = scores, resample, size
-        self.weight = weight.to(accumulation_type(scores.dtype))
+        self.weight = weight.to(torch.promote_types(scores.dtype, torch.float32))
         channels = scores.shape[1]
         self.classes = channels if is_depthwise(weight, channels) else weight.shape[1]
         self.columns = (resample.offset[1], resample.offset[1] + size[1])
@@ -45,18 +72,20 @@ class LearnedUpsampling:
     def bands(self) -> Iterator[Band]:
         """All bands, image by image, top to bottom."""
         height, width = self.size
-        most = max(1, BAND_BYTES // (self.classes * width * self.weight.element_size()))
+        band_bytes = BAND_BYTES if self.scores.device.type == "cpu" else GPU_BAND_BYTES
+        most = max(1, band_bytes // (self.classes * width * self.weight.element_size()))
         top, stride = self.resample.offset[0], self.resample.factor
         for image in range(self.scores.shape[0]):
             source = self.scores[image : image + 1].to(self.weight.dtype)
             for first_row in range(0, height, most):
                 rows = (top + first_row, top + min(first_row + most, height))
-                scores = deconv_rows_fwd(source, self.weight, stride, rows, self.columns)
+                scores = self.deconvolution.deconv_rows_fwd(source, self.weight, stride, rows, self.columns)
                 yield Band(image, first_row, rows, source, scores)
 
     def backward(self, band: Band, grad: Tensor, grad_scores: Tensor, grad_weight: Tensor) -> None:
         """Adds what the gradient of a band's scores gives for the low-resolution scores and for the weight."""
         settings = (self.resample.factor, band.rows, self.columns, (True, True))
+        deconv_rows_bwd = self.deconvolution.deconv_rows_bwd
         source_grad, weight_grad = deconv_rows_bwd(grad, band.source, self.weight, *settings)
         assert source_grad is not None
         assert weight_grad is not None
