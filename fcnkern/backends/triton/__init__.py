@@ -1,0 +1,1 @@
+"""Triton kernels for GPU tensors (and, under Triton's interpreter, for CPU tensors)."""

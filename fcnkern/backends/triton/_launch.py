@@ -1,0 +1,56 @@
+"""How the kernels of this backend are launched: on the tensor's device, in a tuned or a pinned configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+Grid = tuple[int, ...] | Callable[[dict[str, Any]], tuple[int, ...]]
+
+INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
+"""Whether the kernels run as Python on CPU tensors (TRITON_INTERPRET=1 when this was imported)."""
+
+
+def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Makes the tensor's device current: Triton launches on the current stream of the current device."""
+    if tensor.device.type == "cpu":
+        return nullcontext()
+    accelerator = torch.get_device_module(tensor.device)
+    if tensor.device.index in (None, accelerator.current_device()):
+        return nullcontext()
+    return accelerator.device(tensor.device)
+
+
+def _is_capturing() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+class Tuned:
+    """A kernel with a short list of launch configurations, of which the first is the default.
+
+    The fastest one is found at the first launch for each ``key`` and kept on disk with Triton's compiled kernels.
+    The default is taken, with nothing measured, where ``torch.use_deterministic_algorithms`` asks for the same
+    bits on every run (another tiling may sum in another order), in the interpreter, and while a CUDA graph is
+    captured before the key was ever tuned.
+    """
+
+    def __init__(self, kernel: Any, configs: Sequence[triton.Config], key: Sequence[str]) -> None:
+        self.kernel, self.default = kernel, configs[0]
+        self._tuner = triton.autotune(list(configs), list(key), cache_results=True)(kernel)
+        self._chosen: dict[Hashable, triton.Config] = {}
+
+    def launch(self, grid: Grid, key: Hashable, *args: Any, **meta: Any) -> None:
+        """Runs the kernel on ``args``; ``key`` stands for all that a configuration may depend on."""
+        config = self.default
+        if not INTERPRETED and not torch.are_deterministic_algorithms_enabled():
+            config = self._chosen.get(key, self.default)
+            if key not in self._chosen and not _is_capturing():
+                self._tuner[grid](*args, **meta)
+                self._chosen[key] = self._tuner.best_config
+                return
+        self.kernel[grid](*args, **meta, **config.all_kwargs())
