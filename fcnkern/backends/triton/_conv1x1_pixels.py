@@ -1,0 +1,143 @@
+"""The pixels of a batch as one row of N·H·W, whatever the strides of the tensors that are read and written there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+ONE_RUN, PLANES, ROWS = range(3)
+MAX_ALIGN = 16
+
+
+class Pixels(NamedTuple):
+    """Where N×·×H×W tensors have their pixels.
+
+    ``geometry`` says how far the three axes are one for all the tensors: ONE_RUN, a single stride over N·H·W;
+    PLANES, one stride over H·W and one over images; ROWS, a stride each. ``strides`` are those of each tensor over
+    (images, rows, columns), with the stride of merged axes last.
+    """
+
+    geometry: int
+    size: int
+    plane: int
+    """H·W of the tensors, also where images are merged."""
+    width: int
+    strides: tuple[tuple[int, int, int], ...]
+    align: int
+    """Runs of so many pixels lie together at multiples of as many elements in every tensor; 1 if not NCHW."""
+
+    @staticmethod
+    def of(*tensors: Tensor) -> Pixels:
+        """The pixels shared by tensors that differ in channels and strides only."""
+        n, _, height, width = tensors[0].shape
+        plane = height * width
+        strides = [(t.stride(0), t.stride(2), t.stride(3)) for t in tensors]
+        rows_merge = all(_mergeable(height, width, sy, sx) for _, sy, sx in strides)
+        if not rows_merge:
+            return Pixels(ROWS, n * plane, plane, width, tuple(strides), _alignment(tensors, strides, width))
+        runs = [(sn, 0, sx if width > 1 else sy) for sn, sy, sx in strides]
+        if all(_mergeable(n, plane, sn, s) for sn, _, s in runs):
+            runs = [(0, 0, s if plane > 1 else sn) for sn, _, s in runs]
+            return Pixels(ONE_RUN, n * plane, plane, 0, tuple(runs), _alignment(tensors, runs, n * plane))
+        return Pixels(PLANES, n * plane, plane, 0, tuple(runs), _alignment(tensors, runs, plane))
+
+    @property
+    def size_class(self) -> int:
+        """Counts of one class share a tuned configuration."""
+        return self.size.bit_length()
+
+
+def _mergeable(outer: int, inner: int, outer_stride: int, inner_stride: int) -> bool:
+    return outer == 1 or inner == 1 or outer_stride == inner * inner_stride
+
+
+def _alignment(tensors: Sequence[Tensor], strides: Sequence[tuple[int, int, int]], run: int) -> int:
+    if any(stride[2] != 1 for stride in strides):
+        return 1
+    align = MAX_ALIGN
+    for tensor, (sn, sy, _) in zip(tensors, strides, strict=True):
+        while any(value % align for value in (sn, sy, tensor.stride(1), run)):
+            align //= 2
+    return align
+
+
+def precision(device: torch.device) -> str:
+    """How fp32 products are formed: TF32 where the user lets PyTorch's matrix products use it, else as exact as fp32.
+
+    Three products of TF32 parts, truncated by the tensor cores no longer than `dot` allows, have the error of a sum
+    in fp32; elsewhere than on NVIDIA's tensor cores fp32 itself is taken.
+    """
+    if torch.backends.cuda.matmul.allow_tf32:
+        return "tf32"
+    return "tf32x3" if _has_tf32(device) else "ieee"
+
+
+@lru_cache(maxsize=16)
+def _has_tf32(device: torch.device) -> bool:
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@triton.jit
+def image_and_pixel(start, local, plane):
+    """Image and pixel in it of the pixels ``start + local``.
+
+    Divided in 32 bits where a plane has less than 2^31 pixels: 64-bit division takes several times as long.
+    """
+    inside = (start % plane).to((tl.zeros((), tl.int32) + plane).dtype) + local
+    return start // plane + inside // plane, inside % plane
+
+
+@triton.jit
+def pixel_places(start, plane, width, BLOCK: tl.constexpr, GEOMETRY: tl.constexpr):
+    """(image, row, column) of BLOCK pixels from number ``start``, an int64; for ONE_RUN (start, -, local pixel).
+
+    The row counts for ROWS only.
+    """
+    local = tl.arange(0, BLOCK)
+    if GEOMETRY == 0:
+        image, row, column = start, local, local  # local offsets then are the same for every start
+    elif GEOMETRY == 1:
+        image, column = image_and_pixel(start, local, plane)
+        row = local
+    else:
+        image, pixel = image_and_pixel(start, local, plane)
+        row, column = pixel // width, pixel % width
+    return image, row, column
+
+
+@triton.jit
+def pixel_offsets(places, stride_n, stride_h, stride_w, GEOMETRY: tl.constexpr, ALIGN: tl.constexpr):
+    """Offsets, int64, of the places of `pixel_places` in a tensor with those strides."""
+    image, row, column = places
+    offsets = column.to(tl.int64) * stride_w
+    if GEOMETRY == 0:
+        offsets += image * stride_w
+    else:
+        offsets += image.to(tl.int64) * stride_n
+    if GEOMETRY == 2:
+        offsets += row.to(tl.int64) * stride_h
+    if ALIGN > 1:
+        offsets = tl.max_contiguous(tl.multiple_of(offsets, ALIGN), ALIGN)
+    return offsets
+
+
+@triton.jit
+def pixel_mask(start, count, BLOCK: tl.constexpr, ALIGN: tl.constexpr):
+    """Which of BLOCK pixels from number ``start`` exist."""
+    mask = start + tl.arange(0, BLOCK) < count
+    return tl.max_constancy(mask, ALIGN) if ALIGN > 1 else mask
+
+
+@triton.jit
+def channel_offsets(channels, stride_c, ALIGN: tl.constexpr):
+    """Offsets, int64, of channels in a tensor whose pixels have that alignment."""
+    offsets = channels.to(tl.int64) * stride_c
+    return tl.multiple_of(offsets, ALIGN) if ALIGN > 1 else offsets
