@@ -1,0 +1,73 @@
+"""What the launchers of the fused loss share: how pixels count, as kernel arguments."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fcnkern.ops._loss_call import LossCall
+
+
+class Pixels(NamedTuple):
+    """All that says how much each pixel counts."""
+
+    target: Tensor
+    class_weight: Tensor | None
+    seed: Tensor | None
+    pixel_weight: Tensor | None
+    call: LossCall
+    keep: tuple[float, ...]
+    hard_losses: Tensor | None = None
+    cuts: Tensor | None = None
+    """Two numbers; pixels are kept where their loss is > the first or >= the second."""
+
+    @property
+    def divisor(self) -> float:
+        """What a sum over pixels is divided by; 0 stands for the sum of the weights."""
+        return {"valid": 0.0, "batch": float(self.target.shape[0])}.get(self.call.reduction, 1.0)
+
+    @property
+    def sampling(self) -> int:
+        """0 keeps all pixels, 1 with one probability, 2 with one per class."""
+        return 0 if not self.keep else 1 if len(self.keep) == 1 else 2
+
+    def modes(self) -> dict[str, Any]:
+        """The constants that kernels specialise on."""
+        return {
+            "MAP": self.call.reduction == "none",
+            "WEIGHTED": self.class_weight is not None,
+            "SMOOTH": self.call.label_smoothing > 0,
+            "PIXEL_WEIGHT": self.pixel_weight is not None,
+            "SAMPLING": self.sampling,
+            "HARD": self.cuts is not None,
+        }
+
+    def selection(self) -> tuple[Tensor, ...]:
+        """Pointers that decide which pixels count: limits, seed, losses and cuts of the hard mode."""
+        none = self.target
+        limits = _limits(self.keep, self.target.device) if self.keep else none
+        return limits, given(self.seed, none), given(self.hard_losses, none), given(self.cuts, none)
+
+    def weights(self) -> tuple[Tensor, ...]:
+        """Pointers to the class weights, their sum, and the pixel weights."""
+        none = self.target
+        total = none
+        if self.class_weight is not None and self.call.label_smoothing > 0:
+            total = self.class_weight.sum()
+        return given(self.class_weight, none), total, given(self.pixel_weight, none)
+
+
+def given(tensor: Tensor | None, none: Tensor) -> Tensor:
+    """The tensor, or one that stands for none: a kernel does not touch it."""
+    return none if tensor is None else tensor
+
+
+@lru_cache(maxsize=64)
+def _limits(keep: tuple[float, ...], device: torch.device) -> Tensor:
+    """Largest random word that keeps a pixel, for each probability."""
+    limits = torch.from_numpy(np.ceil(np.array(keep) * 2.0**32).astype(np.int64) - 1)
+    return limits if device.type == "cpu" else limits.pin_memory().to(device, non_blocking=True)

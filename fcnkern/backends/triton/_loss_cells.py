@@ -1,0 +1,174 @@
+"""Launches the fused loss over cells: how the work is divided, and what comes after it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fcnkern.backends.triton._axes import Cells, cells
+from fcnkern.backends.triton._labels import label_flag
+from fcnkern.backends.triton._launch import INTERPRETED
+from fcnkern.backends.triton._loss_call import Pixels, given
+from fcnkern.backends.triton._upsample_cross_entropy_cells import _upsample_cross_entropy_cells_kernel
+from fcnkern.backends.triton._upsample_cross_entropy_finish import (
+    _upsample_cross_entropy_finish_kernel,
+    _upsample_cross_entropy_total_kernel,
+)
+from fcnkern.ops._checks import dense_format
+
+_BLOCK = 1024
+_TILE = 1024
+
+
+def _registers() -> int | None:
+    """Most registers of a thread on the current device: what the sums of 64 pixels and their surroundings take there.
+
+    They bound the number of warps on a multiprocessor. None where the compiler has no such limit.
+    """
+    if INTERPRETED:
+        return None
+    target = triton.runtime.driver.active.get_current_target()
+    if target.backend != "cuda":
+        return None
+    return 168 if target.arch < 100 else 200
+
+
+def _resident_warps(device: torch.device) -> int:
+    """Programs of one warp that run at once; few in the interpreter, so that work is split there too."""
+    if device.type == "cpu":
+        return 4
+    registers = _registers()
+    per_unit = 8 if registers is None else 65536 // (32 * registers)
+    return _multiprocessors(device) * per_unit
+
+
+@lru_cache(maxsize=16)
+def _multiprocessors(device: torch.device) -> int:
+    properties: Any = torch.get_device_module(device).get_device_properties(device)
+    for name in ("multi_processor_count", "gpu_subslice_count", "max_compute_units"):
+        if hasattr(properties, name):
+            return int(getattr(properties, name))
+    return 64
+
+
+class _Grid(NamedTuple):
+    """How the cells are divided among programs."""
+
+    y: Cells
+    x: Cells
+    x_begin: int
+    """The first column of cells: one before the first with an output, so that each touched point has an owner."""
+    lanes: int
+    columns: int
+    """Lanes of one image."""
+    strips: int
+    band: int
+    """Rows of cells."""
+    bands: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of parts of cells."""
+        return (self.y.end - self.y.begin) * self.y.parts
+
+    @staticmethod
+    def of(scores: Tensor, pixels: Pixels) -> _Grid:
+        """One wave of programs where the cells suffice for that."""
+        size = (pixels.target.shape[1], pixels.target.shape[2])
+        axes = pixels.call.resample.axes((scores.shape[2], scores.shape[3]), size)
+        y, x = (cells(axis, scores.device) for axis in axes)
+        x_begin = max(0, x.begin - 1)
+        columns = (x.end - x_begin) * x.parts
+        lanes = max(32, x.parts)
+        strips = triton.cdiv(scores.shape[0] * columns, lanes)
+        rows = y.end - y.begin
+        bands = min(rows, max(1, _resident_warps(scores.device) // strips))
+        band = triton.cdiv(rows, bands)
+        return _Grid(y, x, x_begin, lanes, columns, strips, band, triton.cdiv(rows, band))
+
+
+def _options() -> dict[str, int]:
+    registers = _registers()
+    return {"num_warps": 1} | ({} if registers is None else {"maxnreg": registers})
+
+
+def _extent(tensor: Tensor) -> int:
+    """Largest offset of an element, plus 1."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def run_cells(scores: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor | None, Tensor]:
+    """(loss or map of losses, gradient, counts) for scores that a `Resample` upsamples.
+
+    Scratch, beside the results: at most a third of the gradient for the labels' sums (less the longer the bands are),
+    the same for the seams, and 2 C numbers per strip and row of cells for the rims.
+    """
+    call, target, device = pixels.call, pixels.target, scores.device
+    n, classes, h, w = scores.shape
+    grid = _Grid.of(scores, pixels)
+    programs = grid.strips * grid.bands
+    flag = label_flag("target", target, classes, call.ignore_index)
+    partials = torch.empty(3, programs, device=device)
+    words = programs * (classes + 2) * grid.lanes
+    if pixels.pixel_weight is None:
+        counts = torch.zeros(words, dtype=torch.int32, device=device)
+    else:
+        counts = torch.zeros(4 * words, device=device)
+    losses = torch.zeros(target.shape, device=device) if call.reduction == "none" else None
+    grad, seam, rim = None, partials, partials
+    if call.need_grad:
+        grad = torch.empty_like(scores, dtype=torch.float32, memory_format=dense_format(scores))
+        seam = torch.empty(programs * classes * grid.lanes, device=device)
+        rim = torch.empty(grid.strips * grid.rows * 2 * classes, device=device)
+    strides = (0, 0, 0, 0) if grad is None else grad.stride()
+    wide = max(_extent(scores), scores.numel()) >= 2**31
+    step = grid.y.step * grid.x.step
+    coarse = pixels.sampling > 0 and call.cell >= max(grid.y.slots, grid.x.slots)
+    _upsample_cross_entropy_cells_kernel[grid.strips, grid.bands](
+        scores, target, counts, *pixels.weights(), *pixels.selection(),
+        given(losses, partials), given(grad, partials), seam, rim, partials, flag,
+        grid.y.first, grid.y.counts, grid.y.start, grid.x.first, grid.x.counts, grid.x.start,
+        classes, h, w, *target.shape[1:], n * grid.columns, grid.columns, grid.x_begin, grid.y.begin, grid.rows,
+        grid.band,
+        *scores.stride(), *target.stride(), *strides,
+        grid.y.step, grid.x.step, call.ignore_index, call.cell, call.label_smoothing,
+        LANES=grid.lanes, ROWS=grid.y.slots, COLUMNS=grid.x.slots, ROW_PARTS=grid.y.parts, PARTS=grid.x.parts,
+        DOUBLINGS=2 if step < 1 / 30 else 3 if step < 1 / 10 else 0,
+        ZERO=call.resample.kind == "deconv", GRAD=call.need_grad,
+        COARSE=coarse, OFFSET=tl.int64 if wide else tl.int32, **pixels.modes(), **_options(),
+    )  # fmt: skip
+    loss, scale, stats = total(partials, pixels.divisor)
+    if grad is not None:
+        _finish(grad, seam, rim, scale, grid)
+    return loss if losses is None else losses, grad, stats
+
+
+def total(partials: Tensor, divisor: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, scale of the reduction, counts) from the programs' partial sums."""
+    loss, scale = (torch.empty((), device=partials.device) for _ in range(2))
+    stats = torch.empty(2, dtype=torch.int64, device=partials.device)
+    _upsample_cross_entropy_total_kernel[1,](
+        partials, loss, scale, stats, partials.numel() // 3, divisor, BLOCK=_BLOCK
+    )
+    return loss, scale, stats
+
+
+def _finish(grad: Tensor, seam: Tensor, rim: Tensor, scale: Tensor, grid: _Grid) -> None:
+    """Completes the gradient in place."""
+    n, classes, h, w = grad.shape
+    channels_last = not grad.is_contiguous()
+    planes, outer, inner = (n * h, w, classes) if channels_last else (n * classes, h, w)
+    tile_inner = min(triton.next_power_of_2(inner), 256)
+    tile_outer = min(triton.next_power_of_2(outer), _TILE // tile_inner)
+    launch = (planes, triton.cdiv(outer, tile_outer), triton.cdiv(inner, tile_inner))
+    _upsample_cross_entropy_finish_kernel[launch](
+        grad, seam, rim, scale, classes, h, w, *grad.stride(),
+        grid.columns, grid.x_begin, grid.x.end, grid.y.begin, grid.y.end, grid.band, grid.strips,
+        LANES=grid.lanes, PARTS=grid.x.parts, ROW_PARTS=grid.y.parts, CHANNELS_LAST=channels_last,
+        OUTER=tile_outer, INNER=tile_inner,
+    )  # fmt: skip

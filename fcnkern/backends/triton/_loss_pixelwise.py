@@ -1,0 +1,98 @@
+"""Launches the fused loss over pixels: scores at full size, given so or upsampled by a learned weight in bands."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+
+from fcnkern.backends._bands import LearnedUpsampling
+from fcnkern.backends.triton import upsample_add
+from fcnkern.backends.triton._labels import label_flag
+from fcnkern.backends.triton._loss_call import Pixels, given
+from fcnkern.backends.triton._loss_cells import total
+from fcnkern.backends.triton._upsample_cross_entropy_pixels import (
+    _count_correct_kernel,
+    _upsample_cross_entropy_pixels_kernel,
+)
+from fcnkern.backends.triton.upsample_argmax import upsample_argmax
+from fcnkern.ops._checks import dense_format
+
+Result = tuple[Tensor, Tensor | None, Tensor | None, Tensor]
+_BLOCK = 128
+
+
+def run_pixels(scores: Tensor, pixels: Pixels) -> Result:
+    """(loss or map of losses, gradient, None, counts) for scores at full size."""
+    losses = _map(pixels)
+    grad = None
+    if pixels.call.need_grad:
+        grad = torch.empty_like(scores, dtype=torch.float32, memory_format=dense_format(scores))
+    partials = _launch(scores, pixels, (0, 0), losses, grad)
+    loss, scale, stats = total(partials, pixels.divisor)
+    return loss if losses is None else losses, None if grad is None else grad.mul_(scale), None, stats
+
+
+def run_learned(scores: Tensor, weight: Tensor, pixels: Pixels) -> Result:
+    """The same, and the gradient for the weight, for scores that a learned weight upsamples."""
+    call, target = pixels.call, pixels.target
+    size = (target.shape[1], target.shape[2])
+    learned = LearnedUpsampling(upsample_add, scores, weight, call.resample, size)
+    parts = []
+    losses = _map(pixels)
+    grad = grad_weight = None
+    if call.need_grad:
+        grad = torch.zeros_like(scores, dtype=torch.float32, memory_format=dense_format(scores))
+        grad_weight = torch.zeros_like(learned.weight, memory_format=torch.contiguous_format)
+    for band in learned.bands():
+        band_grad = torch.empty_like(band.scores) if call.need_grad else None
+        parts.append(_launch(band.scores, pixels, (band.image, band.first_row), losses, band_grad))
+        if band_grad is not None and grad is not None and grad_weight is not None:
+            learned.backward(band, band_grad, grad, grad_weight)
+    loss, scale, stats = total(torch.cat(parts, 1), pixels.divisor)
+    if grad is not None and grad_weight is not None:
+        grad.mul_(scale)
+        grad_weight.mul_(scale)
+    return loss if losses is None else losses, grad, grad_weight, stats
+
+
+def _map(pixels: Pixels) -> Tensor | None:
+    if pixels.call.reduction != "none":
+        return None
+    return torch.empty(pixels.target.shape, device=pixels.target.device)
+
+
+def _launch(
+    scores: Tensor, pixels: Pixels, place: tuple[int, int], losses: Tensor | None, grad: Tensor | None
+) -> Tensor:
+    """One run over full-size scores that start at ``place`` (image, row) of the target; 3 × programs partial sums."""
+    target, call = pixels.target, pixels.call
+    n, classes, rows, width = scores.shape
+    grid = (triton.cdiv(rows * width, _BLOCK), n)
+    partials = torch.empty(3, grid[0] * grid[1], device=scores.device)
+    flag = label_flag("target", target, classes, call.ignore_index)
+    _upsample_cross_entropy_pixels_kernel[grid](
+        scores, target, *pixels.weights(), *pixels.selection(),
+        given(losses, partials), given(grad, partials), partials, flag,
+        classes, *target.shape[1:], *place, rows,
+        *scores.stride(), *target.stride(), *((0, 0, 0, 0) if grad is None else grad.stride()),
+        call.ignore_index, call.cell, call.label_smoothing,
+        BLOCK=_BLOCK, GRAD=grad is not None, **pixels.modes(),
+    )  # fmt: skip
+    return partials
+
+
+def count_correct(scores: Tensor, weight: Tensor | None, pixels: Pixels) -> Tensor:
+    """How many of the pixels that count are predicted right, int64; holds one label map meanwhile."""
+    target, call = pixels.target, pixels.call
+    n, height, width = target.shape
+    classes = scores.shape[1] if weight is None else max(scores.shape[1], weight.shape[1])
+    kind = torch.uint8 if classes <= 256 else torch.int16 if classes <= 2**15 else torch.int32
+    predicted, _ = upsample_argmax(scores, weight, call.resample, (height, width), kind, False)
+    grid = (triton.cdiv(height * width, _BLOCK), n)
+    partials = torch.empty(grid[0] * grid[1], dtype=torch.int32, device=target.device)
+    _count_correct_kernel[grid](
+        predicted, target, *pixels.selection(), partials, classes, height, width, *target.stride(),
+        call.ignore_index, call.cell, BLOCK=_BLOCK, SAMPLING=pixels.sampling, HARD=pixels.cuts is not None,
+    )  # fmt: skip
+    return partials.sum()
