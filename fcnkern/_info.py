@@ -14,7 +14,7 @@ from fcnkern import _native
 from fcnkern._version import __version__
 from fcnkern.backends.select import BACKENDS
 
-LATER = ("triton", "cuda")
+LATER = ("cuda",)
 NOT_IN_THIS_VERSION = "not in this version"
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+# Before anything imports a Triton kernel: without a GPU they then run as Python on CPU tensors.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import fcnkern
 
@@ -14,6 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Last on the path: helpers are found as tests.…, while an installed fcnkern is not hidden by the checkout.
 sys.path.append(str(ROOT))
+
+if importlib.util.find_spec("triton") is not None:
+    from tests._interpreter import patch_once_a_launch
+
+    patch_once_a_launch()
 
 
 def pytest_report_header() -> str:

@@ -71,7 +71,7 @@ def seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
         return seed.to(device)
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed must lie in 0..2**64-1, got {seed}")
-    return torch.tensor(seed if seed <= MAX_SEED else seed - 2**64, dtype=torch.int64, device=device)
+    return torch.full((), seed if seed <= MAX_SEED else seed - 2**64, dtype=torch.int64, device=device)
 
 
 def autocast(tensor: Tensor) -> Tensor:

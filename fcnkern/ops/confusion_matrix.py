@@ -72,7 +72,7 @@ def _compute(
     ignore_index: int,
     backend: str | None,
 ) -> Tensor:
-    run = implementation("confusion_matrix", prediction.device.type, backend)
+    run = implementation("confusion_matrix", prediction, backend)
     shape = None if resample is None else Resample.parse(resample)
     return run.confusion_matrix(prediction, target, num_classes, shape, ignore_index)
 

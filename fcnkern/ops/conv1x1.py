@@ -67,7 +67,7 @@ def _compute(
     dropout_p: float,
     backend: str | None,
 ) -> Tensor:
-    run = implementation("conv1x1", x.device.type, backend)
+    run = implementation("conv1x1", x, backend)
     return checks.densely(run.conv1x1_fwd(x, weight, bias, relu, dropout_p, seed), x)
 
 
@@ -88,7 +88,7 @@ def _compute_backward(
     needs: Sequence[bool],
     backend: str | None,
 ) -> list[Tensor]:
-    run = implementation("conv1x1", x.device.type, backend)
+    run = implementation("conv1x1", x, backend)
     grad_x, *rest = run.conv1x1_bwd(grad, x, weight, out, relu, dropout_p, seed, tuple(needs))
     grads = (None if grad_x is None else checks.densely(grad_x, x), *rest)
     return [each for each in grads if each is not None]

@@ -132,7 +132,7 @@ def _compute(
     skip_scale: float,
     backend: str | None,
 ) -> Tensor:
-    run = implementation("upsample_add", x.device.type, backend)
+    run = implementation("upsample_add", x, backend)
     offset = tuple(skip_offset)
     out = run.upsample_add_fwd(x, weight, skip, skip_weight, skip_bias, tuple(stride), offset, skip_scale)
     return checks.densely(out, x)
@@ -155,7 +155,7 @@ def _compute_backward(
     needs: Sequence[bool],
     backend: str | None,
 ) -> list[Tensor]:
-    run = implementation("upsample_add", x.device.type, backend)
+    run = implementation("upsample_add", x, backend)
     offset = tuple(skip_offset)
     settings = (tuple(stride), offset, skip_scale, tuple(needs))
     grads = run.upsample_add_bwd(grad, x, weight, skip, skip_weight, *settings)

@@ -93,7 +93,7 @@ def _compute(
     confidence: bool,
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
-    run = implementation("upsample_argmax", scores.device.type, backend)
+    run = implementation("upsample_argmax", scores, backend)
     shape = Resample.parse(resample)
     labels, probability = run.upsample_argmax(
         scores, weight, shape, (size[0], size[1]), out_dtype, confidence

@@ -154,7 +154,7 @@ def _compute(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     *options, backend = settings
     call = LossCall.of(*options)
-    run = implementation("upsample_cross_entropy", scores.device.type, backend)
+    run = implementation("upsample_cross_entropy", scores, backend)
     loss, grad, grad_weight, stats = run.upsample_cross_entropy_fwd(
         scores, target, weight, class_weight, seed, pixel_weight, call
     )
@@ -183,7 +183,7 @@ def _fake(
 
 
 class _UpsampleCrossEntropy(torch.autograd.Function):
-    """Scalar losses: the first backward gives away the gradient that the forward formed, where it needs no scaling.
+    """Scalar losses: the first backward scales in place and gives away the gradient that the forward formed.
 
     Later ones through a retained graph form it again: what was given away may have been changed since.
     """
@@ -209,10 +209,11 @@ class _UpsampleCrossEntropy(torch.autograd.Function):
             grad, grad_weight = _form(ctx, ctx.call._replace(reduction="sum"), grad_loss.contiguous())
         else:
             grad, grad_weight = ctx.formed or _form(ctx, ctx.call, None)
-            if _is_one(grad_loss):
-                ctx.formed = None
-            else:
+            ctx.formed = None
+            if type(grad) is not Tensor:  # a tracer's stand-in
                 grad, grad_weight = grad * grad_loss, grad_weight * grad_loss
+            elif not _is_one(grad_loss):
+                grad, grad_weight = grad.mul_(grad_loss), grad_weight.mul_(grad_loss)
         return (
             grad.to(ctx.dtype) if need_scores else None,
             None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from fcnkern.backends.reference._resample import deconv_backward
 from fcnkern.ops.upsample_add import is_depthwise
@@ -76,9 +77,9 @@ def upsample_add_bwd(
         back = grad if skip_weight is None else F.conv2d(grad, skip_weight.transpose(0, 1))
         grad_skip = torch.zeros_like(skip)
         _crop(grad_skip, skip_offset, size).copy_(back * skip_scale)
-    if skip is not None and need_skip_weight:
+    if skip is not None and skip_weight is not None and need_skip_weight:
         window = _crop(skip, skip_offset, size) * skip_scale
-        grad_skip_weight = torch.einsum("nohw,nchw->oc", grad, window)[:, :, None, None]
+        grad_skip_weight = conv2d_weight(window, list(skip_weight.shape), grad)
     return (
         grad_x if need_x else None,
         grad_weight if need_weight else None,

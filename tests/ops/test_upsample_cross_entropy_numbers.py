@@ -1,0 +1,67 @@
+"""upsample_cross_entropy on every backend: geometries, and scores that are hard on the arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fcnkern import Resample, upsample_cross_entropy
+from tests.ops._loss import DECONV, SMALL, check, plain, problem
+from tests.ops._truth import GEOMETRIES
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_every_geometry(backend: str, name: str, dtype: torch.dtype) -> None:
+    size_in, size_out, resample = GEOMETRIES[name]
+    check(backend, *problem(size_in, size_out), resample, dtype)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 21, 70])
+def test_numbers_of_classes(backend: str, classes: int) -> None:
+    check(backend, *problem(*SMALL, classes), DECONV)
+
+
+@pytest.mark.parametrize("factor", [8.0, 20.0, 60.0])
+def test_steep_scores(backend: str, factor: float) -> None:
+    scores, target = problem(*SMALL)
+    check(backend, scores * factor, target, DECONV)
+
+
+@pytest.mark.parametrize("offset", [1e4, -1e4])
+def test_common_offset_of_all_scores(backend: str, offset: float) -> None:
+    scores, target = problem(*SMALL)
+    check(backend, (scores.float() + offset).double(), target, Resample.half_pixel())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 1e30, -1e30])
+def test_non_finite_scores_give_what_torch_gives(backend: str, value: float) -> None:
+    scores, target = problem(*SMALL)
+    scores = scores.float()
+    scores[0, 2, 1, 2] = value
+    ours, truth = scores.clone().requires_grad_(), scores.clone().requires_grad_()
+    loss = upsample_cross_entropy(ours, target, DECONV, reduction="sum", backend=backend)
+    expected = plain(truth, target, DECONV, reduction="sum")
+    loss.backward()
+    expected.backward()
+    assert torch.allclose(loss, expected, rtol=1e-5, equal_nan=True)
+    assert torch.equal(ours.grad.isnan(), truth.grad.isnan())
+    assert torch.allclose(ours.grad[1], truth.grad[1], rtol=1e-4, atol=5e-5)
+
+
+def test_class_masked_by_minus_infinity(backend: str) -> None:
+    scores, target = problem(*SMALL)
+    scores = scores.float()
+    scores[:, 2] = float("-inf")
+    target[target == 2] = 255
+    loss = upsample_cross_entropy(scores, target, DECONV, backend=backend)
+    others = scores[:, [0, 1, 3, 4]]
+    renamed = torch.where(target == 255, 255, target - (target > 2).long())
+    assert torch.allclose(loss, plain(others, renamed, DECONV), rtol=1e-5)
+
+
+def test_initial_loss_is_log_of_classes(backend: str) -> None:
+    for classes, expected in ((21, 3.04452), (40, 3.68888), (33, 3.49651), (60, 4.09434)):
+        target = torch.randint(0, classes, (1, 3, 5))
+        loss = upsample_cross_entropy(torch.zeros(1, classes, 2, 2), target, DECONV, backend=backend)
+        assert float(loss) == pytest.approx(expected, abs=1e-5)
