@@ -1,0 +1,1 @@
+"""The compiled specimens: a module for each operation with a list ``SPECIMENS``."""
