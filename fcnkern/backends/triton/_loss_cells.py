@@ -105,8 +105,8 @@ def _extent(tensor: Tensor) -> int:
 def run_cells(scores: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor | None, Tensor]:
     """(loss or map of losses, gradient, counts) for scores that a `Resample` upsamples.
 
-    Scratch, beside the results: at most a third of the gradient for the labels' sums (less the longer the bands are),
-    the same for the seams, and 2 C numbers per strip and row of cells for the rims.
+    Scratch, beside the results: for the labels' sums and for the seams each about the gradient's size divided by the
+    rows of cells in a band, and 2 C numbers per strip and row of cells for the rims.
     """
     call, target, device = pixels.call, pixels.target, scores.device
     n, classes, h, w = scores.shape
