@@ -48,21 +48,32 @@ class Resample:
     offset: Pair = (0, 0)
     size: Pair | None = None
     scale_factor: tuple[float, float] | None = None
+    odd: bool = False
 
     @classmethod
-    def deconv(cls, factor: int | Pair, offset: int | Pair = 0, size: int | Pair | None = None) -> Resample:
+    def deconv(
+        cls,
+        factor: int | Pair,
+        offset: int | Pair = 0,
+        size: int | Pair | None = None,
+        *,
+        odd: bool = False,
+    ) -> Resample:
         """Caffe's fixed bilinear deconvolution, cropped.
 
         A transposed convolution with stride ``factor``, kernel ``2 * factor - factor % 2``, no padding and
         bilinear weights, of which the outputs from ``offset`` on are kept (Long et al. 2015, section 3.3; the
         crop is that of the released networks). The first and last outputs, which only one source point per
-        axis reaches, are attenuated exactly as there.
+        axis reaches, are attenuated exactly as there. With ``odd`` the kernel is ``2 * factor - 1``, as in the
+        authors' FCN-AlexNet (63 for 32): source points then lie on output pixels, not between two of them.
         """
+        pair = _pair("factor", factor, 1)
         return cls(
             "deconv",
-            factor=_pair("factor", factor, 1),
+            factor=pair,
             offset=_pair("offset", offset, 0),
             size=None if size is None else _pair("size", size, 1),
+            odd=odd and any(f % 2 == 0 for f in pair),
         )
 
     @classmethod
@@ -99,6 +110,8 @@ class Resample:
     def kernel(self) -> Pair:
         """Kernel (kh, kw) of the transposed convolution that `deconv` stands for."""
         fy, fx = self.factor
+        if self.odd:
+            return 2 * fy - 1, 2 * fx - 1
         return 2 * fy - fy % 2, 2 * fx - fx % 2
 
     def out_size(self, in_size: Pair, kernel: Pair | None = None) -> Pair:
@@ -134,7 +147,7 @@ class Resample:
                 f"resample: identity of {in_size[0]}×{in_size[1]} scores, output {out_size[0]}×{out_size[1]}"
             )
         if self.kind == "deconv":
-            full = Resample("deconv", self.factor, self.offset).out_size(in_size, kernel)
+            full = Resample("deconv", self.factor, self.offset, odd=self.odd).out_size(in_size, kernel)
             if out_size[0] > full[0] or out_size[1] > full[1]:
                 raise ValueError(
                     f"resample: {self.spec} of {in_size[0]}×{in_size[1]} scores gives at most "
@@ -161,7 +174,8 @@ class Resample:
     def spec(self) -> str:
         """The kind and its numbers, without the size, as text; `parse` reads it back."""
         if self.kind == "deconv":
-            return f"deconv:{self.factor[0]},{self.factor[1]}:{self.offset[0]},{self.offset[1]}"
+            numbers = f"{self.factor[0]},{self.factor[1]}:{self.offset[0]},{self.offset[1]}"
+            return f"deconv:{numbers}{':odd' if self.odd else ''}"
         if self.scale_factor is not None:
             return f"{self.kind}:{self.scale_factor[0]!r},{self.scale_factor[1]!r}"
         return self.kind
@@ -172,8 +186,8 @@ class Resample:
         """The `Resample` that `spec` was made from, with size None."""
         kind, *numbers = spec.split(":")
         if kind == "deconv":
-            (fy, fx), (oy, ox) = ((int(part) for part in pair.split(",")) for pair in numbers)
-            return Resample.deconv((fy, fx), (oy, ox))
+            (fy, fx), (oy, ox) = ((int(part) for part in pair.split(",")) for pair in numbers[:2])
+            return Resample.deconv((fy, fx), (oy, ox), odd=len(numbers) == 3)
         if kind == "half_pixel" and numbers:
             sy, sx = (float(part) for part in numbers[0].split(","))
             return Resample.half_pixel(scale_factor=(sy, sx))

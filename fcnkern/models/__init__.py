@@ -1,7 +1,31 @@
-"""The FCN family: VGG16 body, FCN-32s, FCN-16s, FCN-8s and FCN-8s at once; and the geometry behind their crops."""
+"""The FCN family: the paper's bodies (VGG16, CaffeNet, AlexNet, GoogLeNet), heads for any body, and their geometry.
 
-from fcnkern.models import geometry
-from fcnkern.models.fcn import FCN, FCN8s, FCN8sAtOnce, FCN16s, FCN32s
+`create` makes a network by name, `FCN` puts a head on a body of your own.
+"""
+
+from fcnkern.models import alignment, geometry, tracing
+from fcnkern.models.alexnet import AlexNet, CaffeNet
+from fcnkern.models.body import Body
+from fcnkern.models.fcn import FCN
+from fcnkern.models.fcn_vgg16 import FCN8s, FCN8sAtOnce, FCN16s, FCN32s
+from fcnkern.models.googlenet import GoogLeNet
+from fcnkern.models.registry import create, list_models
 from fcnkern.models.vgg import VGG16
 
-__all__ = ["FCN", "VGG16", "FCN8s", "FCN8sAtOnce", "FCN16s", "FCN32s", "geometry"]
+__all__ = [
+    "FCN",
+    "VGG16",
+    "AlexNet",
+    "Body",
+    "CaffeNet",
+    "FCN8s",
+    "FCN8sAtOnce",
+    "FCN16s",
+    "FCN32s",
+    "GoogLeNet",
+    "alignment",
+    "create",
+    "geometry",
+    "list_models",
+    "tracing",
+]

@@ -1,53 +1,149 @@
-"""FCN-32s, FCN-16s, FCN-8s and the at-once FCN-8s (Long, Shelhamer, Darrell; CVPR 2015 section 4, PAMI 2017).
+"""The FCN head on any body: scores of several feature maps, upsampled and summed (CVPR 2015 section 4.2).
 
-Attribute names, state_dict keys and shapes are those of pytorch-fcn. Crop offsets are written out here;
-`fcnkern.models.geometry` derives them.
+Crop offsets and kernels come from the traced body (`fcnkern.models.alignment`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, overload
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
 from fcnkern import functional as F
+from fcnkern.models.alignment import Alignment, Step, align
+from fcnkern.models.averaging import averaged_probabilities
+from fcnkern.models.body import Body, Network, Taps, check_images, parameter_layers
 from fcnkern.models.layers import BilinearDeconv2d, ScoreConv2d
-from fcnkern.models.vgg import VGG16
+from fcnkern.models.tracing import trace
 from fcnkern.resample import Resample
 from fcnkern.weights import LoadReport, transfer_same_names
 
 Upsampling = Literal["fixed", "learned"]
 
 
-class FCN(VGG16):
-    """What the four networks share. A subclass adds its score and upsampling layers and `_fuse`.
+class FCN(Network):
+    """A fully convolutional network on any body: FCN-32s with one tap, 16s with two, 8s with three.
+
+    Each tap gets a 1x1 classifier that starts at zero. The scores of the coarsest are upsampled to the grid of the
+    next, summed, and so on; the last upsampling goes to the pixels of the image. Where the maps lie, and so every
+    kernel and crop, is found by tracing the body once. Images too small for the body are padded with zeros at the
+    bottom and on the right.
+
+        fcn = FCN(resnet, taps=("layer2", "layer3", "layer4"), classes=21)
 
     Args:
-        n_class: number of classes C.
-        width: scales the channels of the body; 1 is the paper's network.
+        body: a `Body` of this package, or any module. It becomes `fcn.body`.
+        taps: names of the feature maps, in any order: of a `Body` among its `tap_names` (default: all), of another
+            module its submodules, whose outputs are taken, or keys of the mapping that it returns. What the module
+            computes behind the coarsest tap is computed for nothing. A tap must not be changed in place later.
+        classes: number of classes C.
         upsampling: "fixed" keeps the bilinear transposed convolutions as they are, as the authors' code does (they
             stay in the state_dict, without gradient); "learned" trains all of them, from bilinear.
+        scales: factor on the features of each tap but the coarsest, finest first (the at-once FCN-8s has 0.0001 and
+            0.01); default 1.
+        pad: zeros around the image, on every side, before the body.
+        in_channels: of the images.
+
+    Attributes:
+        alignment: kernels, crops, stride, receptive field and smallest image; see `Alignment`.
+        taps: names of the taps, finest first.
+        final_layer, final_stride, final_offset: name, factor and crop of the last upsampling.
+
+    The layers of the head: `score_fr` (coarsest tap) and `score_<tap>`; `upscore2` (the first upsampling, by 2) and
+    `upscore_<tap>` (of the sum with that tap); `upscore<final stride>`, or `upscore` with one tap. Dots in the name
+    of a tap become underscores.
 
     Raises:
-        ValueError: `n_class` < 1, a bad `width`, or an unknown `upsampling`.
+        ValueError: an argument out of range; an unknown tap; or taps that do not line up, with the reason.
     """
 
-    final_layer: ClassVar[str]
-    final_stride: ClassVar[int]
-    final_offset: ClassVar[int]
+    n_class: int
+    upsampling: Upsampling
+    alignment: Alignment
+    taps: tuple[str, ...]
+    final_layer: str
+    final_stride: int
+    final_offset: int
     score_fr: ScoreConv2d
 
-    def __init__(self, n_class: int = 21, width: float = 1.0, upsampling: Upsampling = "fixed") -> None:
-        super().__init__(width)
-        if n_class < 1:
-            raise ValueError(f"n_class must be at least 1, got {n_class!r}")
+    def __init__(
+        self,
+        body: nn.Module,
+        taps: Sequence[str] | None = None,
+        classes: int = 21,
+        *,
+        upsampling: Upsampling = "fixed",
+        scales: Sequence[float] | None = None,
+        pad: int = 0,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        if taps is None:
+            if not isinstance(body, Body):
+                raise ValueError(f"taps must name feature maps of the {type(body).__name__}, got None")
+            taps = body.tap_names
+        self.body = body
+        self._attach_head(taps, classes, upsampling, scales, pad, in_channels)
+
+    @property
+    def preprocess(self) -> str:
+        """Name of the preset for input images; it belongs to the weights of the body."""
+        return getattr(self.body, "preprocess", "torchvision")
+
+    @preprocess.setter
+    def preprocess(self, name: str) -> None:
+        object.__setattr__(self.body, "preprocess", name)
+
+    def _attach_head(
+        self,
+        taps: Sequence[str],
+        classes: int,
+        upsampling: Upsampling,
+        scales: Sequence[float] | None = None,
+        pad: int = 0,
+        in_channels: int = 3,
+    ) -> None:
+        """Trace the body and add the layers of the head."""
+        if classes < 1:
+            raise ValueError(f"n_class must be at least 1, got {classes!r}")
         if upsampling not in ("fixed", "learned"):
             raise ValueError(f"upsampling must be 'fixed' or 'learned', got {upsampling!r}")
-        self.n_class = n_class
-        self.upsampling = upsampling
-        self.score_fr = ScoreConv2d(self.fc7.out_channels, n_class)
+        if pad < 0:
+            raise ValueError(f"pad must be at least 0, got {pad!r}")
+        if not taps or len(set(taps)) < len(taps):
+            raise ValueError(f"taps must be one or more different names, got {tuple(taps)!r}")
+        self.n_class, self.upsampling = classes, upsampling
+        self._pad, self._in_channels = pad, in_channels
+        self._features = Taps(self.body, taps)
+        traced = trace(self.body, self._features, in_channels)
+        by_stride = sorted(traced, key=lambda name: traced[name].rows.stride)
+        self.alignment = align({name: traced[name] for name in by_stride}, pad)
+        self.taps = tuple(by_stride)
+        self._scales = tuple(scales) if scales is not None else (1.0,) * (len(taps) - 1)
+        if len(self._scales) != len(taps) - 1:
+            raise ValueError(f"scales must be {len(taps) - 1} numbers for {len(taps)} taps, got {scales!r}")
+        self._add_layers({name: traced[name].channels for name in by_stride})
+
+    def _add_layers(self, channels: Mapping[str, int]) -> None:
+        # In the order of pytorch-fcn, which is the order of the state_dict.
+        steps, final = self.alignment.steps, self.alignment.final
+        *skips, coarsest = self.taps
+        self.score_fr = ScoreConv2d(channels[coarsest], self.n_class)
+        for tap in skips:
+            self.add_module(self._score_name(tap), ScoreConv2d(channels[tap], self.n_class))
+        self.final_layer = f"upscore{final.factor}" if skips else "upscore"
+        self.final_stride, self.final_offset = final.factor, self.alignment.final_offset
+        names = [f"upscore_{_plain(tap)}" for tap in reversed(skips[1:])]
+        if steps:
+            first = f"upscore{steps[0].factor}"
+            names.insert(0, first if first != self.final_layer else "upscore_fr")
+            self.add_module(names[0], self._new_deconv(steps[0]))
+        self.add_module(self.final_layer, self._new_deconv(final))
+        for name, step in list(zip(names, steps, strict=True))[1:]:
+            self.add_module(name, self._new_deconv(step))
+        self._step_layers = tuple(names)
 
     def scores(self, x: Tensor) -> tuple[Tensor, Resample]:
         """Low-resolution scores and the upsampling that takes them to the pixels of `x`.
@@ -59,12 +155,16 @@ class FCN(VGG16):
             Scores N,C,h,w before the last upsampling, and `Resample.deconv` bound to (H, W). Where the last
             transposed convolution is not fixed bilinear its weight, `final_weight()`, belongs to it.
         """
-        pool3, pool4, pool5 = self.pools(x)
-        features = self.classify(pool5)
-        coarse = F.conv1x1(features, self.score_fr.weight, self.score_fr.bias)
+        check_images(x, self._in_channels)
         size = (x.shape[2], x.shape[3])
-        resample = Resample.deconv(self.final_stride, self.final_offset, size)
-        return self._fuse(coarse, pool4, pool3), resample
+        features = self._features(self.body, self._padded(x))
+        scores = F.conv1x1(features[self.taps[-1]], self.score_fr.weight, self.score_fr.bias)
+        skips = reversed(self.taps[:-1])
+        steps = zip(skips, self.alignment.steps, self._step_layers, reversed(self._scales), strict=True)
+        for tap, step, layer, scale in steps:
+            scores = self._add_skip(scores, self._deconv(layer), step, features[tap], tap, scale)
+        odd = self.alignment.final.kernel % 2 == 1
+        return scores, Resample.deconv(self.final_stride, self.final_offset, size, odd=odd)
 
     def final_weight(self) -> Tensor | None:
         """Weight (C, C, k, k) of the last upsampling, or None where it is fixed bilinear."""
@@ -73,7 +173,8 @@ class FCN(VGG16):
     def forward(self, x: Tensor) -> Tensor:
         """Images N,3,H,W -> logits N,C,H,W. For a loss or a label map `loss` and `predict` need far less memory."""
         scores, _ = self.scores(x)
-        full = F.upsample_add(scores, self.final_weight(), stride=self.final_stride)
+        weight = self._deconv(self.final_layer).step_weight()
+        full = F.upsample_add(scores, weight, stride=self.final_stride)
         height, width = x.shape[2], x.shape[3]
         start = self.final_offset
         return full[:, :, start : start + height, start : start + width].contiguous()
@@ -103,126 +204,98 @@ class FCN(VGG16):
         return F.upsample_cross_entropy(scores, labels, resample, weight=self.final_weight(), **options)
 
     @torch.no_grad()
-    def predict(self, x: Tensor, *, out_dtype: torch.dtype = torch.uint8) -> Tensor:
+    def predict(
+        self,
+        x: Tensor,
+        *,
+        out_dtype: torch.dtype = torch.uint8,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+    ) -> Tensor:
         """Images N,3,H,W -> label map N,H,W, without full-resolution scores. Call `eval()` first: dropout is not
         switched off here.
+
+        Args:
+            scales, flip: label what is most probable on average over resized and mirrored copies of the images, as
+                `fcnkern.models.averaging.averaged_probabilities` forms it, at full resolution.
         """
-        scores, resample = self.scores(x)
-        return F.upsample_argmax(scores, resample, weight=self.final_weight(), out_dtype=out_dtype)
+        if tuple(scales) == (1.0,) and not flip:
+            scores, resample = self.scores(x)
+            return F.upsample_argmax(scores, resample, weight=self.final_weight(), out_dtype=out_dtype)
+        check_images(x, self._in_channels)
+        probabilities = averaged_probabilities(self, x, scales, flip)
+        return F.upsample_argmax(probabilities, Resample.identity(), out_dtype=out_dtype)
 
-    def _fuse(self, coarse: Tensor, pool4: Tensor, pool3: Tensor) -> Tensor:
-        raise NotImplementedError
+    def copy_params_from(self, coarser: nn.Module | Mapping[str, Any]) -> LoadReport:
+        """Start from the next coarser network on the same body (a module or a state_dict), as the paper trains 32s,
+        16s and 8s in turn.
 
-    def _new_deconv(self, factor: int) -> BilinearDeconv2d:
-        return BilinearDeconv2d(self.n_class, factor, learned=self.upsampling == "learned")
+        Body, classifiers and intermediate upsampling are copied; the classifier of the finest tap, which the coarser
+        network lacks, stays as it is: zero when new, so that this network starts with the other's predictions.
+        Where this one scales the features of a tap, the weight of its classifier is divided by that scale.
+
+        Raises:
+            ValueError: a layer both have differs in shape, or one of those named is missing; nothing is changed then.
+        """
+        state = coarser.state_dict() if isinstance(coarser, nn.Module) else coarser
+        shared = [self._score_name(tap) for tap in self.taps[1:-1]]
+        head = {self._score_name(self.taps[0]), *self._step_layers, self.final_layer}
+        own = [layer for layer in parameter_layers(self) if layer not in head]
+        report = transfer_same_names(self, coarser, required=(*own, *self._step_layers[:-1]))
+        with torch.no_grad():
+            for name, buffer in self.named_buffers():
+                if name in state:
+                    buffer.copy_(torch.as_tensor(state[name]))
+            for layer, scale in zip(shared, self._scales[1:], strict=True):
+                self.get_parameter(f"{layer}.weight").div_(scale)
+        return report
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """The images with the zeros that the body wants around them, and those that small images need."""
+        least, pad = self.alignment.min_size, self._pad
+        height, width = x.shape[2], x.shape[3]
+        if pad or height < least or width < least:
+            right, below = max(0, least - width), max(0, least - height)
+            return nn.functional.pad(x, (pad, pad + right, pad, pad + below))
+        return x
+
+    @staticmethod
+    def _score_name(tap: str) -> str:
+        return f"score_{_plain(tap)}"
+
+    def _new_deconv(self, step: Step) -> BilinearDeconv2d:
+        return BilinearDeconv2d(self.n_class, step.factor, step.kernel, learned=self.upsampling == "learned")
 
     def _deconv(self, name: str) -> BilinearDeconv2d:
         layer = getattr(self, name)
         assert isinstance(layer, BilinearDeconv2d)
         return layer
 
-    def _skip(
-        self,
-        coarse: Tensor,
-        deconv: BilinearDeconv2d,
-        pool: Tensor,
-        score: ScoreConv2d,
-        offset: int,
-        scale: float,
+    def _add_skip(
+        self, coarse: Tensor, deconv: BilinearDeconv2d, step: Step, skip: Tensor, tap: str, scale: float
     ) -> Tensor:
-        """Upsample `coarse` twofold and add the scores of `pool`, computed only inside the crop."""
-        return F.upsample_add(
-            coarse,
-            deconv.taps(),
-            pool,
-            stride=2,
-            skip_offset=(offset, offset),
-            skip_weight=score.weight,
-            skip_bias=score.bias,
-            skip_scale=scale,
-        )
+        """Upsample `coarse` and add the scores of `skip` where both are; the rest of either is cropped."""
+        score = getattr(self, self._score_name(tap))
+        weight, offset = deconv.step_weight(), step.offset
+        height, width = (step.layer.output_size(side) for side in coarse.shape[2:])
+        if 0 <= offset <= min(skip.shape[2] - height, skip.shape[3] - width):
+            return F.upsample_add(
+                coarse,
+                weight,
+                skip,
+                stride=step.factor,
+                skip_offset=offset,
+                skip_weight=score.weight,
+                skip_bias=score.bias,
+                skip_scale=scale,
+            )
+        scores = F.conv1x1(skip, score.weight * scale, score.bias)
+        beyond = (width + offset - skip.shape[3], height + offset - skip.shape[2])
+        aligned = nn.functional.pad(scores, (-offset, beyond[0], -offset, beyond[1]))
+        summed = F.upsample_add(coarse, weight, aligned, stride=step.factor)
+        start = max(0, -offset)
+        return summed[:, :, start : height - max(0, beyond[1]), start : width - max(0, beyond[0])]
 
 
-class FCN32s(FCN):
-    """One stream: fc7 scores, upsampled 32 times, cropped at 19."""
-
-    final_layer, final_stride, final_offset = "upscore", 32, 19
-
-    def __init__(self, n_class: int = 21, width: float = 1.0, upsampling: Upsampling = "fixed") -> None:
-        super().__init__(n_class, width, upsampling)
-        self.upscore = self._new_deconv(32)
-
-    def _fuse(self, coarse: Tensor, pool4: Tensor, pool3: Tensor) -> Tensor:
-        return coarse
-
-
-class FCN16s(FCN):
-    """Two streams: fc7 scores upsampled twice plus pool4 scores (crop 5), upsampled 16 times, cropped at 27."""
-
-    final_layer, final_stride, final_offset = "upscore16", 16, 27
-    pool4_offset: ClassVar[int] = 5
-
-    def __init__(self, n_class: int = 21, width: float = 1.0, upsampling: Upsampling = "fixed") -> None:
-        super().__init__(n_class, width, upsampling)
-        self.score_pool4 = ScoreConv2d(self.pool_channels(4), n_class)
-        self.upscore2 = self._new_deconv(2)
-        self.upscore16 = self._new_deconv(16)
-
-    def _fuse(self, coarse: Tensor, pool4: Tensor, pool3: Tensor) -> Tensor:
-        return self._skip(coarse, self.upscore2, pool4, self.score_pool4, self.pool4_offset, 1.0)
-
-    def copy_params_from_fcn32s(self, fcn32s: nn.Module | Mapping[str, Any]) -> LoadReport:
-        """Start from a trained FCN-32s (a module or a state_dict): body and score_fr; score_pool4 stays as it is.
-
-        Raises:
-            ValueError: a layer both have differs in shape, or body or score_fr are missing; nothing is changed then.
-        """
-        return transfer_same_names(self, fcn32s, required=(*self.body_layers, "score_fr"))
-
-
-class FCN8s(FCN):
-    """Three streams: as FCN-16s, then twice again plus pool3 scores (crop 9), upsampled 8 times, cropped at 31."""
-
-    final_layer, final_stride, final_offset = "upscore8", 8, 31
-    pool4_offset: ClassVar[int] = 5
-    pool3_offset: ClassVar[int] = 9
-    pool4_scale: ClassVar[float] = 1.0
-    pool3_scale: ClassVar[float] = 1.0
-
-    def __init__(self, n_class: int = 21, width: float = 1.0, upsampling: Upsampling = "fixed") -> None:
-        super().__init__(n_class, width, upsampling)
-        self.score_pool3 = ScoreConv2d(self.pool_channels(3), n_class)
-        self.score_pool4 = ScoreConv2d(self.pool_channels(4), n_class)
-        self.upscore2 = self._new_deconv(2)
-        self.upscore8 = self._new_deconv(8)
-        self.upscore_pool4 = self._new_deconv(2)
-
-    def _fuse(self, coarse: Tensor, pool4: Tensor, pool3: Tensor) -> Tensor:
-        fused = self._skip(
-            coarse, self.upscore2, pool4, self.score_pool4, self.pool4_offset, self.pool4_scale
-        )
-        return self._skip(
-            fused, self.upscore_pool4, pool3, self.score_pool3, self.pool3_offset, self.pool3_scale
-        )
-
-    def copy_params_from_fcn16s(self, fcn16s: nn.Module | Mapping[str, Any]) -> LoadReport:
-        """Start from a trained FCN-16s (a module or a state_dict): body, score_fr, score_pool4 and upscore2.
-
-        score_pool3 stays as it is. The at-once network divides the weight of score_pool4 by its feature scale, so
-        that the scores are the same.
-
-        Raises:
-            ValueError: a layer both have differs in shape, or one of these is missing; nothing is changed then.
-        """
-        required = (*self.body_layers, "score_fr", "score_pool4", "upscore2")
-        report = transfer_same_names(self, fcn16s, required=required)
-        with torch.no_grad():
-            self.score_pool4.weight.div_(self.pool4_scale)
-        return report
-
-
-class FCN8sAtOnce(FCN8s):
-    """FCN-8s trained in one go: pool4 and pool3 features are scaled by 0.01 and 0.0001 before their classifiers."""
-
-    pool4_scale = 0.01
-    pool3_scale = 0.0001
+def _plain(tap: str) -> str:
+    return tap.replace(".", "_")

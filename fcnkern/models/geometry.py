@@ -1,6 +1,7 @@
 """Where a network's outputs lie on its input: coordinate maps, crop offsets, receptive fields and sizes.
 
-The rule is Caffe's `coord_map`: each layer maps input coordinates to output coordinates by `scale * x + shift`
+`fcnkern.models.tracing` finds the layers of a module, `fcnkern.models.alignment` what a head needs to know. The rule
+is Caffe's `coord_map`: each layer maps input coordinates to output coordinates by `scale * x + shift`
 (convolution and pooling: scale 1/s, shift (pad - (k-1)/2)/s; transposed convolution: scale s, shift (k-1)/2 - pad).
 Two blobs line up where the composed map between them is a pure shift; minus that shift is the crop offset.
 """
@@ -29,7 +30,9 @@ class CoordinateMap(NamedTuple):
 class Layer(NamedTuple):
     """One spatial layer: `kernel`, `stride` and `pad` in pixels; `up` marks a transposed convolution.
 
-    `ceil` rounds the output size up, as Caffe's pooling does.
+    `ceil` rounds the output size up, as Caffe's pooling does; a window that would begin behind the input is left
+    out, which is PyTorch's rule, and Caffe's where it pads. `extra` is padding at the end beyond `pad`; of a
+    transposed convolution, outputs at the end beyond those without padding.
     """
 
     kernel: int
@@ -37,19 +40,30 @@ class Layer(NamedTuple):
     pad: int = 0
     up: bool = False
     ceil: bool = False
+    dilation: int = 1
+    extra: int = 0
+
+    @property
+    def span(self) -> int:
+        """Pixels from the first to the last tap of the kernel."""
+        return self.dilation * (self.kernel - 1) + 1
 
     @property
     def map(self) -> CoordinateMap:
-        half = Fraction(self.kernel - 1, 2)
+        half = Fraction(self.span - 1, 2)
         if self.up:
             return CoordinateMap(Fraction(self.stride), half - self.pad)
         return CoordinateMap(Fraction(1, self.stride), (self.pad - half) / self.stride)
 
     def output_size(self, size: int) -> int:
+        """Side of the output, for an input of `size` pixels; less than one where the kernel does not fit."""
         if self.up:
-            return (size - 1) * self.stride + self.kernel - 2 * self.pad
-        room = size + 2 * self.pad - self.kernel
-        return (-(-room // self.stride) if self.ceil else room // self.stride) + 1
+            return (size - 1) * self.stride + self.span - 2 * self.pad + self.extra
+        room = size + 2 * self.pad + self.extra - self.span
+        if not self.ceil:
+            return room // self.stride + 1
+        out = -(-room // self.stride) + 1
+        return out - ((out - 1) * self.stride >= size + self.pad)
 
 
 def bilinear_deconv(factor: int) -> Layer:
@@ -83,8 +97,9 @@ def crop_offset(source: Sequence[Layer], reference: Sequence[Layer]) -> int:
         )
     offset = -between.shift
     if offset < 0 or offset.denominator != 1:
+        where = "before the first pixel" if offset < 0 else "between two pixels"
         raise ValueError(
-            f"the crop offset must be a whole number >= 0, it is {offset}; change the pad or the parity "
+            f"the crop offset must be a whole number >= 0, it is {offset}, {where}; change the pad or the parity "
             "of the upsampling kernel"
         )
     return int(offset)
@@ -102,7 +117,7 @@ def receptive_field(layers: Sequence[Layer]) -> tuple[int, int]:
             raise ValueError(
                 "a receptive field is defined here for convolutions and poolings, not for upsampling"
             )
-        field += (layer.kernel - 1) * stride
+        field += (layer.span - 1) * stride
         stride *= layer.stride
     return field, stride
 

@@ -37,9 +37,32 @@ def bilinear_kernel(size: int) -> Tensor:
     return taps[:, None] * taps[None, :]
 
 
-class BilinearDeconv2d(nn.ConvTranspose2d):
-    """A transposed convolution (C, C, k, k) that starts as bilinear upsampling by f: k = 2f - f%2, stride f, no bias.
+class CaffeLRN(nn.Module):
+    """AlexNet's and GoogLeNet's normalisation, N,C,H,W: x / (1 + alpha/5 · sum of x² over 5 channels around)^beta.
 
+    alpha 1e-4 and beta 0.75, as in both nets; Caffe divides alpha by the number of channels. The same as
+    `nn.LocalResponseNorm(5)`, which spends most of its time in a three-dimensional pooling; here five shifted maps
+    are added, and the power is two square roots. Half precision is widened to fp32.
+    """
+
+    channels, alpha = 5, 1e-4
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The normalised map, of x's shape and type."""
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        side = self.channels // 2
+        squares = nn.functional.pad(wide * wide, (0, 0, 0, 0, side, side))
+        around = squares[:, : x.shape[1]] + squares[:, 1 : x.shape[1] + 1]
+        for shift in range(2, self.channels):
+            around.add_(squares[:, shift : x.shape[1] + shift])
+        root = (1 + self.alpha / self.channels * around).rsqrt()
+        return (wide * (root * root.sqrt())).to(x.dtype)
+
+
+class BilinearDeconv2d(nn.ConvTranspose2d):
+    """A transposed convolution (C, C, k, k) that starts as bilinear upsampling by f: stride f, no padding, no bias.
+
+    The kernel k is 2f - f%2 unless given: 2f - 1 puts the inputs on pixels of the output, 2f between two of them.
     `learned` sets `weight.requires_grad`. While the weight is frozen and really is bilinear, `taps()` is None and the
     models use the fixed two-tap path, which gives the same numbers without the dense C x C kernel. A frozen weight
     that is not bilinear (loaded from a checkpoint, say) is used as it is. The check is repeated when the weight has
@@ -50,9 +73,14 @@ class BilinearDeconv2d(nn.ConvTranspose2d):
     _bilinear = True
     _checked_version = -1
 
-    def __init__(self, channels: int, factor: int, *, learned: bool = False) -> None:
-        super().__init__(channels, channels, 2 * factor - factor % 2, stride=factor, bias=False)
+    def __init__(
+        self, channels: int, factor: int, kernel: int | None = None, *, learned: bool = False
+    ) -> None:
+        usual = 2 * factor - factor % 2
+        super().__init__(channels, channels, kernel or usual, stride=factor, bias=False)
         self.weight.requires_grad_(learned)
+        self._usual = self.kernel_size[0] == usual
+        self._two_taps = self._usual or self.kernel_size[0] == 2 * factor - 1
 
     def reset_parameters(self) -> None:
         if not self.weight.is_meta:
@@ -61,12 +89,29 @@ class BilinearDeconv2d(nn.ConvTranspose2d):
         self.refresh()
 
     def taps(self) -> Tensor | None:
-        """The weight to upsample with, or None where the fixed bilinear path is the same thing."""
-        if self.weight.requires_grad:
+        """The weight to upsample with, or None where `Resample.deconv` is the same thing."""
+        if self._learned():
             return self.weight
+        return None if self._two_taps else self._depthwise()
+
+    def step_weight(self) -> Tensor | None:
+        """The weight for `fcnkern.functional.upsample_add`: None where its own bilinear kernel is the same thing."""
+        if self._learned():
+            return self.weight
+        return None if self._usual else self._depthwise()
+
+    def _depthwise(self) -> Tensor:
+        """The bilinear kernel once per channel: any of those on the diagonal."""
+        channels, _, size, _ = self.weight.shape
+        return self.weight[:1, :1].expand(channels, 1, size, size).contiguous()
+
+    def _learned(self) -> bool:
+        """Whether the weight is, or may become, another than bilinear."""
+        if self.weight.requires_grad:
+            return True
         if not torch.compiler.is_compiling() and self._version_of_weight() != self._checked_version:
             self.refresh()
-        return None if self._bilinear else self.weight
+        return not self._bilinear
 
     def refresh(self) -> None:
         """Look again whether the weight is bilinear (to one unit in the last place of its dtype)."""

@@ -77,7 +77,7 @@ def seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
 def autocast(tensor: Tensor) -> Tensor:
     """The tensor in the type in which autocast runs matrix products; unchanged outside autocast and in fp64."""
     kind = tensor.device.type
-    if tensor.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+    if tensor.is_meta or tensor.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
         return tensor
     return tensor.to(torch.get_autocast_dtype(kind))
 

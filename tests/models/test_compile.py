@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
-from fcnkern.models import FCN8s
-from tests.models import _torchfcn
+from fcnkern.models import FCN, FCN8s, create
+from tests.models import _caffe, _torchfcn
+from tests.models._bodies import ResNet
 
 # Sizes whose fc7 maps have more than one cell per axis: PyTorch traces sizes of one separately.
 SIZES = ((64, 50), (41, 75))
@@ -43,3 +44,15 @@ def test_predict() -> None:
 
 def test_forward() -> None:
     check_single_graph(network("fixed"), with_labels=False)
+
+
+def test_another_body() -> None:
+    model = create("fcn8s_caffenet", 3, width=1 / 32).eval()
+    _caffe.randomize(model)
+    check_single_graph(model.loss, with_labels=True)
+
+
+def test_taps_of_a_body_of_the_users_own() -> None:
+    model = FCN(ResNet(), ("layer3", "layer4"), classes=3).eval()
+    _caffe.randomize(model)
+    check_single_graph(model.predict, with_labels=False)

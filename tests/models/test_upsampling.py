@@ -143,7 +143,7 @@ def test_a_dead_body_is_reported_with_its_layers_and_the_remedy() -> None:
         model.check_ready()
     text = str(report.value)
     assert "not finite: conv3_1.bias; all zero: conv2_1.weight, fc7.weight" in text
-    assert "load_vgg16" in text
+    assert "load_body" in text
     model.reset_parameters()
     model.check_ready()
 

@@ -1,0 +1,45 @@
+"""Class probabilities averaged over mirrored and resized copies of an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch.nn.functional as T
+from torch import Tensor
+
+
+def averaged_probabilities(
+    logits: Callable[[Tensor], Tensor], x: Tensor, scales: Sequence[float], flip: bool
+) -> Tensor:
+    """The mean of the softmax over copies of the images, each taken back to their size and orientation.
+
+    Args:
+        logits: images N,3,h,w -> logits N,C,h,w.
+        x: images N,3,H,W.
+        scales: sizes of the copies relative to the images; bilinear, with antialiasing where they shrink.
+        flip: each copy also mirrored left to right.
+
+    Returns:
+        N,C,H,W, at full resolution.
+
+    Raises:
+        ValueError: no scale, or one that is no positive finite number.
+    """
+    if not scales or not all(math.isfinite(scale) and scale > 0 for scale in scales):
+        raise ValueError(f"scales must be one or more positive finite numbers, got {tuple(scales)!r}")
+    total: Tensor | None = None
+    for scale in scales:
+        copy = x if scale == 1 else _resized(x, [max(1, round(side * scale)) for side in x.shape[2:]])
+        for mirrored in (False, True) if flip else (False,):
+            probabilities = logits(copy.flip(3) if mirrored else copy).softmax(1)
+            probabilities = probabilities.flip(3) if mirrored else probabilities
+            if scale != 1:
+                probabilities = _resized(probabilities, list(x.shape[2:]))
+            total = probabilities if total is None else total.add_(probabilities)
+    assert total is not None
+    return total.div_(len(scales) * (1 + flip))
+
+
+def _resized(x: Tensor, size: list[int]) -> Tensor:
+    return T.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)

@@ -1,0 +1,207 @@
+"""What bodies and networks have in common: new weights, a check before training, dropout, feature maps by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fcnkern import functional as F
+from fcnkern.models.layers import BodyConv2d
+
+FC_CHANNELS = 4096
+
+
+def scale_channels(channels: int, width: float) -> int:
+    """`channels * width`, rounded to a multiple of four and at least four."""
+    return max(4, 4 * round(channels * width / 4))
+
+
+def parameter_layers(module: nn.Module) -> Iterator[str]:
+    """Names of the modules inside `module` that hold parameters of their own, in order."""
+    for name, each in module.named_modules():
+        if name and any(True for _ in each.parameters(recurse=False)):
+            yield name
+
+
+class Network(nn.Module):
+    """A module that can be initialised anew and checked before training."""
+
+    def reset_parameters(self) -> None:
+        """Initialise every layer anew: He body, and in the FCNs zero score layers and bilinear upsampling."""
+        for name, _ in self.named_children():
+            self.reset_layer(name)
+
+    def reset_layer(self, name: str) -> None:
+        """Initialise one layer, with all inside it, anew."""
+        _reset(self.get_submodule(name))
+
+    def set_dropout(self, p: float) -> None:
+        """Set the probability of every dropout layer."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = p
+
+    def check_ready(self) -> None:
+        """Report weights from which training cannot start, before it does.
+
+        Raises:
+            RuntimeError: layers of the body are all zero (nothing reaches the classifier, the loss stays at ln C for
+                ever), or parameters contain NaN or infinity, or have no storage (meta device).
+        """
+        problems: dict[str, list[str]] = {"not finite": [], "all zero": [], "on the meta device": []}
+        for name, parameter in self.named_parameters():
+            if parameter.is_meta:
+                problems["on the meta device"].append(name)
+                continue
+            norm = torch.linalg.vector_norm(parameter.detach(), dtype=_norm_dtype(parameter)).item()
+            if not math.isfinite(norm):
+                problems["not finite"].append(name)
+            elif norm == 0 and parameter.dim() > 1 and not name.startswith("score_"):
+                problems["all zero"].append(name)
+        found = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names)
+        if found:
+            raise RuntimeError(
+                f"{type(self).__name__} cannot be trained from these weights ({found}). Load weights "
+                "(fcnkern.weights.load_body, copy_params_from_vgg16, load_state_dict) or call reset_parameters()."
+            )
+
+
+class Body(Network):
+    """A classifier without its classifier: what an FCN computes its feature maps with.
+
+    Attributes:
+        preprocess: how input images must be prepared, a name of `fcnkern.data.presets`: at first that of the body's
+            best known weights. It belongs to the weights: set it after loading others by `load_state_dict`.
+        tap_names: the feature maps that the paper's heads tap, finest first; the last one goes into the classifier.
+    """
+
+    preprocess: str = "torchvision"
+    tap_names: ClassVar[tuple[str, ...]]
+
+    def features(self, x: Tensor) -> Mapping[str, Tensor]:
+        """Images N,3,H,W -> the feature maps of `tap_names` by name."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images N,3,H,W -> the features that go into the classifier."""
+        return self.features(x)[self.tap_names[-1]]
+
+
+class HiddenBody(Body):
+    """A body with two hidden layers before its classifier: fc6, then fc7 (1x1), each with ReLU and dropout.
+
+    The ReLU and the dropout after fc7 run inside `fcnkern.functional.conv1x1`. Dropout is element-wise, as
+    Caffe's is (pytorch-fcn drops whole channels), and set by `set_dropout` or by `drop6.p` and `drop7.p`.
+    """
+
+    fc6: BodyConv2d
+    fc7: BodyConv2d
+    drop6: nn.Dropout
+    drop7: nn.Dropout
+
+    def _add_hidden(self, channels: int, kernel: int, width: float) -> None:
+        hidden = scale_channels(FC_CHANNELS, width)
+        self.fc6 = BodyConv2d(channels, hidden, kernel)
+        self.relu6 = nn.ReLU(inplace=True)
+        self.drop6 = nn.Dropout()
+        self.fc7 = BodyConv2d(hidden, hidden, 1)
+        self.relu7 = nn.ReLU(inplace=True)
+        self.drop7 = nn.Dropout()
+
+    def classify(self, pool5: Tensor) -> Tensor:
+        """pool5 -> fc7 features (after dropout, in training), smaller by fc6's kernel less one on each axis."""
+        hidden = self.drop6(self.relu6(self.fc6(pool5)))
+        dropout_p = self.drop7.p if self.training else 0.0
+        return F.conv1x1(hidden, self.fc7.weight, self.fc7.bias, relu=True, dropout_p=dropout_p)
+
+
+class Taps:
+    """Feature maps of a module by name: of a `Body`, or of any module.
+
+    Of any module a name is that of a submodule, whose output is taken, or else a key of the mapping that the module
+    returns.
+    """
+
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self._hooks: dict[str, _Keep] = {}
+        if isinstance(module, Body):
+            unknown = [name for name in names if name not in module.tap_names]
+            if unknown:
+                raise ValueError(
+                    f"taps {unknown} are unknown, {type(module).__name__} has {module.tap_names}"
+                )
+            return
+        submodules = dict(module.named_modules())
+        for name in names:
+            if name and name in submodules:
+                self._hooks[name] = _Keep()
+                submodules[name].register_forward_hook(self._hooks[name])
+
+    def __call__(self, module: nn.Module, x: Tensor) -> dict[str, Tensor]:
+        """The feature maps for images `x`, in the order of `names`."""
+        returned: Any = module.features(x) if isinstance(module, Body) else module(x)
+        found: dict[str, Tensor] = {}
+        for name in self.names:
+            if name in self._hooks:
+                found[name] = self._hooks[name].take(name)
+            elif isinstance(returned, Mapping) and name in returned:
+                found[name] = returned[name]
+            else:
+                raise ValueError(
+                    f"tap {name!r} is neither a submodule of {type(module).__name__} nor a key of what it returns"
+                )
+        return found
+
+
+class _Keep:
+    """A forward hook that keeps the output until it is taken."""
+
+    def __init__(self) -> None:
+        self.output: Any = None
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.output = output
+
+    def take(self, name: str) -> Any:
+        output, self.output = self.output, None
+        if output is None:
+            raise ValueError(f"tap {name!r} was not called by the body's forward")
+        return output
+
+
+def check_images(x: Tensor, channels: int = 3) -> None:
+    """Refuse what is no batch of preprocessed images: TypeError, ValueError."""
+    if not x.is_floating_point():
+        raise TypeError(
+            f"x must be a floating-point tensor of preprocessed images, got {x.dtype}; "
+            "see fcnkern.data for the presets"
+        )
+    if x.dim() != 4 or x.shape[1] != channels:
+        raise ValueError(f"x must have shape (N, {channels}, H, W), got {tuple(x.shape)}")
+    if 0 in x.shape:
+        raise ValueError(f"x must have at least one image and one pixel, got shape {tuple(x.shape)}")
+
+
+def check_width(width: float) -> float:
+    """`width` as a float; ValueError where it is no positive finite number."""
+    if not (math.isfinite(width) and width > 0):
+        raise ValueError(f"width must be a positive finite number, got {width!r}")
+    return float(width)
+
+
+def _reset(module: nn.Module) -> None:
+    reset = getattr(module, "reset_parameters", None)
+    if callable(reset):
+        reset()
+        return
+    for child in module.children():
+        _reset(child)
+
+
+def _norm_dtype(tensor: Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32

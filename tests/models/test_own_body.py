@@ -1,0 +1,146 @@
+"""A head on a backbone of the user's own: names, crops, batch statistics, mappings, mistakes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as T
+from torch import Tensor, nn
+
+from fcnkern.models import FCN
+from tests.models import _caffe
+from tests.models._bodies import ResNet
+from tests.models._torchfcn import bilinear
+
+
+class Maps(nn.Module):
+    """Returns its feature maps by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 6, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """N,3,H,W -> maps at strides 2 and 4."""
+        fine = torch.relu(self.fine(x))
+        return {"out.fine": fine, "out.coarse": torch.relu(self.coarse(fine))}
+
+
+def network(taps: tuple[str, ...] = ("layer2", "layer3", "layer4"), **arguments: Any) -> FCN:
+    torch.manual_seed(0)
+    return FCN(ResNet(), taps, classes=3, **arguments)
+
+
+def test_layers_are_named_after_the_taps() -> None:
+    heads = [name for name, _ in network().named_children() if name != "body"]
+    assert heads == ["score_fr", "score_layer2", "score_layer3", "upscore2", "upscore8", "upscore_layer3"]
+    model = FCN(Maps(), ("out.coarse", "out.fine"), classes=2)
+    heads = [name for name, _ in model.named_children() if name != "body"]
+    assert heads == ["score_fr", "score_out_fine", "upscore_fr", "upscore2"]
+    assert "body.fine.weight" in model.state_dict()
+
+
+@pytest.mark.parametrize("size", [(64, 96), (33, 50), (1, 1)])
+def test_logits_equal_the_chain_written_by_hand(size: tuple[int, int]) -> None:
+    model = network().eval()
+    _caffe.randomize(model)
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    state, body = model.state_dict(), model.body
+
+    def score(name: str, features: Tensor) -> Tensor:
+        return T.conv2d(features, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    with torch.no_grad():
+        layer2 = body.layer2(body.layer1(body.stem(x)))
+        layer3 = body.layer3(layer2)
+        total = score("score_fr", body.layer4(layer3))
+        for features, name in ((layer3, "score_layer3"), (layer2, "score_layer2")):
+            height, width = features.shape[2:]
+            up = T.conv_transpose2d(total, bilinear(3, 3), stride=2)
+            total = up[:, :, 1 : 1 + height, 1 : 1 + width] + score(name, features)
+        full = T.conv_transpose2d(total, bilinear(3, 15), stride=8)
+        plain = full[:, :, 7 : 7 + size[0], 7 : 7 + size[1]]
+        ours = model(x)
+    assert ours.shape == (2, 3, *size)
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5 * plain.abs().max().item())
+
+
+def test_scales_act_like_a_scaled_classifier() -> None:
+    scaled, plain = network(scales=(0.25, 0.5)).eval(), network().eval()
+    _caffe.randomize(scaled)
+    state = scaled.state_dict()
+    state["score_layer2.weight"] = state["score_layer2.weight"] * 0.25
+    state["score_layer3.weight"] = state["score_layer3.weight"] * 0.5
+    plain.load_state_dict(state)
+    x = torch.randn(1, 3, 40, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(scaled(x), plain(x), rtol=1e-5, atol=1e-5)
+
+
+def test_maps_that_the_body_returns_are_taps_too() -> None:
+    model = FCN(Maps(), ("out.fine", "out.coarse"), classes=2)
+    assert (model.taps, model.alignment.stride) == (("out.fine", "out.coarse"), 4)
+    loss = model.loss(torch.randn(1, 3, 9, 11), torch.zeros(1, 9, 11, dtype=torch.int64))
+    assert loss.item() == pytest.approx(0.6931472, rel=1e-6)
+
+
+def test_batch_statistics_go_along_from_coarse_to_fine() -> None:
+    coarse, fine = network(("layer4",)), network(("layer3", "layer4"))
+    _caffe.randomize(coarse)
+    coarse.loss(torch.randn(2, 3, 64, 64), torch.zeros(2, 64, 64, dtype=torch.int64))
+    assert coarse.body.layer4.bn2.running_mean.any()
+    fine.copy_params_from(coarse)
+    assert torch.equal(fine.body.layer4.bn2.running_mean, coarse.body.layer4.bn2.running_mean)
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(fine.eval()(x), coarse.eval()(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_new_network_learns() -> None:
+    model = network()
+    x, labels = torch.randn(2, 3, 32, 48), torch.randint(0, 3, (2, 4, 6)).repeat_interleave(8, 1)
+    labels = labels.repeat_interleave(8, 2)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    model.check_ready()
+    losses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        losses.append(model.loss(x, labels))
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1].item() < 0.5 * losses[0].item()
+
+
+class Unused(nn.Module):
+    """Has a layer that its forward does not call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Conv2d(3, 2, 3, 2, 1), nn.Conv2d(3, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N,3,H,W."""
+        return self.used(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FCN(ResNet()), "taps must name feature maps of the ResNet, got None"),
+        (lambda: network(pad=-1), "pad must be at least 0, got -1"),
+        (lambda: network(scales=(1.0,)), r"scales must be 2 numbers for 3 taps, got \(1\.0,\)"),
+        (lambda: FCN(Unused(), ("unused",)), "tap 'unused' was not called by the body's forward"),
+        (lambda: FCN(Unused(), ("used",), classes=0), "must be at least 1, got 0"),
+        (lambda: network(in_channels=4), "does not run on an image of 1x4x1056x1184"),
+    ],
+)
+def test_mistakes_are_named(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_images_of_other_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"x must have shape \(N, 3, H, W\), got \(1, 1, 8, 8\)"):
+        network()(torch.zeros(1, 1, 8, 8))
