@@ -58,9 +58,13 @@ class Preprocess:
 
 presets = {
     "caffe": Preprocess("caffe", "bgr", 1.0, (104.00698793, 116.66876762, 122.67891434), (1.0, 1.0, 1.0)),
+    "bvlc": Preprocess("bvlc", "bgr", 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0)),
     "torchvision": Preprocess("torchvision", "rgb", 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "torchvision-bgr": Preprocess("torchvision-bgr", "bgr", 1.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)),
 }
-"""`caffe`: BGR, 0..255, minus ImageNet's mean (the authors' nets); `torchvision`: RGB, 0..1, standardised."""
+"""`caffe`: BGR, 0..255, minus ImageNet's mean (the authors' nets); `bvlc`: the same with the rounded mean of BVLC's
+GoogLeNet; `torchvision`: RGB, 0..1, standardised; `torchvision-bgr`: torchvision's mean in BGR, 0..255, for weights
+whose first layer was folded (`fcnkern.weights.fold_first_layer`)."""
 
 
 def preset(name: str) -> Preprocess:

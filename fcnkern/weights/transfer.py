@@ -1,18 +1,17 @@
-"""Copy parameters by layer name: from another VGG16 into a body, from a coarser FCN into a finer one."""
+"""Copy parameters by layer name: from a classifier into a body, from a coarser FCN into a finer one."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fcnkern.weights.key_maps import canonical_name
-
-if TYPE_CHECKING:
-    from fcnkern.models.vgg import VGG16
+from fcnkern.weights.key_maps import parameter_names
+from fcnkern.weights.mismatch import WeightsMismatchError
 
 _OPTIONAL = ("fc6", "fc7")
 
@@ -28,6 +27,8 @@ class LoadReport:
         unused: names in the source for which the model has no place.
         kept: layers the source lacks, which were left as they were.
         narrowed: whether the copies are the leading channels only (a model with `width` < 1).
+        zero: loaded layers whose weights are all zero, as in a network that was never initialised.
+        preprocess: the convention of the weights' input, where one is known.
     """
 
     source: str
@@ -36,98 +37,146 @@ class LoadReport:
     unused: tuple[str, ...]
     kept: tuple[str, ...] = ()
     narrowed: bool = False
+    zero: tuple[str, ...] = ()
+    preprocess: str | None = None
 
     def __str__(self) -> str:
         lines = [f"{self.source}: loaded {', '.join(self.loaded) or 'nothing'}"]
         if self.narrowed:
             lines.append("leading channels only: a warm start, not the trained network")
+        if self.zero:
+            lines.append(f"all zero, so that nothing passes them: {', '.join(self.zero)}")
         if self.initialised:
             lines.append(f"not in the source, newly initialised: {', '.join(self.initialised)}")
         if self.kept:
             lines.append(f"not in the source, left as they were: {', '.join(self.kept)}")
         if self.unused:
             lines.append(f"unused: {', '.join(self.unused)}")
+        if self.preprocess is not None:
+            lines.append(f"input: {self.preprocess}")
         return "\n".join(lines)
 
 
-def transfer_vgg16(model: VGG16, state: Mapping[str, Any], *, source: str) -> LoadReport:
-    """Copy conv1_1 ... fc7 into a VGG16 body; fc6 and fc7 are initialised anew where `state` lacks them.
+def transfer_body(model: nn.Module, state: Mapping[str, Any], *, source: str) -> LoadReport:
+    """Copy a classifier's weights into a body; fc6 and fc7 are initialised anew where `state` lacks them.
 
     Fully connected matrices (out, in) are read as convolutions in C, H, W order. Where `model.width` < 1 the leading
     channels of every layer are taken, their weights times the square root of (input channels in the source ÷ here),
     which keeps the magnitude of activations within a factor of four (measured at widths 1/2 to 1/8; without it the
-    later layers fade to a tenth). That is a warm start for small machines; it is not the trained network.
+    later layers fade to a tenth). That is a warm start for small machines; it is not the trained network. Only chains
+    can be narrowed so: behind groups (CaffeNet) or joined branches (GoogLeNet) the leading channels are other ones.
 
     Args:
-        state: names (torchvision's, pytorch-fcn's, Caffe's layers) to tensors or numpy arrays.
+        model: a body, or an FCN, whose head is left as it is.
+        state: names (Caffe's, torchvision's, pytorch-fcn's or this package's) to tensors or numpy arrays.
         source: what to call `state` in messages, a file's path for instance.
 
     Raises:
-        ValueError: a convolution, or one half of a layer, is missing; a shape does not fit; a value is not
-            finite. The message names source, parameter and shapes, and the model is unchanged.
+        WeightsMismatchError (a ValueError): a convolution, or one half of a layer, is missing; shapes do not fit. All
+            of them are named, and what there is instead; the model is unchanged.
+        ValueError: a value is not finite. The message names source and parameter, and the model is unchanged.
     """
-    named = {canonical_name(key): key for key in state}
-    fitted: dict[str, Tensor] = {}
-    initialised, narrowed = [], False
-    for layer in model.body_layers:
-        keys = [f"{layer}.weight", f"{layer}.bias"]
-        missing = [key for key in keys if key not in named]
-        if layer in _OPTIONAL and len(missing) == 2:
-            initialised.append(layer)
-            continue
-        if missing:
-            raise ValueError(f"{source}: {missing[0]} is missing")
-        for key in keys:
-            value = _as_tensor(state[named[key]], key, source)
-            fitted[key] = _fit(value, model.get_parameter(key), key, source, narrow=model.width < 1)
-            narrowed |= fitted[key].numel() != value.numel()
+    body = getattr(model, "body", model)
+    layers = _body_layers(body)
+    named = {ours: key for key, ours in parameter_names(state, layers).items()}
+    initialised = tuple(
+        layer
+        for layer in _OPTIONAL
+        if layer in layers and not {f"{layer}.weight", f"{layer}.bias"} & set(named)
+    )
+    parameters = {
+        f"{layer}.{kind}": parameter
+        for layer, module in layers.items()
+        if layer not in initialised
+        for kind, parameter in module.named_parameters(recurse=False)
+    }
+    unused = tuple(key for name, key in named.items() if name not in parameters)
+    given = {key: torch.as_tensor(state[named[key]]).detach() for key in parameters if key in named}
+    narrow = getattr(body, "width", 1.0) < 1 and _is_chain(list(parameters.values()))
+    fitted = _fit_all(given, parameters, source, unused, narrow=narrow)
     for layer in initialised:
-        model.reset_layer(layer)
-    _assign(model, fitted)
-    unused = tuple(key for name, key in named.items() if name not in fitted)
-    loaded = tuple(layer for layer in model.body_layers if layer not in initialised)
-    return LoadReport(source, loaded, tuple(initialised), unused, narrowed=narrowed)
+        layers[layer].reset_parameters()
+    _assign(parameters, fitted)
+    loaded = tuple(layer for layer in layers if layer not in initialised)
+    narrowed = any(fitted[key].numel() != value.numel() for key, value in given.items())
+    zero = tuple(layer for layer in loaded if is_zero(given[f"{layer}.weight"]))
+    return LoadReport(source, loaded, initialised, unused, narrowed=narrowed, zero=zero)
 
 
 def transfer_same_names(
-    model: VGG16, source: nn.Module | Mapping[str, Any], *, required: Sequence[str]
+    model: nn.Module, source: nn.Module | Mapping[str, Any], *, required: Sequence[str]
 ) -> LoadReport:
     """Copy every parameter that both have under the same name, as the staged training of the paper does.
 
     Raises:
-        ValueError: a layer of `required` is missing in the source, or a common one has another shape; the model is
-            unchanged then.
+        WeightsMismatchError (a ValueError): layers of `required` are missing in the source, or common ones have
+            another shape; the model is unchanged then.
     """
     label = type(source).__name__
     state: Mapping[str, Any] = source.state_dict() if isinstance(source, nn.Module) else source
-    lacking = [layer for layer in required if f"{layer}.weight" not in state]
-    if lacking:
-        raise ValueError(f"{label}: {lacking[0]}.weight is missing")
     parameters = dict(model.named_parameters())
-    fitted = {
-        key: _fit(_as_tensor(state[key], key, label), parameter, key, label, narrow=False)
-        for key, parameter in parameters.items()
-        if key in state
-    }
-    _assign(model, fitted)
-    model.preprocess = getattr(source, "preprocess", model.preprocess)
+    unused = tuple(key for key in state if key not in parameters)
+    given = {key: torch.as_tensor(state[key]).detach() for key in parameters if key in state}
+    wanted = dict.fromkeys([*given, *(f"{layer}.weight" for layer in required)])
+    fitted = _fit_all(given, {key: parameters[key] for key in wanted}, label, unused)
+    _assign(parameters, fitted)
+    if hasattr(source, "preprocess"):
+        model.preprocess = source.preprocess
     layers = dict.fromkeys(key.rpartition(".")[0] for key in parameters)
     taken = dict.fromkeys(key.rpartition(".")[0] for key in fitted)
     kept = tuple(layer for layer in layers if layer not in taken)
-    unused = tuple(key for key in state if key not in fitted)
     return LoadReport(label, tuple(taken), (), unused, kept=kept)
 
 
-def _as_tensor(value: Any, key: str, source: str) -> Tensor:
-    tensor = torch.as_tensor(value).detach()
-    if not torch.isfinite(torch.linalg.vector_norm(tensor, dtype=torch.float64)):
-        raise ValueError(f"{source}: {key} contains NaN or infinity")
-    return tensor
+def _body_layers(body: nn.Module) -> dict[str, Any]:
+    """The modules with parameters of their own, by name, without those of an FCN's head."""
+    return {
+        name: module
+        for name, module in body.named_modules()
+        if any(True for _ in module.parameters(recurse=False)) and not name.startswith(("score_", "upscore"))
+    }
 
 
-def _fit(value: Tensor, parameter: Tensor, key: str, source: str, *, narrow: bool) -> Tensor:
-    """`value` in the shape of `parameter`: as it is, as a convolution, or its leading channels."""
-    shape = parameter.shape
+def _is_chain(parameters: Sequence[Tensor]) -> bool:
+    """Whether each layer reads all outputs of the one before, so that leading channels stay leading channels."""
+    weights = [parameter for parameter in parameters if parameter.dim() > 1]
+    return all(after.shape[1] == before.shape[0] for before, after in itertools.pairwise(weights))
+
+
+def is_zero(value: Tensor) -> bool:
+    """Whether every number is zero. The first output channel decides for nearly all trained layers."""
+    return not torch.atleast_1d(value)[:1].any() and not value.any()
+
+
+def _fit_all(
+    given: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    source: str,
+    unexpected: Sequence[str],
+    *,
+    narrow: bool = False,
+) -> dict[str, Tensor]:
+    """Every wanted parameter, in the wanted shape."""
+    fitted: dict[str, Tensor] = {}
+    misshapen = {}
+    for key, value in given.items():
+        shape = wanted[key].shape
+        fit = _fit(value, shape, narrow=narrow)
+        if fit is None:
+            misshapen[key] = (tuple(value.shape), tuple(shape))
+        else:
+            fitted[key] = fit
+    missing = [key for key in wanted if key not in given]
+    if missing or misshapen:
+        raise WeightsMismatchError(source, missing, misshapen, unexpected)
+    for key, value in given.items():
+        if not torch.isfinite(torch.linalg.vector_norm(value, dtype=torch.float64)):
+            raise ValueError(f"{source}: {key} contains NaN or infinity")
+    return fitted
+
+
+def _fit(value: Tensor, shape: torch.Size, *, narrow: bool) -> Tensor | None:
+    """`value` in that shape: as it is, as a convolution, or its leading channels; None if it does not fit."""
     if value.dim() == 2 and len(shape) == 4 and value.shape[1] % (shape[2] * shape[3]) == 0:
         value = value.reshape(value.shape[0], -1, *shape[2:])
     if value.shape == shape:
@@ -135,7 +184,7 @@ def _fit(value: Tensor, parameter: Tensor, key: str, source: str, *, narrow: boo
     leading = value.dim() == len(shape) and value.shape[2:] == shape[2:]
     if narrow and leading and all(have >= want for have, want in zip(value.shape, shape, strict=True)):
         return _leading_channels(value, shape)
-    raise ValueError(f"{source}: {key} has shape {tuple(value.shape)}, the model needs {tuple(shape)}")
+    return None
 
 
 def _leading_channels(value: Tensor, shape: torch.Size) -> Tensor:
@@ -145,6 +194,6 @@ def _leading_channels(value: Tensor, shape: torch.Size) -> Tensor:
 
 
 @torch.no_grad()
-def _assign(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+def _assign(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     for key, value in values.items():
-        model.get_parameter(key).copy_(value)
+        parameters[key].copy_(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fcnkern import models
-from fcnkern.weights import load_vgg16, read_tensors
+from fcnkern.weights import load, load_body
 from tests.models import _torchfcn
 
 SMALL = 1 / 16
@@ -59,7 +60,7 @@ def write(path: Path, state: dict[str, Tensor]) -> Path:
 def test_every_format_loads(tmp_path: Path, suffix: str) -> None:
     state = body_state()
     model = models.FCN8s(3, SMALL)
-    report = load_vgg16(model, write(tmp_path / f"vgg16{suffix}", state), preprocess="caffe")
+    report = load_body(model, write(tmp_path / f"vgg16{suffix}", state), preprocess="caffe")
     assert_body(model, state)
     assert (report.loaded, report.initialised, report.unused) == (model.body_layers, (), ())
     assert model.preprocess == "caffe"
@@ -70,7 +71,7 @@ def test_every_format_loads(tmp_path: Path, suffix: str) -> None:
 def test_torchvision_names(tmp_path: Path, prefix: str) -> None:
     named = {prefix + key: value for key, value in torchvision_state().items()}
     model = models.VGG16(SMALL)
-    report = load_vgg16(model, write(tmp_path / "vgg16.pth", named))
+    report = load_body(model, write(tmp_path / "vgg16.pth", named))
     assert_body(model, body_state())
     assert report.unused == (f"{prefix}classifier.6.weight", f"{prefix}classifier.6.bias")
     assert model.preprocess == "torchvision"
@@ -82,7 +83,7 @@ def test_missing_fully_connected_layers_are_initialised_and_reported(tmp_path: P
     with torch.no_grad():
         model.fc6.weight.zero_()
         model.fc7.weight.zero_()
-    report = load_vgg16(model, write(tmp_path / "convs.npz", state))
+    report = load_body(model, write(tmp_path / "convs.npz", state))
     assert_body(model, state)
     assert report.loaded == CONVS
     assert report.initialised == ("fc6", "fc7")
@@ -97,28 +98,29 @@ def test_a_missing_convolution_names_file_and_layer_and_changes_nothing(tmp_path
     path = write(tmp_path / "part.safetensors", state)
     model = models.FCN8s(3, SMALL)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(ValueError, match=r"part\.safetensors: conv4_2\.bias is missing"):
-        load_vgg16(model, path)
+    with pytest.raises(ValueError, match=r"part\.safetensors: .*missing: conv4_2\.bias$"):
+        load_body(model, path)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
 def test_another_shape_names_file_layer_and_shapes(tmp_path: Path) -> None:
     path = write(tmp_path / "vgg16.npz", body_state(divide=32))
     with pytest.raises(
-        ValueError, match=r"vgg16\.npz: conv1_1\.weight has shape \(2, 3, 3, 3\), .* \(4, 3, 3, 3\)"
+        ValueError,
+        match=r"vgg16\.npz: .*; misshapen: conv1_1\.weight has shape \(2, 3, 3, 3\), .* \(4, 3, 3, 3\)",
     ):
-        load_vgg16(models.VGG16(SMALL), path)
+        load_body(models.VGG16(SMALL), path)
     wide = models.VGG16(1 / 8)
     wide.width = 1.0  # leading channels are for narrow models only
     with pytest.raises(ValueError, match=r"conv1_1\.weight"):
-        load_vgg16(wide, write(tmp_path / "wide.npz", body_state(divide=4)))
+        load_body(wide, write(tmp_path / "wide.npz", body_state(divide=4)))
 
 
 def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     state = body_state()
     state["conv5_1.weight"][3, 2, 1, 0] = float("inf")
     with pytest.raises(ValueError, match=r"bad\.pth: conv5_1\.weight contains NaN or infinity"):
-        load_vgg16(models.VGG16(SMALL), write(tmp_path / "bad.pth", state))
+        load_body(models.VGG16(SMALL), write(tmp_path / "bad.pth", state))
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth"])
@@ -128,7 +130,7 @@ def test_truncated_files_are_named(tmp_path: Path, suffix: str, keep: float) -> 
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(ValueError, match=rf"vgg16\{suffix}: not a readable \{suffix} file"):
-        load_vgg16(models.VGG16(SMALL), path)
+        load_body(models.VGG16(SMALL), path)
 
 
 def test_damaged_bytes_inside_an_archive_are_noticed(tmp_path: Path) -> None:
@@ -137,7 +139,35 @@ def test_damaged_bytes_inside_an_archive_are_noticed(tmp_path: Path) -> None:
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(bytes(content))
     with pytest.raises(ValueError, match=r"vgg16\.npz: not a readable \.npz file"):
-        read_tensors(path)
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "shape", ["(10000000000000,)", "(3000000000,)", "(-1,)", "(9999999999999999999999,)", "('a',)", "("]
+)
+def test_an_npz_that_declares_more_than_it_holds_is_refused(tmp_path: Path, shape: str) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"abcd")
+    with pytest.raises(ValueError, match=r"a\.npz: not a readable \.npz file"):
+        load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("seed", range(10))
+def test_a_damaged_torch_file_is_an_error_that_names_it(tmp_path: Path, seed: int, old: bool) -> None:
+    path, rng = tmp_path / "a.pth", np.random.default_rng(seed)
+    torch.save({"a.weight": torch.ones(3, 2)}, path, _use_new_zipfile_serialization=not old)
+    content = np.frombuffer(path.read_bytes(), np.uint8).copy()
+    content[rng.integers(len(content), size=8)] = rng.integers(256, size=8)
+    path.write_bytes(content.tobytes())
+    try:
+        load(path)
+    except ValueError as error:
+        message = str(error)
+    else:
+        message = f"{path}: read"
+    assert message.startswith(f"{path}: ")
 
 
 class Opener:
@@ -148,38 +178,43 @@ class Opener:
 def test_files_that_need_unpickled_code_are_refused(tmp_path: Path) -> None:
     torch.save({"conv1_1.weight": Opener()}, tmp_path / "code.pth")
     with pytest.raises(ValueError, match=r"code\.pth: not a readable \.pth file"):
-        read_tensors(tmp_path / "code.pth")
+        load(tmp_path / "code.pth")
     np.savez(tmp_path / "code.npz", weight=np.array([Opener()], dtype=object))
     with pytest.raises(ValueError, match=r"code\.npz: not a readable \.npz file"):
-        read_tensors(tmp_path / "code.npz")
+        load(tmp_path / "code.npz")
 
 
 def test_other_bad_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.npz"):
-        read_tensors(tmp_path / "nothing.npz")
+        load(tmp_path / "nothing.npz")
+    (tmp_path / "net.onnx").write_bytes(b"x")
+    with pytest.raises(
+        ValueError, match=r"net\.onnx: unknown weights format '\.onnx', expected one of \.caffemodel, \.npz"
+    ):
+        load(tmp_path / "net.onnx")
     (tmp_path / "net.caffemodel").write_bytes(b"x")
     with pytest.raises(
-        ValueError, match=r"net\.caffemodel: unknown weights format '\.caffemodel', expected one of \.npz"
+        ValueError, match=r"net\.caffemodel: not a readable .caffemodel file.*\(byte 1, network"
     ):
-        read_tensors(tmp_path / "net.caffemodel")
+        load(tmp_path / "net.caffemodel")
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     with pytest.raises(ValueError, match=r"empty\.pth: contains no floating-point tensors"):
-        read_tensors(tmp_path / "empty.pth")
+        load(tmp_path / "empty.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ValueError, match=r"list\.pth: .*state_dict was expected, the file holds a list"):
-        read_tensors(tmp_path / "list.pth")
+        load(tmp_path / "list.pth")
     np.save(tmp_path / "array.npy", np.zeros(3))
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
     with pytest.raises(ValueError, match=r"array\.npz: .*single array"):
-        read_tensors(tmp_path / "array.npz")
-    with pytest.raises(ValueError, match="'torchvision' or 'caffe', got 'bgr'"):
-        load_vgg16(models.VGG16(SMALL), tmp_path / "nothing.npz", preprocess="bgr")
+        load(tmp_path / "array.npz")
+    with pytest.raises(ValueError, match="preset 'bgr' is unknown, wanted one of bvlc, caffe"):
+        load_body(models.VGG16(SMALL), tmp_path / "nothing.npz", preprocess="bgr")
 
 
 def test_a_narrow_model_takes_leading_channels_with_the_fan_in_compensated(tmp_path: Path) -> None:
     state = body_state(divide=8)
     model = models.FCN32s(3, SMALL)
-    report = load_vgg16(model, write(tmp_path / "vgg16.npz", state))
+    report = load_body(model, write(tmp_path / "vgg16.npz", state))
     assert report.narrowed
     assert "warm start" in str(report)
     torch.testing.assert_close(model.conv1_1.weight.detach(), state["conv1_1.weight"][:4])
@@ -242,7 +277,10 @@ def test_staged_training_keeps_the_scores() -> None:
 
 def test_staged_training_from_a_wrong_source() -> None:
     fine = models.FCN8s(3, SMALL)
-    with pytest.raises(ValueError, match=r"FCN32s: score_pool4\.weight is missing"):
+    with pytest.raises(
+        ValueError,
+        match=r"FCN32s: .*missing: score_pool4\.weight, upscore2\.weight; unexpected: upscore\.weight",
+    ):
         fine.copy_params_from_fcn16s(models.FCN32s(3, SMALL))
     with pytest.raises(
         ValueError, match=r"score_fr\.weight has shape \(4, 256, 1, 1\), the model needs \(3, 256, 1, 1\)"
@@ -255,11 +293,11 @@ def test_imagenet_vgg16(shared: Path) -> None:
     if not path.is_file():
         pytest.skip("needs shared/weights/vgg16_conv_torchvision_imagenet.npz")
     model = models.FCN8s(11, 1 / 8)
-    report = load_vgg16(model, path)
+    report = load_body(model, path)
     assert report.initialised == ("fc6", "fc7")
     assert report.narrowed
     model.check_ready()
-    original = read_tensors(path)
+    original = load(path)
     with torch.device("meta"):
         full = models.VGG16()
     assert all(full.get_parameter(key).shape == value.shape for key, value in original.items())
