@@ -1,4 +1,4 @@
-"""The ``fcnkern`` command: train, eval, predict, demo, info."""
+"""The ``fcnkern`` command: train, eval, predict, demo, models, convert, info."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import fcnkern
-from fcnkern.data import open_dataset, preset
+from fcnkern.data import open_dataset, preset, presets
 from fcnkern.engine import (
     TrainSettings,
     confusion_over,
@@ -30,6 +30,8 @@ from fcnkern.engine.progress import Progress
 from fcnkern.engine.schedules import SCHEDULES
 from fcnkern.engine.settings import ARCHITECTURES, PRECISIONS, REDUCTIONS
 from fcnkern.metrics import from_confusion
+from fcnkern.models.summary import models_table, summarize
+from fcnkern.weights.command import add_convert
 
 USER_ERROR, INTERRUPTED = 2, 130
 DEFAULT_OUT = Path("fcnkern-run")
@@ -70,6 +72,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_demo(
         commands.add_parser("demo", parents=[common], help="train on generated street scenes, in two minutes")
     )
+    _add_models(commands.add_parser("models", parents=[common], help="the networks, in numbers"))
+    add_convert(commands.add_parser("convert", parents=[common], help="rename weights of another library"))
     _add_info(commands.add_parser("info", parents=[common], help="versions, build, backends"))
     return parser
 
@@ -114,14 +118,14 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add(group, "--val-split", "split to validate on, or none", metavar="NAME")
     add(group, "--crop", "random crop, HEIGHTxWIDTH; whole images without", type=size, metavar="HxW")
     add(group, "--augment", "random mirror and scale", action="store_true")
-    add(group, "--preprocess", "input preset", choices=("caffe", "torchvision"))
+    add(group, "--preprocess", "input preset", choices=tuple(presets))
 
     group = parser.add_argument_group("network")
-    add(group, "--arch", "network", choices=ARCHITECTURES)
+    add(group, "--arch", "network, see 'fcnkern models'", choices=ARCHITECTURES, metavar="NAME")
     add(group, "--width", "scale of the channels", type=float, metavar="X")
     add(group, "--upsampling", "upsampling layers", choices=("fixed", "learned"))
-    add(group, "--dropout", "of fc6 and fc7", type=float, metavar="P")
-    add(group, "--weights", "VGG16 weights for the body (.npz, .safetensors)", metavar="FILE")
+    add(group, "--dropout", "instead of the body's own", type=float, metavar="P")
+    add(group, "--weights", "weights for the body: .caffemodel, .npz, .safetensors, .pth", metavar="FILE")
     add(
         group,
         "--init-from",
@@ -248,6 +252,14 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of NAME.png (labels) and NAME_overlay.png (default fcnkern-predictions)",
     )
+    parser.add_argument("--flip", action="store_true", help="average over the mirrored image too")
+    parser.add_argument(
+        "--scales",
+        type=numbers,
+        default=(1.0,),
+        metavar="X,X",
+        help="average over sizes, such as 0.75,1,1.25",
+    )
     _add_machine(parser)
 
 
@@ -255,7 +267,13 @@ def _predict(options: argparse.Namespace) -> int:
     trained = load_trained(options.checkpoint)
     _set_threads(options.threads)
     written = predict_files(
-        trained, options.images, options.out, precision=options.precision, quiet=options.quiet
+        trained,
+        options.images,
+        options.out,
+        precision=options.precision,
+        scales=options.scales,
+        flip=options.flip,
+        quiet=options.quiet,
     )
     print(
         f"wrote the labels and overlays of {len(written)} image{'s' * (len(written) != 1)} to {options.out}"
@@ -270,7 +288,7 @@ def _set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-# -------------------------------------------------------------------- demo and info
+# -------------------------------------------------------------------- demo, models and info
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
@@ -296,6 +314,18 @@ def _demo(options: argparse.Namespace) -> int:
     print(f"picture (image | truth | prediction): {result.picture}")
     print("next, segment images of your own:")
     print(f"  fcnkern predict --checkpoint {result.checkpoint} IMAGE...")
+    return 0
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_models)
+    parser.add_argument("--classes", type=int, default=21, metavar="C", help="number of classes (default 21)")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _models(options: argparse.Namespace) -> int:
+    records = summarize(options.classes)
+    print(json.dumps(records, indent=2) if options.json else models_table(records))
     return 0
 
 
@@ -326,6 +356,14 @@ def size(text: str) -> tuple[int, int]:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no size, wanted HEIGHTxWIDTH such as 240x320")
     return int(match[1]), int(match[2])
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers from text with commas between them."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} are no numbers, wanted for example 0.75,1,1.25") from None
 
 
 def number_or_none(text: str) -> float | None:

@@ -17,6 +17,7 @@ from fcnkern import cli
 from fcnkern.data import CAMVID_CLASSES, CAMVID_PALETTE
 from fcnkern.engine import demo, load_trained, predict_image
 from fcnkern.engine.log import read_log
+from fcnkern.models import list_models
 
 DATA = "scenes:count=3,size=24x32"
 TINY = ["--data", DATA, "--width", "0.01", "--quiet"]
@@ -84,6 +85,15 @@ def test_predict_writes_palette_labels_and_overlays_of_any_size(checkpoint: Path
     overlay = np.array(Image.open(out / "a_overlay.png")).astype(int)
     expected = (pixels.astype(int) + CAMVID_PALETTE[np.array(label)]) / 2
     assert np.abs(overlay - expected).max() <= 1
+
+
+def test_predict_averages_over_copies(checkpoint: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (21, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    words = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--quiet"]
+    assert cli.main(["predict", str(tmp_path / "a.png"), "--flip", "--scales", "0.5,1", *words]) == 0
+    expected = predict_image(load_trained(checkpoint), pixels, scales=(0.5, 1.0), flip=True)
+    assert np.array_equal(np.array(Image.open(tmp_path / "out" / "a.png")), expected)
 
 
 def test_predict_never_overwrites_its_inputs(
@@ -164,9 +174,23 @@ def test_values_of_options() -> None:
     assert [cli.duration(text) for text in ("90", "90s", "15m", "1.5h")] == [90, 90, 900, 5400]
     assert cli.size("240x320") == (240, 320)
     assert cli.number_or_none("none") is None
-    for parse, text in ((cli.duration, "0"), (cli.duration, "5d"), (cli.size, "240")):
+    assert cli.numbers("0.75,1") == (0.75, 1.0)
+    for parse, text in ((cli.numbers, "1;2"), (cli.duration, "0"), (cli.duration, "5d"), (cli.size, "240")):
         with pytest.raises(argparse.ArgumentTypeError, match=text):
             parse(text)
+
+
+def test_models_lists_every_network_with_its_geometry(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models"]) == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    assert list(rows) == ["name", *list_models()]
+    assert rows["fcn8s_vgg16"] == ["134,362,751", "32", "404", "5,", "9", "31", "1", "torchvision"]
+    assert rows["fcn32s_caffenet"] == ["56,954,261", "32", "355", "-", "18", "1", "caffe"]
+    assert cli.main(["models", "--json", "--classes", "11"]) == 0
+    records = {record["name"]: record for record in json.loads(capsys.readouterr().out)}
+    assert records["fcn16s_googlenet"]["skip_offsets"] == [0]
+    assert records["fcn16s_googlenet"]["final_offset"] == 1
+    assert records["fcn32s_googlenet"]["parameters"] == 5_973_552 + 11 * 1025
 
 
 def test_info_as_a_process() -> None:

@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
+
+from fcnkern._files import write_atomically
 
 FORMAT = "fcnkern-checkpoint"
 FORMAT_VERSION = 1
 REQUIRED = ("state_dict", "classes", "palette", "preprocess", "settings", "iteration")
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file so that ``path`` holds either its old content or all of the new, whatever happens.
-
-    The content goes to a temporary file in the same folder, is flushed to the disk and renamed over ``path``;
-    what a killed process leaves of it is overwritten by the next.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in the folder durable, where the system lets one open a folder."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:

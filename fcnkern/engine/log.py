@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import TextIO
 
-from fcnkern.engine.checkpoint import write_atomically
+from fcnkern._files import write_atomically
 
 COLUMNS = (
     *("iteration", "split", "loss", "pixel_loss", "accuracy", "lr", "elapsed"),

@@ -12,15 +12,8 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from fcnkern.engine.checkpoint import load_checkpoint
 from fcnkern.engine.settings import TrainSettings
-from fcnkern.models import FCN, FCN8s, FCN8sAtOnce, FCN16s, FCN32s
-from fcnkern.weights import LoadReport, load_vgg16
-
-NETWORKS: dict[str, type[FCN]] = {
-    "fcn32s": FCN32s,
-    "fcn16s": FCN16s,
-    "fcn8s": FCN8s,
-    "fcn8s-atonce": FCN8sAtOnce,
-}
+from fcnkern.models import FCN, VGG16, create
+from fcnkern.weights import LoadReport, load_body
 
 
 @dataclass
@@ -42,8 +35,9 @@ class Trained:
 
 def new_network(settings: TrainSettings, n_class: int) -> FCN:
     """The network that the settings describe, with new weights; dropout as they say."""
-    model = NETWORKS[settings.arch](n_class, settings.width, settings.upsampling)
-    model.drop6.p = model.drop7.p = settings.dropout
+    model = create(settings.arch, n_class, width=settings.width, upsampling=settings.upsampling)
+    if settings.dropout is not None:
+        model.set_dropout(settings.dropout)
     # Convolutions of few channels are about twice as fast with channels last.
     convert_conv2d_weight_memory_format(model, torch.channels_last)
     return model
@@ -61,8 +55,7 @@ def starting_network(settings: TrainSettings, n_class: int) -> tuple[FCN, str]:
     if settings.init_from is not None:
         return model, str(_start_from(model, Path(settings.init_from)))
     if settings.weights is not None:
-        preprocess = settings.preprocess or "torchvision"
-        return model, str(load_vgg16(model, settings.weights, preprocess=preprocess))
+        return model, str(load_body(model, settings.weights, preprocess=settings.preprocess))
     if settings.preprocess is not None:
         model.preprocess = settings.preprocess
     return model, "all weights are new (He initialisation); score layers start at zero"
@@ -71,21 +64,32 @@ def starting_network(settings: TrainSettings, n_class: int) -> tuple[FCN, str]:
 def _start_from(model: FCN, path: Path) -> LoadReport:
     """Copies a checkpoint of the next coarser network, or of the same one, into ``model``."""
     source = load_trained(path).model
+    same_body = _body_type(source) is _body_type(model)
     try:
-        if type(source) is type(model):
+        if same_body and type(source) is type(model) and source.taps == model.taps:
             model.load_state_dict(source.state_dict())
             return LoadReport(str(path), ("every layer",), (), ())
-        if isinstance(source, FCN32s) and isinstance(model, FCN16s):
-            return model.copy_params_from_fcn32s(source)
-        if isinstance(source, FCN16s) and isinstance(model, FCN8s):
-            return model.copy_params_from_fcn16s(source)
+        if same_body and source.taps == model.taps[1:]:
+            return model.copy_params_from(source)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"init_from {path} does not fit the network: {error}") from error
     finally:
         model.preprocess = source.preprocess
     raise ValueError(
-        f"init_from {path} is a {type(source).__name__}, a {type(model).__name__} starts from "
-        "the next coarser network (fcn32s for fcn16s, fcn16s for fcn8s) or from its own kind"
+        f"init_from {path} is a {_kind(source)}, a {_kind(model)} starts from the next coarser network on the same "
+        "body (fcn32s for fcn16s, fcn16s for fcn8s) or from its own kind"
+    )
+
+
+def _body_type(model: FCN) -> type:
+    return VGG16 if isinstance(model, VGG16) else type(model.body)
+
+
+def _kind(model: FCN) -> str:
+    """A name for messages: FCN16s, or FCN (GoogLeNet: inception_4e, pool5)."""
+    name = type(model).__name__
+    return (
+        name if isinstance(model, VGG16) else f"{name} ({type(model.body).__name__}: {', '.join(model.taps)})"
     )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fcnkern._files import write_atomically
 from fcnkern.data import indexed, overlay, preset, read_image
-from fcnkern.engine.checkpoint import write_atomically
 from fcnkern.engine.evaluate import evaluating
 from fcnkern.engine.network import Trained
 from fcnkern.engine.progress import Progress
@@ -17,11 +17,18 @@ from fcnkern.engine.progress import Progress
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
-def predict_image(trained: Trained, image: np.ndarray, precision: str = "fp32") -> np.ndarray:
-    """The classes of an image: uint8 (H, W, 3) RGB -> uint8 (H, W)."""
+def predict_image(
+    trained: Trained,
+    image: np.ndarray,
+    precision: str = "fp32",
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+) -> np.ndarray:
+    """The classes of an image: uint8 (H, W, 3) RGB -> uint8 (H, W); ``scales`` and ``flip`` as in ``FCN.predict``."""
     batch = preset(trained.model.preprocess)(image)[None]
     with evaluating(trained.model, precision):
-        labels: np.ndarray = trained.model.predict(batch)[0].numpy()
+        labels: np.ndarray = trained.model.predict(batch, scales=scales, flip=flip)[0].numpy()
     return labels
 
 
@@ -77,6 +84,8 @@ def predict_files(
     out: str | Path,
     *,
     precision: str = "fp32",
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
     quiet: bool = False,
 ) -> list[tuple[Path, Path]]:
     """Writes NAME.png (class indices with the palette) and NAME_overlay.png for every image.
@@ -84,6 +93,7 @@ def predict_files(
     Args:
         inputs: image files and folders of them.
         out: folder of the outputs, made if need be.
+        scales, flip: average over resized and mirrored copies, as in ``FCN.predict``.
 
     Returns:
         the paths written.
@@ -96,7 +106,7 @@ def predict_files(
     with Progress("predict", len(images), enabled=not quiet) as bar:
         for path, (label_path, overlay_path) in zip(images, plan, strict=True):
             image = read_image(path)
-            labels = predict_image(trained, image, precision)
+            labels = predict_image(trained, image, precision, scales=scales, flip=flip)
             save_png(indexed(labels, trained.palette), label_path)
             save_png(Image.fromarray(overlay(image, labels, trained.palette)), overlay_path)
             bar.advance()

@@ -6,9 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fcnkern.data import presets
 from fcnkern.engine.schedules import SCHEDULES
+from fcnkern.models.registry import ALIASES, list_models
 
-ARCHITECTURES = ("fcn32s", "fcn16s", "fcn8s", "fcn8s-atonce")
+ARCHITECTURES = (*ALIASES, *list_models())
 REDUCTIONS = ("valid", "batch")
 PRECISIONS = ("fp32", "bf16")
 RUN_ONLY = (
@@ -30,11 +32,12 @@ class TrainSettings:
     Attributes:
         data: data set specification, as ``fcnkern.data.open_dataset`` reads it.
         val_split: split to validate on, or ``none``.
-        arch, width, upsampling: the network; ``width`` scales the channels of the body.
-        dropout: probability of dropping an activation of fc6 and fc7.
-        weights: file of VGG16 weights for the body, or None.
+        arch, width, upsampling: the network, by a name of ``fcnkern.models.list_models()`` or a short one such as
+            ``fcn8s`` (on VGG16); ``width`` scales the channels of the body.
+        dropout: probability of dropping an activation where the body has dropout, or None for the body's own.
+        weights: file of weights for the body, as ``fcnkern.weights.load_body`` reads it, or None.
         init_from: checkpoint of a coarser (or the same) network to start from, or None.
-        preprocess: name of the input preset, or None for the one the weights want.
+        preprocess: name of the input preset in ``fcnkern.data.presets``, or None for the one the weights want.
         iterations, time_limit: where training ends, whichever comes first; seconds; at least one is given.
         batch_size: images per iteration. crop: (height, width) of the random crop, or None for whole images.
         lr, momentum, weight_decay: of SGD; biases learn at twice the rate without decay (section 4.3).
@@ -57,10 +60,10 @@ class TrainSettings:
     arch: str = "fcn8s"
     width: float = 1.0
     upsampling: Literal["fixed", "learned"] = "fixed"
-    dropout: float = 0.5
+    dropout: float | None = None
     weights: str | None = None
     init_from: str | None = None
-    preprocess: Literal["caffe", "torchvision"] | None = None
+    preprocess: str | None = None
     iterations: int | None = None
     time_limit: float | None = None
     batch_size: int = 1
@@ -86,7 +89,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         self._one_of("arch", ARCHITECTURES)
-        self._one_of("preprocess", (None, "caffe", "torchvision"))
+        self._one_of("preprocess", (None, *presets))
         self._one_of("schedule", SCHEDULES)
         self._one_of("reduction", REDUCTIONS)
         self._one_of("precision", PRECISIONS)
@@ -110,8 +113,9 @@ class TrainSettings:
         for name in ("weight_decay", "warmup", "val_every", "seed"):
             self._at_least(name, 0, exclusive=False)
         for name in ("momentum", "dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not (0.0 <= value < 1.0 if value is not None else name == "dropout"):
+                raise ValueError(f"{name} must be in [0, 1), got {value}")
         if self.sampling is not None and not 0.0 < self.sampling <= 1.0:
             raise ValueError(f"sampling must be a probability in (0, 1], got {self.sampling}")
         if self.crop is not None and (len(self.crop) != 2 or min(self.crop) < 1):

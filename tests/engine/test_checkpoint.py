@@ -10,8 +10,8 @@ from typing import BinaryIO
 import pytest
 import torch
 
+from fcnkern._files import write_atomically
 from fcnkern.engine import load_checkpoint, save_checkpoint
-from fcnkern.engine.checkpoint import write_atomically
 
 CONTENT = {
     "state_dict": {"w": torch.arange(3.0)},
