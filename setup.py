@@ -1,12 +1,15 @@
-"""Builds ``fcnkern._C``: every file of csrc/cpu once per instruction-set level, with ninja, without torch.
+"""Builds the compiled parts with ninja, without torch.
 
-Environment variables: CXX and FCNKERN_ISAS, described in docs/environment.md.
+``fcnkern._C``: every file of csrc/cpu once per instruction-set level. ``fcnkern._C_cuda``, where nvcc is found: every
+file of csrc/cuda for several architectures. Environment variables (docs/environment.md): CXX, FCNKERN_ISAS,
+FCNKERN_BUILD_CUDA, FCNKERN_CUDA_ARCHS.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,12 +17,16 @@ import sys
 import sysconfig
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+INCLUDE = f"-I{ROOT / 'csrc' / 'include'}"
 COMMON_FLAGS = ["-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
+CUDA_FLAGS = ["-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
+CUDA_ARCHS = ("80", "86", "89", "90", "100", "120")
 KERNEL_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 X86_LEVELS = {
     "generic": [],
@@ -29,6 +36,15 @@ X86_LEVELS = {
         "-mprefer-vector-width=512",
     ],
 }
+
+
+class Edge(NamedTuple):
+    """One object file: what it is compiled from, with which flags of its own, by which rule."""
+
+    output: str
+    source: Path
+    flags: str
+    rule: str = "compile"
 
 
 def isa_levels() -> dict[str, list[str]]:
@@ -93,68 +109,143 @@ def quoted(path: str | Path) -> str:
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
+def find_nvcc() -> str | None:
+    """The CUDA compiler, or None where CUDA kernels are not to be built."""
+    wish = os.environ.get("FCNKERN_BUILD_CUDA", "auto").lower()
+    if wish not in {"auto", "0", "1"}:
+        sys.exit(f"fcnkern: FCNKERN_BUILD_CUDA must be auto, 0 or 1, got {wish!r}.")
+    home = os.environ.get("CUDA_HOME")
+    nvcc = shutil.which("nvcc", path=str(Path(home) / "bin")) if home else None
+    nvcc = nvcc or shutil.which("nvcc")
+    if wish == "1" and nvcc is None:
+        sys.exit(
+            "fcnkern: FCNKERN_BUILD_CUDA=1 and there is no nvcc, neither in CUDA_HOME/bin nor in PATH: "
+            "install the CUDA toolkit, or leave CUDA tensors to Triton with FCNKERN_BUILD_CUDA=0."
+        )
+    return None if wish == "0" else nvcc
+
+
+def output_of(command: list[str]) -> str:
+    """What a command prints; nothing where it fails."""
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except OSError:
+        return ""
+    return result.stdout if result.returncode == 0 else ""
+
+
+def cuda_archs(nvcc: str) -> list[str]:
+    """The compute capabilities to compile for, times ten: FCNKERN_CUDA_ARCHS, or those that nvcc knows of ours."""
+    known = re.findall(r"compute_(\d+)", output_of([nvcc, "--list-gpu-arch"]))
+    named = os.environ.get("FCNKERN_CUDA_ARCHS", "").replace(",", " ").replace(".", "").split()
+    if "native" in named:
+        found = output_of(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])
+        named = sorted(set(found.replace(".", "").split()), key=int)
+        if not named:
+            sys.exit("fcnkern: FCNKERN_CUDA_ARCHS=native and nvidia-smi shows no GPU.")
+    unknown = [arch for arch in named if arch not in known]
+    if unknown:
+        sys.exit(f"fcnkern: FCNKERN_CUDA_ARCHS names {', '.join(unknown)}; {nvcc} knows {', '.join(known)}.")
+    return named or [arch for arch in CUDA_ARCHS if arch in known]
+
+
 class NinjaBuild(build_ext):
     """Writes a build.ninja beside the objects and runs it; rebuilds are incremental."""
 
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(self.build_temp).resolve()
+        folder = Path(self.build_temp).resolve() / ext.name
         folder.mkdir(parents=True, exist_ok=True)
-        compiler = find_compiler()
-        levels = isa_levels()
-        openmp = accepts(compiler, ["-fopenmp"])
-        (folder / "build.ninja").write_text(self.ninja_file(compiler, levels, openmp, target))
-        print(
-            f"fcnkern: building {ext.name} with {shlex.join(compiler)} for {', '.join(levels)}, "
-            f"{'with' if openmp else 'without'} OpenMP",
-            flush=True,
-        )
+        plan = self.cuda_plan if ext.name.endswith("_cuda") else self.cpu_plan
+        (folder / "build.ninja").write_text(plan(ext.name, target))
         command = [ninja_command(), "-C", str(folder)]
         if subprocess.run(command, check=False).returncode != 0:
             sys.exit(f"fcnkern: building {ext.name} failed; the compiler's messages are above.")
 
-    def ninja_file(
-        self, compiler: list[str], levels: dict[str, list[str]], openmp: bool, target: Path
-    ) -> str:
-        """The text of build.ninja: one object per kernel file and level, one for the bindings, one link."""
+    def binding_flags(self, **definitions: str) -> str:
+        """Flags of a file that speaks with Python."""
         import pybind11
 
-        link_flags = ["-shared", *(["-fopenmp"] if openmp else [])]
-        if sys.platform == "darwin":
-            link_flags += ["-undefined", "dynamic_lookup"]
+        strings = {"FCNKERN_VERSION": self.distribution.get_version(), **definitions}
         flags = [
-            *COMMON_FLAGS,
-            *(["-fopenmp"] if openmp else []),
-            *(f"-DFCNKERN_WITH_{level.upper()}" for level in levels),
-            shlex.quote(f"-I{ROOT / 'csrc' / 'include'}"),
-        ]
-        binding_flags = [
             "-O1",
-            f'-DFCNKERN_VERSION=\\"{self.distribution.get_version()}\\"',
-            *(shlex.quote(f"-I{path}") for path in (pybind11.get_include(), python_headers())),
+            *(f'-D{name}="{text}"' for name, text in strings.items()),
+            *(f"-I{path}" for path in (pybind11.get_include(), python_headers(), ROOT / "csrc")),
         ]
-        edges = [("bindings_cpu.o", ROOT / "csrc" / "bindings_cpu.cpp", " ".join(binding_flags))]
+        return shlex.join(flags)
+
+    def cpu_plan(self, name: str, target: Path) -> str:
+        """The text of build.ninja: one object per kernel file and level, one for the bindings, one link."""
+        compiler, levels = find_compiler(), isa_levels()
+        openmp = ["-fopenmp"] if accepts(compiler, ["-fopenmp"]) else []
+        print(
+            f"fcnkern: building {name} with {shlex.join(compiler)} for {', '.join(levels)}, "
+            f"{'with' if openmp else 'without'} OpenMP",
+            flush=True,
+        )
+        common = [*COMMON_FLAGS, *openmp, *(f"-DFCNKERN_WITH_{level.upper()}" for level in levels), INCLUDE]
+        edges = [Edge("bindings_cpu.o", ROOT / "csrc" / "bindings_cpu.cpp", self.binding_flags())]
         for source in sorted((ROOT / "csrc" / "cpu").glob("*.cpp")):
-            for level, level_flags in levels.items():
-                kernel_flags = " ".join([*KERNEL_FLAGS, *level_flags, f"-DFCNKERN_ISA={level}"])
-                edges.append((f"{source.stem}.{level}.o", source, kernel_flags))
-        lines = [
-            f"cxx = {shlex.join(compiler)}",
-            f"flags = {' '.join(flags)}",
-            "rule compile",
-            "  command = $cxx $flags $extra -MD -MF $out.d -c $in -o $out",
+            for level, flags in levels.items():
+                own = [*KERNEL_FLAGS, *flags, f"-DFCNKERN_ISA={level}"]
+                edges.append(Edge(f"{source.stem}.{level}.o", source, shlex.join(own)))
+        link = ["-shared", *openmp]
+        if sys.platform == "darwin":
+            link += ["-undefined", "dynamic_lookup"]
+        return ninja_file({"compile": [*compiler, *common]}, [*compiler, *link], edges, target)
+
+    def cuda_plan(self, name: str, target: Path) -> str:
+        """The text of build.ninja: one object per file of csrc/cuda, the bindings by the C++ compiler, one link."""
+        nvcc, compiler = find_nvcc(), find_compiler()
+        assert nvcc is not None
+        archs = cuda_archs(nvcc)
+        print(f"fcnkern: building {name} with {nvcc} for compute capability {', '.join(archs)}", flush=True)
+        codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
+        codes.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
+        release = re.search(r"release ([\d.]+)", output_of([nvcc, "--version"]))
+        definitions = {
+            "FCNKERN_CUDA_COMPILER": f"nvcc {release[1] if release else ''}",
+            "FCNKERN_CUDA_ARCHS": " ".join(archs),
+        }
+        folder = ROOT / "csrc" / "cuda"
+        bindings = [ROOT / "csrc" / "bindings_cuda.cpp", *sorted(folder.glob("*_bindings.cpp"))]
+        edges = [Edge(f"{source.stem}.o", source, self.binding_flags(**definitions)) for source in bindings]
+        edges += [Edge(f"{source.stem}.o", source, "", "device") for source in sorted(folder.glob("*.cu"))]
+        rules = {
+            "compile": [*compiler, *COMMON_FLAGS, INCLUDE],
+            "device": [nvcc, "-ccbin", compiler[0], *CUDA_FLAGS, *codes, INCLUDE],
+        }
+        link = [nvcc, "-ccbin", compiler[0], "-shared", "-cudart", "static"]
+        return ninja_file(rules, link, edges, target)
+
+
+def ninja_file(rules: dict[str, list[str]], link: list[str], edges: list[Edge], target: Path) -> str:
+    """The text of a build.ninja: how each rule compiles, the objects, and the library linked of them."""
+    lines = []
+    for rule, command in rules.items():
+        lines += [
+            f"rule {rule}",
+            f"  command = {shlex.join(command)} $extra -MD -MF $out.d -c $in -o $out",
             "  depfile = $out.d",
             "  deps = gcc",
             "  description = $out",
-            "rule link",
-            f"  command = $cxx $in {' '.join(link_flags)} -o $out",
-            "  description = $out",
         ]
-        for output, source, own_flags in edges:
-            lines += [f"build {output}: compile {quoted(source)}", f"  extra = {own_flags}"]
-        lines += [f"build {quoted(target)}: link {' '.join(output for output, _, _ in edges)}", ""]
-        return "\n".join(lines)
+    lines += ["rule link", f"  command = {shlex.join(link[:1])} $in {shlex.join(link[1:])} -o $out"]
+    lines.append("  description = $out")
+    for edge in edges:
+        lines += [f"build {edge.output}: {edge.rule} {quoted(edge.source)}", f"  extra = {edge.flags}"]
+    lines += [f"build {quoted(target)}: link {' '.join(edge.output for edge in edges)}", ""]
+    return "\n".join(lines)
 
 
-setup(ext_modules=[Extension("fcnkern._C", sources=[])], cmdclass={"build_ext": NinjaBuild})
+def extensions() -> list[Extension]:
+    """The compiled parts to build here."""
+    modules = [Extension("fcnkern._C", sources=[])]
+    if find_nvcc() is None:
+        print("fcnkern: no CUDA kernels in this build (no nvcc, or FCNKERN_BUILD_CUDA=0)", flush=True)
+        return modules
+    return [*modules, Extension("fcnkern._C_cuda", sources=[])]
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": NinjaBuild})

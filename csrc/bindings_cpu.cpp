@@ -10,10 +10,10 @@
 #include <tuple>
 #include <vector>
 
+#include "bindings/arguments.h"
 #include "confusion_matrix.h"
 #include "conv1x1.h"
-#include "cpu/philox.h"
-#include "dtypes.h"
+#include "philox.h"
 #include "isa.h"
 #include "upsample_add.h"
 #include "upsample_argmax.h"
@@ -103,40 +103,6 @@ std::array<uint32_t, 4> philox(uint64_t key, std::array<uint32_t, 4> counter) {
   return {block.word[0], block.word[1], block.word[2], block.word[3]};
 }
 
-// confusion_matrix, upsample_argmax: a label map is (address, label type, strides).
-using LabelMapArgs = std::tuple<uintptr_t, int, std::array<int64_t, 3>>;
-
-LabelMap label_map(const LabelMapArgs& args) {
-  const auto& [address, type, strides] = args;
-  return {reinterpret_cast<const void*>(address), static_cast<LabelType>(type),
-          {strides[0], strides[1], strides[2]}};
-}
-
-// Scores are (address, type, sizes, strides), an axis is a fcnkern.resample.Axis; with them goes whether a tap of
-// weight 0 is no tap.
-using ScoresArgs = std::tuple<uintptr_t, int, std::array<int64_t, 4>, std::array<int64_t, 4>>;
-using AxisArgs = std::tuple<int64_t, int64_t, double, double, bool>;
-using UpsamplingArgs = std::tuple<ScoresArgs, AxisArgs, AxisArgs, bool>;
-
-ResampleAxis resample_axis(const AxisArgs& args) {
-  return std::apply([](auto... number) { return ResampleAxis{number...}; }, args);
-}
-
-Upsampling upsampling(const UpsamplingArgs& args) {
-  const auto& [scores, rows, columns, skip_zero_weights] = args;
-  const auto& [address, type, size, strides] = scores;
-  return {{reinterpret_cast<const void*>(address),
-           static_cast<DType>(type),
-           size[0],
-           size[1],
-           size[2],
-           size[3],
-           {strides[0], strides[1], strides[2], strides[3]}},
-          resample_axis(rows),
-          resample_axis(columns),
-          skip_zero_weights};
-}
-
 void upsample_argmax(const UpsamplingArgs& scores, uintptr_t labels, int label_type, uintptr_t confidence,
                      int threads) {
   const UpsampleArgmaxParams params{upsampling(scores), static_cast<LabelType>(label_type),
@@ -176,16 +142,6 @@ LabelErrorResult confusion_of_scores(const UpsamplingArgs& prediction, const Lab
   const Upsampling predicted = upsampling(prediction);
   py::gil_scoped_release release;
   return label_error(FCNKERN_CALL(confusion_of_scores, params, predicted));
-}
-
-// conv1x1, upsample_add: a tensor is (address, type, strides), None where there is none.
-using TensorArgs = std::optional<std::tuple<uintptr_t, int, std::array<int64_t, 4>>>;
-
-TensorView tensor_view(const TensorArgs& args) {
-  if (!args) return {nullptr, DType::kF32, {0, 0, 0, 0}};
-  const auto& [address, type, strides] = *args;
-  return {reinterpret_cast<void*>(address), static_cast<DType>(type),
-          {strides[0], strides[1], strides[2], strides[3]}};
 }
 
 // size: images, inputs, outputs, height, width.

@@ -14,9 +14,6 @@ from fcnkern import _native
 from fcnkern._version import __version__
 from fcnkern.backends.select import BACKENDS
 
-LATER = ("cuda",)
-NOT_IN_THIS_VERSION = "not in this version"
-
 
 def processor() -> str:
     """The processor's model name, or the architecture where the system does not tell."""
@@ -29,19 +26,14 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _missing_backends() -> dict[str, str | None]:
-    """Each backend's name with the reason why it is missing, or None."""
-    present = {backend.name: backend.missing() for backend in BACKENDS}
-    return present | dict.fromkeys(LATER, NOT_IN_THIS_VERSION)
-
-
 def info() -> dict[str, Any]:
     """Versions, build metadata, instruction set, threads and backends, as plain data.
 
     Returns:
-        A dictionary that ``json.dumps`` takes. ``build`` is None where ``fcnkern._C`` cannot be loaded;
-        ``backends`` maps each name to ``{"available": bool, "reason": str | None}``, the reason saying why it
-        is missing; ``environment`` holds the FCNKERN_* variables that are set.
+        A dictionary that ``json.dumps`` takes. ``build`` and ``build_cuda`` are None where ``fcnkern._C`` and
+        ``fcnkern._C_cuda`` cannot be loaded; ``backends`` maps each name to ``{"available": bool, "reason":
+        str | None}``, the reason saying why it is missing; ``environment`` holds the FCNKERN_* variables that are
+        set.
     """
     return {
         "fcnkern": __version__,
@@ -53,9 +45,10 @@ def info() -> dict[str, Any]:
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "build": None if _native.extension is None else dict(_native.extension.build_info()),
+        "build_cuda": None if _native.cuda_extension is None else dict(_native.cuda_extension.build_info()),
         "backends": {
             name: {"available": reason is None, "reason": reason}
-            for name, reason in _missing_backends().items()
+            for name, reason in ((backend.name, backend.missing()) for backend in BACKENDS)
         },
         "environment": {name: os.environ[name] for name in sorted(os.environ) if name.startswith("FCNKERN_")},
     }
@@ -72,6 +65,12 @@ def _build_lines(build: dict[str, Any] | None) -> list[tuple[str, str]]:
     ]
 
 
+def _cuda_build_lines(build: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if build is None:
+        return []
+    return [("CUDA part", f"{build['compiler']}, for compute capabilities {build['archs']}")]
+
+
 def format_info() -> str:
     """The same as :func:`info`, as lines for people."""
     facts = info()
@@ -79,7 +78,7 @@ def format_info() -> str:
         (key, str(facts[key]))
         for key in ("fcnkern", "location", "python", "torch", "numpy", "system", "processor", "threads")
     ]
-    lines += _build_lines(facts["build"])
+    lines += _build_lines(facts["build"]) + _cuda_build_lines(facts["build_cuda"])
     for name, state in facts["backends"].items():
         verdict = "available" if state["available"] else f"missing: {state['reason']}"
         lines.append((f"backend {name}", verdict))

@@ -1,4 +1,4 @@
-"""The compiled part, ``fcnkern._C``: loads it, or keeps the reason why it is missing."""
+"""The compiled parts, ``fcnkern._C`` and ``fcnkern._C_cuda``: loads them, or keeps the reason why one is missing."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from types import ModuleType
 from fcnkern._version import __version__
 
 
-def _load() -> tuple[ModuleType | None, str | None]:
-    """The extension module and None, or None and the reason why it is missing."""
+def _load(name: str) -> tuple[ModuleType | None, str | None]:
+    """An extension module and None, or None and the reason why it is missing."""
     importlib.import_module("torch")  # first: its OpenMP runtime is then in the process and serves both
     try:
-        module = importlib.import_module("fcnkern._C")
+        module = importlib.import_module(f"fcnkern.{name}")
     except ImportError as error:
         return None, f"{error} (fcnkern is imported from {Path(__file__).parent})"
     built_for = module.build_info()["version"]
     if built_for != __version__:
-        return None, f"fcnkern._C was built for fcnkern {built_for} and this is {__version__}: build it again"
+        reason = f"fcnkern.{name} was built for fcnkern {built_for} and this is {__version__}: build it again"
+        return None, reason
     return module, None
 
 
@@ -32,7 +33,8 @@ def _choose_isa(module: ModuleType, name: str) -> None:
         raise ValueError(f"environment variable FCNKERN_ISA: {error}") from None
 
 
-extension, missing_reason = _load()
+extension, missing_reason = _load("_C")
+cuda_extension, cuda_missing_reason = _load("_C_cuda")
 
 if extension is None:
     warnings.warn(

@@ -11,21 +11,32 @@ from pathlib import Path
 import pytest
 import torch
 
-# Before anything imports a Triton kernel: without a GPU they then run as Python on CPU tensors.
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-
-import fcnkern
-
 ROOT = Path(__file__).resolve().parents[1]
 
 # Last on the path: helpers are found as tests.…, while an installed fcnkern is not hidden by the checkout.
 sys.path.append(str(ROOT))
 
-if importlib.util.find_spec("triton") is not None:
-    from tests._interpreter import patch_once_a_launch
+from tests.emulator.build import use_emulated_kernels
 
-    patch_once_a_launch()
+# Before anything imports a kernel: without a GPU those of Triton and CUDA C++ then run on CPU tensors.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+    use_emulated_kernels()
+
+import fcnkern
+
+if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None:
+    from tests._interpreter import make_faster
+
+    make_faster()
+
+
+# Processes that test side by side (pytest -n) share the cores.
+_processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _processes > 1:
+    _threads = max(1, torch.get_num_threads() // _processes)
+    torch.set_num_threads(_threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(_threads))
 
 
 def pytest_report_header() -> str:

@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-#include "philox.h"
+#include "philox_run.h"
 #include "upsample_cross_entropy.h"
 #include "upsample_cross_entropy_block.h"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
@@ -18,21 +19,25 @@ OLDEST_TRITON = (3, 6)
 
 
 class Backend(NamedTuple):
-    """A way to run the operations. ``missing`` says why it cannot be used at all, or None."""
+    """A way to run the operations.
+
+    ``missing`` says why it cannot be used at all, ``uncovered`` why it cannot on one device, or None.
+    """
 
     name: str
     devices: Callable[[], tuple[str, ...] | None]
     missing: Callable[[], str | None]
     refused: tuple[torch.dtype, ...] = ()
+    uncovered: Callable[[torch.device], str | None] = lambda device: None
 
-    def refusal(self, device_type: str, dtype: torch.dtype) -> str | None:
-        """Why this backend cannot take tensors of a device type and an element type, or None."""
-        devices = self.devices()
-        if devices is not None and device_type not in devices:
-            return f"it takes {' and '.join(devices)} tensors, these are {device_type} tensors"
+    def refusal(self, device: torch.device | str, dtype: torch.dtype) -> str | None:
+        """Why this backend cannot take tensors of a device and an element type, or None."""
+        device, devices = torch.device(device), self.devices()
+        if devices is not None and device.type not in devices:
+            return f"it takes {' and '.join(devices)} tensors, these are {device.type} tensors"
         if dtype in self.refused:
             return f"it does not take {str(dtype).removeprefix('torch.')}"
-        return self.missing()
+        return self.missing() or self.uncovered(device)
 
 
 def _interprets_triton() -> bool:
@@ -57,25 +62,59 @@ def _missing_triton() -> str | None:
     return "no GPU that PyTorch can use"
 
 
+def _emulates_cuda() -> bool:
+    extension = _native.cuda_extension
+    return extension is not None and extension.build_info()["emulated"]
+
+
+def _cuda_devices() -> tuple[str, ...]:
+    return ("cpu",) if _emulates_cuda() else ("cuda",)
+
+
+@lru_cache(maxsize=1)
+def _missing_cuda() -> str | None:
+    if _native.cuda_extension is None or _emulates_cuda():
+        return _native.cuda_missing_reason
+    count, reason = _native.cuda_extension.device_count()
+    return None if count else reason
+
+
+@lru_cache(maxsize=16)
+def _uncovered_by_cuda(device: torch.device) -> str | None:
+    """Why the CUDA kernels cannot run on a device; where they cannot, says so once."""
+    if device.type == "cpu" or _native.cuda_extension is None:
+        return None
+    index = torch.cuda.current_device() if device.index is None else device.index
+    refusal: str | None = _native.cuda_extension.device_refusal(index)
+    if refusal is not None:
+        archs = _native.cuda_extension.build_info()["archs"]
+        refusal = f"built for compute capabilities {archs}, and not for that of device {index}: {refusal}"
+        warnings.warn(f"fcnkern's CUDA kernels are {refusal}", RuntimeWarning, stacklevel=2)
+    return refusal
+
+
+# Triton comes first of the two for NVIDIA GPUs until measurements tell another order.
 BACKENDS = (
     Backend("cpu", lambda: ("cpu",), lambda: _native.missing_reason),
     Backend("triton", _triton_devices, _missing_triton, refused=(torch.float64,)),
+    Backend("cuda", _cuda_devices, _missing_cuda, (torch.float64,), _uncovered_by_cuda),
     Backend("reference", lambda: None, lambda: None),
 )
 
 
 @lru_cache(maxsize=256)
-def _choose(operation: str, device_type: str, dtype: torch.dtype, requested: str | None) -> ModuleType:
+def _choose(operation: str, device: torch.device, dtype: torch.dtype, requested: str | None) -> ModuleType:
     known = {backend.name: backend for backend in BACKENDS}
     if requested is not None and requested not in known:
         raise ValueError(f"backend: {requested!r} is unknown; known are {', '.join(known)}")
     candidates = BACKENDS if requested is None else (known[requested],)
-    refusals = {backend.name: backend.refusal(device_type, dtype) for backend in candidates}
-    for name, refusal in refusals.items():
+    reasons = []
+    for backend in candidates:
+        refusal = backend.refusal(device, dtype)
         if refusal is None:
-            return importlib.import_module(f"fcnkern.backends.{name}.{operation}")
-    reasons = "; ".join(f"{name}: {refusal}" for name, refusal in refusals.items())
-    raise RuntimeError(f"no backend for {operation} on {device_type} tensors: {reasons}")
+            return importlib.import_module(f"fcnkern.backends.{backend.name}.{operation}")
+        reasons.append(f"{backend.name}: {refusal}")
+    raise RuntimeError(f"no backend for {operation} on {device.type} tensors: {'; '.join(reasons)}")
 
 
 def implementation(operation: str, tensor: Tensor, requested: str | None) -> ModuleType:
@@ -88,4 +127,4 @@ def implementation(operation: str, tensor: Tensor, requested: str | None) -> Mod
         RuntimeError: the forced backend cannot take the call; the message gives its reason.
     """
     forced = requested or os.environ.get("FCNKERN_BACKEND") or None
-    return _choose(operation, tensor.device.type, tensor.dtype, forced)
+    return _choose(operation, tensor.device, tensor.dtype, forced)

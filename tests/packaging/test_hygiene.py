@@ -63,6 +63,9 @@ def test_public_function_is_typed(name: str) -> None:
 def test_ci_runs_the_commands_of_the_readme() -> None:
     commands = re.findall(r"^    (pip install .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
     script = (ROOT / ".ci" / "run").read_text()
-    assert [command.rpartition(" && ")[2] for command in commands] == ["fcnkern demo", "pytest"]
+    assert [command.rpartition(" && ")[2] for command in commands] == [
+        "fcnkern demo",
+        "pytest -n auto --dist loadfile",
+    ]
     assert "run_readme_command_ending_in 'fcnkern demo'" in script
-    assert "run_readme_command_ending_in 'pytest'" in script
+    assert "run_readme_command_ending_in 'pytest -n auto --dist loadfile'" in script

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+import fcnkern
 from tests.packaging._files import ROOT, checkout_files
 
 NOT_IN_SDIST = {".gitignore"}
@@ -52,13 +53,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Sdist and wheel; one instruction-set level only, which is what keeps this quick. No network."""
+    """Sdist and wheel; one instruction-set level and no CUDA, which is what keeps this quick. No network."""
     if shutil.which(os.environ.get("CXX", "c++")) is None:
         pytest.skip("needs a C++ compiler")
     dist = tmp_path_factory.mktemp("dist")
     target = tmp_path_factory.mktemp("target")
     build = (sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, source)
-    checked(run(*build, cwd=dist, FCNKERN_ISAS="generic"))
+    checked(run(*build, cwd=dist, FCNKERN_ISAS="generic", FCNKERN_BUILD_CUDA="0"))
     (sdist,) = dist.glob("*.tar.gz")
     (wheel,) = dist.glob("*.whl")
     install = (sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target", target, wheel)
@@ -111,3 +112,35 @@ def test_unknown_level_to_build_is_named(source: Path, tmp_path: Path) -> None:
     result = run(sys.executable, "setup.py", "build_ext", *folders, cwd=source, FCNKERN_ISAS="avx9")
     assert result.returncode == 1
     assert "FCNKERN_ISAS names avx9" in result.stderr
+
+
+def test_cuda_is_left_out_where_it_is_not_wanted_and_missed_where_it_is(source: Path, tmp_path: Path) -> None:
+    named = run(sys.executable, "setup.py", "--version", cwd=source, FCNKERN_BUILD_CUDA="0")
+    assert "no CUDA kernels in this build" in checked(named)
+    elsewhere = {"PATH": str(tmp_path), "CUDA_HOME": ""}
+    absent = run(sys.executable, "setup.py", "--version", cwd=source, **elsewhere)
+    assert "no CUDA kernels in this build" in checked(absent)
+    wanted = run(sys.executable, "setup.py", "--version", cwd=source, **elsewhere, FCNKERN_BUILD_CUDA="1")
+    assert wanted.returncode != 0
+    assert "FCNKERN_BUILD_CUDA=1 and there is no nvcc" in wanted.stderr
+    unclear = run(sys.executable, "setup.py", "--version", cwd=source, FCNKERN_BUILD_CUDA="yes")
+    assert "FCNKERN_BUILD_CUDA must be auto, 0 or 1, got 'yes'" in unclear.stderr
+
+
+LOAD_CUDA = """
+import fcnkern._C_cuda as built
+count, reason = built.device_count()
+assert not built.build_info()["emulated"]
+assert (count > 0) == (reason == ""), (count, reason)
+print(built.build_info()["archs"], count, reason)
+"""
+
+
+def test_built_cuda_kernels_load_with_and_without_a_driver(tmp_path: Path) -> None:
+    """What this installation has was built by nvcc; it must say what it finds rather than fail."""
+    if not list(Path(fcnkern.__file__).parent.glob("_C_cuda*")):
+        pytest.skip("this installation was built without nvcc")
+    result = run(
+        sys.executable, "-c", LOAD_CUDA, cwd=tmp_path, PYTHONPATH=str(Path(fcnkern.__file__).parents[1])
+    )
+    assert checked(result).split()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fcnkern.backends.cpu._arguments import check_classes, label_map, upsampling
+from fcnkern.backends._arguments import label_map, upsampling
 from fcnkern.backends.cpu._extension import kernels
+from fcnkern.backends.cpu._limits import check_classes
 from fcnkern.backends.errors import label_error
 from fcnkern.resample import Resample
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fcnkern.backends.cpu._arguments import TensorArguments, accumulation_type, tensor_view
+from fcnkern.backends._arguments import TensorArguments, accumulation_type, tensor_view
 from fcnkern.backends.cpu._extension import kernels
 from fcnkern.backends.cpu.conv1x1 import score_backward
 from fcnkern.ops._checks import dense_format

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fcnkern.backends._arguments import LABEL_TYPES, accumulation_type, upsampling
 from fcnkern.backends._bands import LearnedUpsampling
 from fcnkern.backends.cpu import upsample_add
-from fcnkern.backends.cpu._arguments import LABEL_TYPES, accumulation_type, check_classes, upsampling
 from fcnkern.backends.cpu._extension import kernels
+from fcnkern.backends.cpu._limits import check_classes
 from fcnkern.resample import Pair, Resample
 
 

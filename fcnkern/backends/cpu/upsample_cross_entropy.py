@@ -8,10 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fcnkern.backends._arguments import accumulation_type, label_map, upsampling
 from fcnkern.backends._bands import LearnedUpsampling
 from fcnkern.backends.cpu import upsample_add
-from fcnkern.backends.cpu._arguments import accumulation_type, check_classes, label_map, upsampling
 from fcnkern.backends.cpu._extension import kernels
+from fcnkern.backends.cpu._limits import check_classes
 from fcnkern.backends.errors import label_error
 from fcnkern.ops._checks import dense_format
 from fcnkern.ops._loss_call import LossCall

@@ -1,4 +1,4 @@
-"""What the launchers of the label map's kernels share: the geometry and the arguments that follow from it."""
+"""What the launchers of the label map's kernels share: plans, numbers of lanes, and the kernel of the points."""
 
 from __future__ import annotations
 
@@ -10,55 +10,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fcnkern.backends.triton._axes import Cells, Taps, cells, taps
+from fcnkern.backends import _label_plan
+from fcnkern.backends._label_plan import Plan
 from fcnkern.backends.triton._launch import INTERPRETED
 from fcnkern.backends.triton._upsample_argmax_kernels import _upsample_argmax_points_fwd_kernel
 from fcnkern.resample import Pair, Resample
-
-MAX_CLASSES = 65534
-"""Labels have 16 bits in the kernels."""
 
 WARP = 32
 
 LANES = 1024 if INTERPRETED else WARP
 """Lanes of a program whose branches should be those of few cells: a warp; in the interpreter few programs count."""
-
-
-class Plan(NamedTuple):
-    """Scores (N, C, h, w) and how they become (H, W) labels."""
-
-    scores: Tensor
-    size: Pair
-    y: Cells
-    x: Cells
-    columns: Taps
-    zero: bool
-    skip_zero: bool
-
-    @property
-    def rows(self) -> int:
-        """Rows of cell parts of an image."""
-        return (self.scores.shape[2] + 1) * self.y.parts
-
-    @property
-    def parts(self) -> int:
-        """Cell parts of such a row."""
-        return (self.scores.shape[3] + 1) * self.x.parts
-
-    @property
-    def cell_parts(self) -> int:
-        """Cell parts of all images."""
-        return self.scores.shape[0] * self.rows * self.parts
-
-    @property
-    def upsamples(self) -> bool:
-        """Whether there are more outputs than points, so that the argmax of the points saves work."""
-        return self.size[0] * self.size[1] > self.scores.shape[2] * self.scores.shape[3]
-
-    @property
-    def lanes(self) -> int:
-        """Lanes that a cell part takes."""
-        return triton.next_power_of_2(self.x.slots)
 
 
 def plan(scores: Tensor, resample: Resample, size: Pair) -> Plan:
@@ -67,17 +28,17 @@ def plan(scores: Tensor, resample: Resample, size: Pair) -> Plan:
     Raises:
         ValueError: too many classes.
     """
-    check_classes("scores", scores.shape[1])
-    rows, columns = resample.axes((scores.shape[2], scores.shape[3]), size)
-    device = scores.device
-    tables = cells(rows, device), cells(columns, device), taps(columns, device)
-    return Plan(scores, size, *tables, rows.zero, resample.kind in {"deconv", "identity"})
+    return _label_plan.plan("Triton", scores, resample, size)
 
 
 def check_classes(name: str, classes: int) -> None:
-    """Refuses more classes than 16-bit labels hold beside a marker."""
-    if classes > MAX_CLASSES:
-        raise ValueError(f"{name}: the Triton kernels take at most {MAX_CLASSES} classes, got {classes}")
+    """Refuses more classes than the kernels take."""
+    _label_plan.check_classes("Triton", name, classes)
+
+
+def lanes(given: Plan) -> int:
+    """Lanes that a cell part takes."""
+    return int(triton.next_power_of_2(given.x.slots))
 
 
 def index_type(count: int) -> tl.dtype:

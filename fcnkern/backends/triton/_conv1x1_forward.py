@@ -170,6 +170,7 @@ _WIDE = Tuned(
         triton.Config({"BLOCK_P": 128, "BLOCK_O": 64}, num_warps=4, num_stages=4),  # outputs just above 64
     ],
     KEY,
+    spilling={1: (8,)},
 )
 GROUP = 8
 """Pixel tiles that take every output tile before the next tiles do: 1024 pixels of features stay in L2."""

@@ -170,10 +170,12 @@ _SKINNY = Tuned(
     _conv1x1_grad_weight_kernel,
     [
         triton.Config({"BLOCK_C": 128}, num_warps=4, num_stages=3),
+        triton.Config({"BLOCK_C": 128}, num_warps=8, num_stages=3),  # half the registers
         triton.Config({"BLOCK_C": 256}, num_warps=8, num_stages=3),  # the gradient is read half as often
         triton.Config({"BLOCK_C": 64}, num_warps=4, num_stages=4),  # more programs
     ],
     KEY,
+    spilling={0: (10,), 1: (8,)},
 )
 _WIDE = Tuned(
     _conv1x1_grad_weight_kernel,
@@ -185,6 +187,7 @@ _WIDE = Tuned(
         ),  # gradient in half the registers
     ],
     KEY,
+    spilling={1: (8,)},
 )
 
 

@@ -246,6 +246,7 @@ _WIDE = Tuned(
         triton.Config({"BLOCK_P": 64, "BLOCK_C": 128}, num_warps=4, num_stages=3),  # fewer tiles than SMs
     ],
     KEY,
+    spilling={1: (8,)},
 )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
+from triton.runtime.driver import driver
 
 Grid = tuple[int, ...] | Callable[[dict[str, Any]], tuple[int, ...]]
 
@@ -26,6 +27,12 @@ def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
     return accelerator.device(tensor.device)
 
 
+def generation() -> int | None:
+    """Major compute capability of the current NVIDIA GPU, None elsewhere: what a kernel's registers depend on."""
+    arch = None if INTERPRETED else driver.active.get_current_target().arch
+    return arch // 10 if isinstance(arch, int) else None
+
+
 def _is_capturing() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
@@ -37,20 +44,44 @@ class Tuned:
     The default is taken, with nothing measured, where ``torch.use_deterministic_algorithms`` asks for the same
     bits on every run (another tiling may sum in another order), in the interpreter, and while a CUDA graph is
     captured before the key was ever tuned.
+
+    ``spilling``: for places in the list, the generations of GPUs on which that configuration spills registers and
+    is not offered.
     """
 
-    def __init__(self, kernel: Any, configs: Sequence[triton.Config], key: Sequence[str]) -> None:
-        self.kernel, self.default = kernel, configs[0]
-        self._tuner = triton.autotune(list(configs), list(key), cache_results=True)(kernel)
+    def __init__(
+        self,
+        kernel: Any,
+        configs: Sequence[triton.Config],
+        key: Sequence[str],
+        spilling: Mapping[int, Sequence[int]] | None = None,
+    ) -> None:
+        self.kernel, self.configs, self._spilling = kernel, list(configs), spilling or {}
+        prune = {"early_config_prune": lambda *args, **kwargs: self.offered()}
+        self._tuner = triton.autotune(self.configs, list(key), prune_configs_by=prune, cache_results=True)(
+            kernel
+        )
         self._chosen: dict[Hashable, triton.Config] = {}
+
+    def offered(self) -> list[triton.Config]:
+        """The configurations for the current GPU."""
+        if not self._spilling:
+            return self.configs
+        here = generation()
+        return [each for i, each in enumerate(self.configs) if here not in self._spilling.get(i, ())]
+
+    def default(self) -> triton.Config:
+        """The first of them."""
+        return self.offered()[0]
 
     def launch(self, grid: Grid, key: Hashable, *args: Any, **meta: Any) -> None:
         """Runs the kernel on ``args``; ``key`` stands for all that a configuration may depend on."""
-        config = self.default
         if not INTERPRETED and not torch.are_deterministic_algorithms_enabled():
-            config = self._chosen.get(key, self.default)
             if key not in self._chosen and not _is_capturing():
                 self._tuner[grid](*args, **meta)
                 self._chosen[key] = self._tuner.best_config
                 return
+            config = self._chosen.get(key) or self.default()
+        else:
+            config = self.default()
         self.kernel[grid](*args, **meta, **config.all_kwargs())

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from fcnkern.backends.triton._axes import Cells, cells
-from fcnkern.backends.triton._labels import label_flag
+from fcnkern.backends._labels import label_flag
+from fcnkern.backends._loss_call import Pixels, given
+from fcnkern.backends._loss_grid import LossGrid
 from fcnkern.backends.triton._launch import INTERPRETED
-from fcnkern.backends.triton._loss_call import Pixels, given
 from fcnkern.backends.triton._upsample_cross_entropy_cells import _upsample_cross_entropy_cells_kernel
 from fcnkern.backends.triton._upsample_cross_entropy_finish import (
     _upsample_cross_entropy_finish_kernel,
@@ -56,42 +56,6 @@ def _multiprocessors(device: torch.device) -> int:
     return 64
 
 
-class _Grid(NamedTuple):
-    """How the cells are divided among programs."""
-
-    y: Cells
-    x: Cells
-    x_begin: int
-    """The first column of cells: one before the first with an output, so that each touched point has an owner."""
-    lanes: int
-    columns: int
-    """Lanes of one image."""
-    strips: int
-    band: int
-    """Rows of cells."""
-    bands: int
-
-    @property
-    def rows(self) -> int:
-        """Rows of parts of cells."""
-        return (self.y.end - self.y.begin) * self.y.parts
-
-    @staticmethod
-    def of(scores: Tensor, pixels: Pixels) -> _Grid:
-        """One wave of programs where the cells suffice for that."""
-        size = (pixels.target.shape[1], pixels.target.shape[2])
-        axes = pixels.call.resample.axes((scores.shape[2], scores.shape[3]), size)
-        y, x = (cells(axis, scores.device) for axis in axes)
-        x_begin = max(0, x.begin - 1)
-        columns = (x.end - x_begin) * x.parts
-        lanes = max(32, x.parts)
-        strips = triton.cdiv(scores.shape[0] * columns, lanes)
-        rows = y.end - y.begin
-        bands = min(rows, max(1, _resident_warps(scores.device) // strips))
-        band = triton.cdiv(rows, bands)
-        return _Grid(y, x, x_begin, lanes, columns, strips, band, triton.cdiv(rows, band))
-
-
 def _options() -> dict[str, int]:
     registers = _registers()
     return {"num_warps": 1} | ({} if registers is None else {"maxnreg": registers})
@@ -110,7 +74,7 @@ def run_cells(scores: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor | None, Te
     """
     call, target, device = pixels.call, pixels.target, scores.device
     n, classes, h, w = scores.shape
-    grid = _Grid.of(scores, pixels)
+    grid = LossGrid.of(scores, pixels, _resident_warps(scores.device))
     programs = grid.strips * grid.bands
     flag = label_flag("target", target, classes, call.ignore_index)
     partials = torch.empty(3, programs, device=device)
@@ -158,7 +122,7 @@ def total(partials: Tensor, divisor: float) -> tuple[Tensor, Tensor, Tensor]:
     return loss, scale, stats
 
 
-def _finish(grad: Tensor, seam: Tensor, rim: Tensor, scale: Tensor, grid: _Grid) -> None:
+def _finish(grad: Tensor, seam: Tensor, rim: Tensor, scale: Tensor, grid: LossGrid) -> None:
     """Completes the gradient in place."""
     n, classes, h, w = grad.shape
     channels_last = not grad.is_contiguous()

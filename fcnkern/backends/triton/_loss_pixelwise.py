@@ -7,9 +7,9 @@ import triton
 from torch import Tensor
 
 from fcnkern.backends._bands import LearnedUpsampling
+from fcnkern.backends._labels import label_flag
+from fcnkern.backends._loss_call import Pixels, given
 from fcnkern.backends.triton import upsample_add
-from fcnkern.backends.triton._labels import label_flag
-from fcnkern.backends.triton._loss_call import Pixels, given
 from fcnkern.backends.triton._loss_cells import total
 from fcnkern.backends.triton._upsample_cross_entropy_pixels import (
     _count_correct_kernel,

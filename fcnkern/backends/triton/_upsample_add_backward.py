@@ -9,6 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
+from fcnkern.backends.triton._launch import generation
 from fcnkern.backends.triton._upsample_add_dense_bwd import (
     _upsample_dense_grad_weight_kernel,
     _upsample_dense_grad_x_kernel,
@@ -110,7 +111,8 @@ def _features(
     channels = skip.shape[1]
     groups = 1 if result is not None else triton.cdiv(outputs, co)
     most = 64 if grad.dtype == torch.float32 else 128  # the parts of fp32 products take twice the registers
-    cs, p = power_of_2(channels, 16, most), 32
+    short = grad.dtype == torch.float32 and generation() in (8, 10)  # where 32 pixels would spill registers
+    cs, p = power_of_2(channels, 16, most), 16 if short else 32
     programs = triton.cdiv(channels, cs) * groups
     tiles = n * triton.cdiv(height * width, p)
     parts = split(programs, triton.cdiv(tiles, _LEAST_TILES))

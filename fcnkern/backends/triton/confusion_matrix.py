@@ -6,6 +6,8 @@ import torch
 import triton
 from torch import Tensor
 
+from fcnkern.backends._label_plan import can_ignore
+from fcnkern.backends._labels import label_flag, raise_reported
 from fcnkern.backends.triton import _argmax_plan as plans
 from fcnkern.backends.triton._confusion_matrix_kernels import (
     RUN,
@@ -13,7 +15,6 @@ from fcnkern.backends.triton._confusion_matrix_kernels import (
     _confusion_matrix_decided_fwd_kernel,
     _confusion_matrix_labels_fwd_kernel,
 )
-from fcnkern.backends.triton._labels import label_flag, raise_reported
 from fcnkern.backends.triton._launch import on_device
 from fcnkern.resample import Resample
 
@@ -50,12 +51,6 @@ def confusion_matrix(
     return counts[0] if copies == 1 else counts.sum(0)
 
 
-def _ignores(target: Tensor, ignore_index: int | None) -> bool:
-    """Whether a label of the target can be ``ignore_index``."""
-    limits = torch.iinfo(target.dtype)
-    return ignore_index is not None and limits.min <= ignore_index <= limits.max
-
-
 def _count_labels(prediction: Tensor, target: Tensor, counts: Tensor, ignore_index: int | None) -> None:
     copies, classes, _ = counts.shape
     target_flag = label_flag("target", target, classes, ignore_index)
@@ -76,9 +71,9 @@ def _count_labels(prediction: Tensor, target: Tensor, counts: Tensor, ignore_ind
         *prediction.stride(),
         *target.stride(),
         classes,
-        ignore_index if _ignores(target, ignore_index) else 0,
+        ignore_index if can_ignore(target, ignore_index) else 0,
         copies,
-        _ignores(target, ignore_index),
+        can_ignore(target, ignore_index),
         prediction.is_contiguous(),
         target.is_contiguous(),
         plans.index_type(pixels + tile),
@@ -130,12 +125,12 @@ def _launch_decided(
         plan.rows,
         plan.parts,
         counts.shape[1],
-        ignore_index if _ignores(target, ignore_index) else 0,
+        ignore_index if can_ignore(target, ignore_index) else 0,
         counts.shape[0],
         plan.y.parts,
         plan.x.parts,
         plan.zero,
-        _ignores(target, ignore_index),
+        can_ignore(target, ignore_index),
         plans.index_type(counts.shape[1] ** 2),
         plan.y.slots,
         _ROWS_OF_PARTS,
@@ -154,7 +149,7 @@ def _launch_cells(
     ignore_index: int | None,
 ) -> None:
     codes, entries, counter = (counts, counts, counts) if undecided is None else undecided
-    blocks = triton.cdiv(plan.cell_parts, plans.LANES // plan.lanes)
+    blocks = triton.cdiv(plan.cell_parts, plans.LANES // plans.lanes(plan))
     grid = (min(blocks, plans.resident_warps(target.device)),)
     _confusion_matrix_cells_fwd_kernel[grid](
         plan.scores,
@@ -179,16 +174,16 @@ def _launch_cells(
         plan.parts,
         plan.y.step,
         plan.x.step,
-        ignore_index if _ignores(target, ignore_index) else 0,
+        ignore_index if can_ignore(target, ignore_index) else 0,
         counts.shape[0],
         plan.y.parts,
         plan.x.parts,
         plan.zero,
         plan.skip_zero,
-        _ignores(target, ignore_index),
+        can_ignore(target, ignore_index),
         plans.index_type(counts.shape[1] ** 2),
         undecided is not None,
-        plan.lanes,
+        plans.lanes(plan),
         plan.y.slots,
         plans.LANES,
         num_warps=1,

@@ -119,7 +119,7 @@ def _launch_decided(plan: plans.Plan, undecided: plans.Undecided, labels: Tensor
 
 def _launch_cells(plan: plans.Plan, undecided: plans.Undecided | None, labels: Tensor) -> None:
     codes, entries, counter = (labels, labels, labels) if undecided is None else undecided
-    blocks = triton.cdiv(plan.cell_parts, plans.LANES // plan.lanes)
+    blocks = triton.cdiv(plan.cell_parts, plans.LANES // plans.lanes(plan))
     grid = (min(blocks, plans.resident_warps(labels.device)),)
     _upsample_argmax_cells_fwd_kernel[grid](
         plan.scores,
@@ -146,7 +146,7 @@ def _launch_cells(plan: plans.Plan, undecided: plans.Undecided | None, labels: T
         plan.zero,
         plan.skip_zero,
         undecided is not None,
-        plan.lanes,
+        plans.lanes(plan),
         plan.y.slots,
         plans.LANES,
         num_warps=1,

@@ -1,7 +1,8 @@
-"""What the launchers of the fused loss share: how pixels count, as kernel arguments."""
+"""What the launchers of the fused loss share on all GPU backends: how pixels count, as kernel arguments."""
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -24,6 +25,46 @@ class Pixels(NamedTuple):
     hard_losses: Tensor | None = None
     cuts: Tensor | None = None
     """Two numbers; pixels are kept where their loss is > the first or >= the second."""
+
+    @staticmethod
+    def of(
+        target: Tensor,
+        class_weight: Tensor | None,
+        seed: Tensor | None,
+        pixel_weight: Tensor | None,
+        call: LossCall,
+    ) -> Pixels:
+        """The pixels of a call, before hard ones are mined."""
+        limits = torch.iinfo(target.dtype)
+        # Kernels put ignore_index in place of labels outside: the labels' type must hold it.
+        comparable = limits.min <= call.ignore_index <= limits.max
+        return Pixels(
+            target if comparable else target.to(torch.int64),
+            None if class_weight is None else class_weight.float().contiguous(),
+            seed,
+            None if pixel_weight is None else pixel_weight.float().contiguous(),
+            call,
+            () if seed is None else call.keep,
+        )
+
+    def for_mining(self) -> Pixels:
+        """The same pixels, with equal weights, for a map of plain losses."""
+        plain = self.call._replace(reduction="none", label_smoothing=0.0, need_grad=False, need_stats=False)
+        return Pixels(self.target, None, None, None, plain, ())
+
+    def only_hard(self, mined: tuple[Tensor, Any, Any, Tensor]) -> Pixels:
+        """These pixels where they are hard; ``mined``: the result of a run over those `for_mining`."""
+        assert self.call.hard is not None
+        losses, _, _, stats = mined
+        threshold, min_kept = self.call.hard
+        above = torch.full((), -math.log(threshold) if threshold > 0 else math.inf, device=losses.device)
+        least = torch.full_like(above, math.inf)
+        most = min(min_kept, losses.numel())
+        if most > 0:
+            largest = losses.flatten().topk(most).values
+            count = stats[:1].clamp(max=most)
+            least = torch.where(count > 0, largest.gather(0, (count - 1).clamp(min=0)), math.inf)[0]
+        return self._replace(hard_losses=losses, cuts=torch.stack((above, least)))
 
     @property
     def divisor(self) -> float:
@@ -49,7 +90,7 @@ class Pixels(NamedTuple):
     def selection(self) -> tuple[Tensor, ...]:
         """Pointers that decide which pixels count: limits, seed, losses and cuts of the hard mode."""
         none = self.target
-        limits = _limits(self.keep, self.target.device) if self.keep else none
+        limits = limits_of(self.keep, self.target.device) if self.keep else none
         return limits, given(self.seed, none), given(self.hard_losses, none), given(self.cuts, none)
 
     def weights(self) -> tuple[Tensor, ...]:
@@ -67,7 +108,7 @@ def given(tensor: Tensor | None, none: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _limits(keep: tuple[float, ...], device: torch.device) -> Tensor:
+def limits_of(keep: tuple[float, ...], device: torch.device) -> Tensor:
     """Largest random word that keeps a pixel, for each probability."""
     limits = torch.from_numpy(np.ceil(np.array(keep) * 2.0**32).astype(np.int64) - 1)
     return limits if device.type == "cpu" else limits.pin_memory().to(device, non_blocking=True)

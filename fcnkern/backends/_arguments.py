@@ -9,15 +9,8 @@ from torch import Tensor
 
 from fcnkern.resample import Pair, Resample
 
-MAX_CLASSES = 65534
 FLOAT_TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 LABEL_TYPES = {torch.uint8: 0, torch.int16: 1, torch.int32: 2, torch.int64: 3}
-
-
-def check_classes(name: str, classes: int) -> None:
-    """Refuses more classes than 16-bit labels hold beside two markers."""
-    if classes > MAX_CLASSES:
-        raise ValueError(f"{name}: the CPU kernels take at most {MAX_CLASSES} classes, got {classes}")
 
 
 def label_map(labels: Tensor) -> tuple[int, int, tuple[int, ...]]:

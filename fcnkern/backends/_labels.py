@@ -1,7 +1,8 @@
 """Labels out of range: a kernel reports one without stopping, and the next call raises.
 
 A kernel that meets a label which is neither a class nor ignored treats the pixel as ignored and stores two words,
-``1 + index of the pixel`` and the label, to memory that the host reads without synchronising. Every call looks there
+``1 + index of the pixel`` and the label, to memory that the host reads without synchronising (a third word is for the
+kernels, which may claim the report with it). Every call looks there
 first. In the interpreter the words are there when the kernel returns, and the same call raises.
 """
 
@@ -30,7 +31,7 @@ _reports: dict[_Place, Tensor] = {}
 
 
 def label_flag(name: str, labels: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
-    """Two int64 words in pinned host memory for a kernel that reads N×H×W ``labels``.
+    """Three int64 words in pinned host memory for a kernel that reads N×H×W ``labels``.
 
     Raises:
         ValueError: an earlier call on this device met a label out of range.
@@ -38,7 +39,7 @@ def label_flag(name: str, labels: Tensor, num_classes: int, ignore_index: int | 
     raise_reported(labels.device)
     place = _Place(labels.device, name, labels.shape[1], labels.shape[2], num_classes, ignore_index)
     if place not in _reports:
-        _reports[place] = torch.zeros(2, dtype=torch.int64, pin_memory=labels.device.type != "cpu")
+        _reports[place] = torch.zeros(3, dtype=torch.int64, pin_memory=labels.device.type != "cpu")
     return _reports[place]
 
 

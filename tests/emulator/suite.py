@@ -1,0 +1,139 @@
+"""Runs part of the tests of the operations again, in another build of the emulator or order of threads."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from tests.emulator.build import CSRC, ROOT, detector, emulated_extension
+from tests.emulator.sanitizers import REPORT, emulator_environment, preloaded
+
+TIMEOUT = 500  # seconds
+AT_LENGTH = os.environ.get("FCNKERN_TEST_EMULATION") == "full"
+"""Whether the operations' tests run again in other orders and builds, which takes minutes."""
+
+
+class Chosen(NamedTuple):
+    """Which tests of an operation run again, as expressions for pytest's -k.
+
+    Together they launch every kernel of the operation. ``few``: those under ThreadSanitizer, 20 times slower.
+    """
+
+    some: str
+    few: str
+
+
+CHOSEN = {
+    "confusion_matrix": Chosen(
+        some="matrix_cuda or label_types or strided or straight_from_scores or out_of_range",
+        few="matrix_cuda or strided or straight_from_scores",
+    ),
+    "conv1x1": Chosen(
+        some="conv1x1_cuda or output_and_gradients or layouts or dropout_mask",
+        few="conv1x1_cuda or layouts",
+    ),
+    "upsample_add": Chosen(
+        some="add_cuda or kinds_of_weight_and_skip or kernels_and_strides or layouts",
+        few="add_cuda or kernels_and_strides",
+    ),
+    "upsample_argmax": Chosen(
+        some="argmax_cuda or every_geometry or layouts or ties or non_finite",
+        few="argmax_cuda or layouts",
+    ),
+    "upsample_cross_entropy": Chosen(
+        some="entropy_cuda or every_geometry or reductions or label_types or sampling or hard or learned",
+        few="entropy_cuda or label_types or learned",
+    ),
+}
+
+
+class Run(NamedTuple):
+    """How the kernels run: the build, and the order of threads with the seed of random ones."""
+
+    build: str
+    order: str = "forward"
+    seed: int = 1
+
+    def variables(self) -> dict[str, str]:
+        """The environment variables by which a test is run again as this run does."""
+        order = {"CUEMU_ORDER": self.order, "CUEMU_SEED": str(self.seed)}
+        return {"FCNKERN_TEST_EMULATOR": self.build, **order, **preloaded(self.build)}
+
+
+class Result(NamedTuple):
+    """What came of a run: tests that passed, by file; kernels launched; and how to run it again."""
+
+    status: int
+    output: str
+    passed: Counter[str]
+    launched: set[str]
+    replay: str
+
+    def __str__(self) -> str:
+        reports = "\n".join(REPORT.findall(self.output))
+        return f"exit status {self.status}; run again by\n{self.replay}\n{reports}\n{self.output[-8000:]}"
+
+
+def run_pytest(run: Run, files: list[Path], expression: str, folder: Path) -> Result:
+    """Runs tests in a process of their own; ``folder`` is for what it writes."""
+    emulated_extension(run.build), detector(run.build, ".so")  # not under the sanitizers
+    xml, launches = folder / "tests.xml", folder / "launches"
+    launches.write_text("")
+    command = [sys.executable, "-m", "pytest", "-qxs", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
+    command += ["-k", expression, *map(str, files)]
+    environment = {**emulator_environment(), **run.variables(), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, f"--junitxml={xml}"],
+        env={**environment, "CUEMU_LAUNCHES": str(launches)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+        cwd=folder,
+    )
+    variables = [f"{name}={shlex.quote(text)}" for name, text in run.variables().items()]
+    replay = " ".join([*variables, shlex.join(command)])
+    passed = _passed(xml) if xml.exists() else Counter()
+    return Result(done.returncode, done.stdout, passed, set(launches.read_text().split()), replay)
+
+
+def _passed(xml: Path) -> Counter[str]:
+    """How many tests passed in each file, which is named without test_ and suffix."""
+    cases = [case for case in ElementTree.parse(xml).iter("testcase") if len(case) == 0]
+    modules = [case.attrib["classname"].rpartition(".")[2] for case in cases]
+    return Counter(module.removeprefix("test_") for module in modules)
+
+
+def operations() -> list[str]:
+    """The operations with CUDA kernels."""
+    folder = ROOT / "fcnkern" / "backends" / "cuda"
+    return [name for name in CHOSEN if (folder / f"{name}.py").is_file()]
+
+
+def run_operations(run: Run, folder: Path) -> Result:
+    """Runs what is chosen of the tests of all operations."""
+    parts, files = [], []
+    for name in operations():
+        files += sorted((ROOT / "tests" / "ops").glob(f"test_{name}*.py"))
+        parts.append(f"({name} and ({CHOSEN[name].few if run.build == 'thread' else CHOSEN[name].some}))")
+    return run_pytest(run, files, f"cuda and ({' or '.join(parts)})", folder)
+
+
+def untested(result: Result) -> list[str]:
+    """The operations of which no test has passed."""
+    return [name for name in operations() if not any(file.startswith(name) for file in result.passed)]
+
+
+def never_launched(result: Result) -> set[str]:
+    """The kernels of csrc/cuda that did not run."""
+    text = "".join(path.read_text() for path in sorted((CSRC / "cuda").glob("*.cu*")))
+    calls = re.findall(r"\blaunch\(([^,;]*\"[^,;]*),", text)
+    return {name for call in calls for name in re.findall(r'"(\w+)"', call)} - result.launched
