@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcnkern import Resample, upsample_cross_entropy
+from fcnkern import Resample
 from tests.ops._truth import assert_as_exact_as_torch, upsampled
+from tests.placement import upsample_cross_entropy
 
 DECONV = Resample.deconv(4, 5)
 SMALL = ((3, 4), (7, 10))

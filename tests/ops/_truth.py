@@ -24,6 +24,8 @@ GEOMETRIES = {
     "deconv2": ((9, 8), (17, 16), Resample.deconv(2, 1)),
     "deconv3": ((5, 6), (14, 15), Resample.deconv(3, 2)),
     "deconv32": ((2, 3), (40, 67), Resample.deconv(32, 19)),
+    "deconv8-odd": ((4, 5), (21, 26), Resample.deconv(8, 6, odd=True)),
+    "deconv32-odd": ((2, 3), (40, 67), Resample.deconv(32, 18, odd=True)),
     "deconv-uneven": ((4, 6), (25, 17), Resample.deconv((8, 3), (5, 1))),
     "half8": ((3, 4), (24, 32), Resample.half_pixel()),
     "half-ragged": ((7, 5), (50, 33), Resample.half_pixel()),
@@ -36,11 +38,11 @@ GEOMETRIES = {
 }
 
 
-def bilinear(channels: int, factor: tuple[int, int], dtype: torch.dtype) -> Tensor:
+def bilinear(channels: int, factor: tuple[int, int], dtype: torch.dtype, *, odd: bool = False) -> Tensor:
     """Caffe's bilinear filler, channels×1×kh×kw."""
     lines = []
     for f in factor:
-        k = 2 * f - f % 2
+        k = 2 * f - 1 if odd else 2 * f - f % 2
         centre = f - 1 if k % 2 else f - 0.5
         lines.append(torch.tensor([1 - abs(i - centre) / f for i in range(k)], dtype=torch.float64))
     return torch.outer(*lines).expand(channels, 1, -1, -1).to(dtype)
@@ -54,7 +56,8 @@ def upsampled(
     if resample.kind == "identity":
         return scores
     if resample.kind == "deconv":
-        kernel = bilinear(scores.shape[1], resample.factor, scores.dtype) if weight is None else weight
+        fixed = bilinear(scores.shape[1], resample.factor, scores.dtype, odd=resample.odd)
+        kernel = fixed if weight is None else weight
         groups = scores.shape[1] if kernel.shape[1] == 1 and scores.shape[1] > 1 else 1
         full = F.conv_transpose2d(scores, kernel, stride=resample.factor, groups=groups)
         oy, ox = resample.offset

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from fcnkern import Resample, confusion_matrix, upsample_argmax
+from fcnkern import Resample
 from tests.ops._truth import GEOMETRIES
+from tests.placement import confusion_matrix, device_of, raises_label_error, upsample_argmax
 
 TYPES = [torch.uint8, torch.int16, torch.int32, torch.int64]
 
@@ -64,7 +67,7 @@ def test_ignored_labels(backend: str, ignore_index: int) -> None:
 def test_straight_from_scores(backend: str, name: str) -> None:
     size_in, size_out, resample = GEOMETRIES[name]
     scores, target = torch.randn(2, 7, *size_in), labels(7, (2, *size_out))
-    sized = Resample(resample.kind, resample.factor, resample.offset, size_out, resample.scale_factor)
+    sized = replace(resample, size=size_out)
     prediction = upsample_argmax(scores, sized, backend=backend)
     found = confusion_matrix(scores, target, resample=resample, backend=backend)
     assert torch.equal(found, counted(prediction, target, 7))
@@ -80,15 +83,14 @@ def test_label_out_of_range_names_value_and_place(backend: str) -> None:
     for value in (254, 21, -1):
         wrong = target.clone()
         wrong[1, 30, 7] = value
-        with pytest.raises(
-            ValueError, match=rf"target: label {value} at image 1, row 30, column 7; wanted 0\.\.20"
-        ):
+        message = rf"target: label {value} at image 1, row 30, column 7; wanted 0\.\.20"
+        with raises_label_error(backend, message):
             confusion_matrix(prediction, wrong, 21, backend=backend)
-        with pytest.raises(ValueError, match=rf"target: label {value} at image 1, row 30, column 7"):
+        with raises_label_error(backend, message):
             confusion_matrix(torch.randn(2, 21, 5, 6), wrong, resample=Resample.half_pixel(), backend=backend)
     target[0, 4, 5] = 2
     prediction[0, 4, 5] = 77
-    with pytest.raises(ValueError, match=r"prediction: label 77 at image 0, row 4, column 5; wanted 0\.\.20"):
+    with raises_label_error(backend, r"prediction: label 77 at image 0, row 4, column 5; wanted 0\.\.20"):
         confusion_matrix(prediction, target, 21, backend=backend)
     target[0, 4, 5] = 255
     assert int(confusion_matrix(prediction, target, 21, backend=backend).sum()) == int((target != 255).sum())
@@ -110,6 +112,7 @@ def test_bad_arguments_are_named() -> None:
 
 def test_opcheck(backend: str) -> None:
     operator = torch.ops.fcnkern.confusion_matrix.default
-    target = labels(7)
-    torch.library.opcheck(operator, (torch.randint(0, 7, target.shape), target, 7, None, 255, backend))
-    torch.library.opcheck(operator, (torch.randn(2, 7, 5, 6), target, 7, "half_pixel", 255, backend))
+    target = labels(7, (2, 9, 13)).to(device_of(backend))
+    prediction, scores = torch.randint_like(target, 0, 7), torch.randn(2, 7, 2, 3).to(target.device)
+    torch.library.opcheck(operator, (prediction, target, 7, None, 255, backend))
+    torch.library.opcheck(operator, (scores, target, 7, "half_pixel", 255, backend))

@@ -8,11 +8,10 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from fcnkern import Resample, upsample_argmax
-from fcnkern.backends.select import BACKENDS
+from fcnkern import Resample
+from tests.placement import interpreted_only, placed, raises_label_error, refusal, upsample_argmax
 
-REFUSAL = next(each for each in BACKENDS if each.name == "triton").refusal("cpu", torch.float32)
-pytestmark = pytest.mark.skipif(REFUSAL is not None, reason=str(REFUSAL))
+pytestmark = pytest.mark.skipif(refusal("triton") is not None, reason=str(refusal("triton")))
 
 LABEL_TYPES = [torch.uint8, torch.int16, torch.int32, torch.int64]
 
@@ -22,7 +21,8 @@ def confusion_matrix(
 ) -> Tensor:
     from fcnkern.backends.triton import confusion_matrix as backend
 
-    return backend.confusion_matrix(prediction, target, classes, resample, ignore_index)
+    run = placed(backend.confusion_matrix, "triton")
+    return run(prediction, target, classes, resample, ignore_index)
 
 
 def counted(prediction: Tensor, target: Tensor, classes: int, ignore_index: int | None) -> Tensor:
@@ -101,9 +101,8 @@ def test_runs_over_cells_and_rows() -> None:
 def test_invalid_labels_are_named_and_left_out(name: str, label: int) -> None:
     maps = {"prediction": labels(21, torch.int64), "target": labels(21, torch.int64)}
     maps[name][1, 30, 40] = label
-    with pytest.raises(
-        ValueError, match=f"{name}: label {label} at image 1, row 30, column 40; wanted 0..20"
-    ):
+    message = f"{name}: label {label} at image 1, row 30, column 40; wanted 0..20"
+    with raises_label_error("triton", message):
         confusion_matrix(maps["prediction"], maps["target"], 21, None, 255)
 
 
@@ -113,10 +112,11 @@ def test_invalid_label_in_scores_of_either_kind_of_cell() -> None:
     for column in (4, 24, 47):
         wrong = target.clone()
         wrong[0, 31, column] = 9
-        with pytest.raises(ValueError, match=f"target: label 9 at image 0, row 31, column {column}"):
+        with raises_label_error("triton", f"target: label 9 at image 0, row 31, column {column}"):
             confusion_matrix(scores, wrong, 4, Resample.half_pixel(), 255)
 
 
+@interpreted_only
 def test_same_counts_in_any_order_of_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     from triton.runtime import interpreter
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcnkern import conv1x1
 from fcnkern.nn import Conv1x1
 from tests.ops._truth import assert_as_exact_as_torch
+from tests.placement import conv1x1, device_of
 
 
 def problem(
@@ -152,16 +152,9 @@ def test_gradcheck(backend: str) -> None:
 
 def test_opcheck(backend: str) -> None:
     for layout in (torch.contiguous_format, torch.channels_last):
-        x, weight, bias = (tensor.float().requires_grad_() for tensor in problem(8, 3, (2, 6), 1))
-        args = (
-            x.detach().to(memory_format=layout).requires_grad_(),
-            weight,
-            bias,
-            torch.tensor(5),
-            True,
-            0.3,
-            backend,
-        )
+        x, weight, bias = (tensor.float().to(device_of(backend)) for tensor in problem(8, 3, (2, 6), 1))
+        leaves = [each.requires_grad_() for each in (x.to(memory_format=layout), weight, bias)]
+        args = (*leaves, torch.tensor(5, device=x.device), True, 0.3, backend)
         torch.library.opcheck(torch.ops.fcnkern.conv1x1.default, args)
 
 
@@ -180,7 +173,7 @@ def test_compile_and_export() -> None:
 
 def test_autocast_runs_in_low_precision(backend: str) -> None:
     x, weight, bias = (tensor.float().requires_grad_() for tensor in problem())
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device_of(backend), dtype=torch.bfloat16):
         out = conv1x1(x, weight, bias, backend=backend)
     assert out.dtype == torch.bfloat16
     out.sum().backward()

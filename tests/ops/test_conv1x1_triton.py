@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import ModuleType
 
 import pytest
 import torch
-from torch import Tensor
 
 from fcnkern.backends.reference import conv1x1 as reference
 from fcnkern.backends.reference.philox import element_words, philox4x32
@@ -25,57 +25,23 @@ from fcnkern.backends.triton import (
 from fcnkern.backends.triton._conv1x1_pixels import ONE_RUN, PLANES, ROWS, Pixels
 from fcnkern.backends.triton._dropout import dropout_arguments, kept_elements
 from fcnkern.backends.triton.conv1x1 import conv1x1_bwd, conv1x1_fwd
+from tests.ops._conv1x1 import (
+    ALL,
+    DEVICE,
+    TOLERANCE,
+    error,
+    exact_results,
+    make,
+    poison_allocations,
+    results_of,
+)
 
-ALL = (True, True, True)
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-TOLERANCE = {torch.float32: 5e-7, torch.bfloat16: 8e-3, torch.float16: 1e-3}
-
-
-def _poison(tensor: Tensor) -> Tensor:
-    return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+results = partial(results_of, conv1x1_fwd, conv1x1_bwd)
 
 
 @pytest.fixture(autouse=True)
 def _poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the launchers allocate is NaN until a kernel writes it."""
-    for module, name in ((torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty")):
-        allocate = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *a, _f=allocate, **k: _poison(_f(*a, **k)))
-
-
-def make(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, layout: str = "nchw") -> list[Tensor]:
-    """Features, weight, bias and gradient of N, C, O, H, W; ``layout`` is that of features and gradient."""
-    n, c, o, h, w = shape
-    rng = torch.Generator().manual_seed(sum(shape))
-    x, grad = (torch.randn(n, k, h + 3, w + 5, generator=rng).to(dtype) for k in (c, o))
-    weight = (torch.randn(o, c, 1, 1, generator=rng) * c**-0.5).to(dtype)
-    bias = torch.randn(o, generator=rng).to(dtype)
-    x, grad = (_arranged(t, h, w, layout) for t in (x, grad))
-    return [x, weight.to(DEVICE), bias.to(DEVICE), grad]
-
-
-def _arranged(tensor: Tensor, h: int, w: int, layout: str) -> Tensor:
-    if layout == "window":
-        return tensor.to(DEVICE)[:, :, 2 : 2 + h, 1 : 1 + w]
-    dense = tensor[:, :, :h, :w].contiguous().to(DEVICE)
-    return dense.contiguous(memory_format=torch.channels_last) if layout == "nhwc" else dense
-
-
-def error(value: Tensor, exact: Tensor) -> float:
-    return float((value.double() - exact).norm() / exact.norm().clamp_min(1e-30))
-
-
-def results(args: list[Tensor], relu: bool, p: float, seed: Tensor | None) -> list[Tensor]:
-    x, weight, bias, grad = args
-    out = conv1x1_fwd(x, weight, bias, relu, p, seed)
-    return [out, *conv1x1_bwd(grad, x, weight, out if relu else None, relu, p, seed, ALL)]
-
-
-def exact_results(args: list[Tensor], relu: bool, p: float, seed: Tensor | None, out: Tensor) -> list[Tensor]:
-    x, weight, bias, grad = (t.double() for t in args)
-    exact = reference.conv1x1_fwd(x, weight, bias, relu, p, seed)
-    rounded = out.double() if relu else None  # which outputs are 0 is decided in the storage type
-    return [exact, *reference.conv1x1_bwd(grad, x, weight, rounded, relu, p, seed, ALL)]
+    poison_allocations(monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -146,7 +112,7 @@ TUNED = [
     (module, name, index)
     for module in (_conv1x1_forward, _conv1x1_grad_x, _conv1x1_grad_weight)
     for name in ("_SKINNY", "_WIDE")
-    for index in range(1, len(getattr(module, name)._tuner.configs))
+    for index in range(1, len(getattr(module, name).configs))
 ]
 
 
@@ -155,7 +121,7 @@ def test_every_configuration(
     module: ModuleType, name: str, index: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuned = getattr(module, name)
-    monkeypatch.setattr(tuned, "default", tuned._tuner.configs[index])
+    monkeypatch.setattr(tuned, "default", lambda: tuned.configs[index])
     args = make((1, 40, 5 if name == "_SKINNY" else 66, 5, 8))
     seed = torch.tensor(3, device=DEVICE)
     ours = results(args, False, 0.3, seed)

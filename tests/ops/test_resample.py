@@ -12,6 +12,7 @@ from fcnkern import Resample, Sampling
     [
         Resample.deconv(8, 31),
         Resample.deconv((2, 3), (0, 4)),
+        Resample.deconv(32, 18, odd=True),
         Resample.half_pixel(),
         Resample.half_pixel(scale_factor=(2.5, 1 / 3)),
         Resample.align_corners(),
@@ -30,6 +31,15 @@ def test_axes_of_the_paper_final_upsampling() -> None:
 
 def test_kernels_are_those_of_caffe() -> None:
     assert [Resample.deconv(f).kernel[0] for f in (1, 2, 3, 8, 16, 32)] == [1, 4, 5, 16, 32, 64]
+    assert [Resample.deconv(f, odd=True).kernel[0] for f in (1, 2, 3, 8, 16, 32)] == [1, 3, 5, 15, 31, 63]
+
+
+def test_an_odd_kernel_puts_source_points_on_pixels() -> None:
+    vertical, _ = Resample.deconv(32, 18, odd=True).axes((16, 16), (500, 500))
+    assert (vertical.step, vertical.shift) == (1 / 32, (18 - 31) / 32)
+    assert Resample.deconv(3, odd=True) == Resample.deconv(3)
+    with pytest.raises(ValueError, match="deconv:2,2:0,0:odd of 3×3 scores gives at most 7×7 outputs"):
+        Resample.deconv(2, odd=True).check((3, 3), (8, 8))
 
 
 def test_bad_descriptions_are_named() -> None:

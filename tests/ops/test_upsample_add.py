@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcnkern import upsample_add
 from fcnkern.nn import UpsampleAdd
 from tests.ops._truth import assert_as_exact_as_torch, bilinear
+from tests.placement import device_of, upsample_add
 
 NAMES = ("output", "x", "weight", "skip", "skip_weight", "skip_bias")
 
@@ -107,7 +107,7 @@ def problem(
 
 def at_most(lengths: tuple[int, int], most: int, backend: str) -> tuple[int, int]:
     """Lengths of a kernel or a stride, cut under Triton's interpreter: there each phase is a slow program."""
-    interpreted = backend == "triton" and not torch.cuda.is_available()
+    interpreted = backend == "triton" and device_of(backend) == "cpu"
     return (min(lengths[0], most), min(lengths[1], most)) if interpreted else lengths
 
 
@@ -212,7 +212,7 @@ def test_gradcheck(backend: str) -> None:
 
 
 def test_opcheck(backend: str) -> None:
-    tensors = [each.detach().float().requires_grad_() for each in small_leaves()[0]]
+    tensors = [each.detach().float().to(device_of(backend)).requires_grad_() for each in small_leaves()[0]]
     for layout in (torch.contiguous_format, torch.channels_last):
         laid = [each.detach().to(memory_format=layout).requires_grad_() for each in tensors[:4]]
         args = (*laid, tensors[4], [2, 2], [5, 4], 1.0, backend)
@@ -246,7 +246,7 @@ def test_module_starts_bilinear_with_a_silent_skip() -> None:
 def test_autocast_runs_in_low_precision(backend: str) -> None:
     inputs, options = problem("dense", "features")
     leaves = [each.float().requires_grad_() for each in inputs]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device_of(backend), dtype=torch.bfloat16):
         out = ours(*leaves, backend=backend, **options)
     assert out.dtype == torch.bfloat16
     out.sum().backward()

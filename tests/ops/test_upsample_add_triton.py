@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from fcnkern.backends.reference import upsample_add as reference
+from tests.placement import interpreted_only, placed_all, refusal
 
 triton = pytest.importorskip("triton")
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="runs on CPU tensors in the interpreter")
+pytestmark = pytest.mark.skipif(refusal("triton") is not None, reason=str(refusal("triton")))
 
 from fcnkern.backends.triton import _upsample_add_shapes as shapes  # noqa: E402
-from fcnkern.backends.triton import upsample_add as ours  # noqa: E402
+from fcnkern.backends.triton import upsample_add as backend  # noqa: E402
 
+ours = placed_all(backend, "triton")
 OFFSET, SCALE = (3, 2), 0.5
 
 
@@ -185,6 +187,7 @@ def test_a_band_of_a_slice_of_rows() -> None:
     assert not whole[:, :, last:].any()
 
 
+@interpreted_only
 @pytest.mark.parametrize("case", [CASES[5], CASES[6], CASES[8]], ids=str)
 def test_bits_do_not_depend_on_the_order_of_programs(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     from triton.runtime import interpreter

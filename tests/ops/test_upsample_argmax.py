@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from fcnkern import Resample, upsample_argmax
+from fcnkern import Resample
 from fcnkern.nn import UpsampleArgmax
 from tests.ops._truth import GEOMETRIES, upsampled
+from tests.placement import device_of, upsample_argmax
 
 SIZE = (35, 40)
 DECONV = Resample.deconv(8, 11, SIZE)
@@ -26,7 +29,7 @@ def assert_largest(labels: Tensor, logits: Tensor, slack: float) -> None:
 def test_every_geometry(backend: str, name: str) -> None:
     size_in, size_out, resample = GEOMETRIES[name]
     scores = torch.randn(2, 7, *size_in)
-    sized = Resample(resample.kind, resample.factor, resample.offset, size_out, resample.scale_factor)
+    sized = replace(resample, size=size_out)
     labels = upsample_argmax(scores, sized, backend=backend)
     assert labels.shape == (2, *size_out)
     assert labels.dtype == torch.uint8
@@ -131,7 +134,15 @@ def test_opcheck_compile_and_no_gradient(backend: str) -> None:
     scores = torch.randn(2, 7, 6, 7, requires_grad=True)
     _, confidence = upsample_argmax(scores, DECONV, return_confidence=True, backend=backend)
     assert not confidence.requires_grad
-    args = (scores.detach(), None, "deconv:8,8:11,11", list(SIZE), torch.uint8, True, backend)
+    args = (
+        scores.detach().to(device_of(backend)),
+        None,
+        "deconv:8,8:11,11",
+        list(SIZE),
+        torch.uint8,
+        True,
+        backend,
+    )
     torch.library.opcheck(torch.ops.fcnkern.upsample_argmax.default, args)
     torch._dynamo.reset()
     compiled = torch.compile(UpsampleArgmax(DECONV), fullgraph=True, backend="aot_eager")

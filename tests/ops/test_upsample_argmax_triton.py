@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 pytest.importorskip("triton")
 
-from fcnkern import Resample, upsample_argmax
+from fcnkern import Resample
 from fcnkern.backends import _bands
 from fcnkern.backends.reference import upsample_argmax as reference
-from fcnkern.backends.select import BACKENDS
 from fcnkern.resample import Pair
 from tests.ops._truth import GEOMETRIES, upsampled
+from tests.placement import interpreted_only, placed, refusal, upsample_argmax
 
-REFUSAL = next(each for each in BACKENDS if each.name == "triton").refusal("cpu", torch.float32)
-pytestmark = pytest.mark.skipif(REFUSAL is not None, reason=str(REFUSAL))
+pytestmark = pytest.mark.skipif(refusal("triton") is not None, reason=str(refusal("triton")))
 
 NAN, INF = float("nan"), float("inf")
 
@@ -33,11 +34,15 @@ def _poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty", poisoned)
 
 
-def label(scores: Tensor, resample: Resample, size: Pair) -> tuple[Tensor, Tensor]:
-    """Labels as int64, and confidences."""
+def run(*args: Any) -> tuple[Tensor, Tensor | None]:
     from fcnkern.backends.triton import upsample_argmax as backend
 
-    labels, confidence = backend.upsample_argmax(scores, None, resample, size, torch.int64, True)
+    return placed(backend.upsample_argmax, "triton")(*args)
+
+
+def label(scores: Tensor, resample: Resample, size: Pair) -> tuple[Tensor, Tensor]:
+    """Labels as int64, and confidences."""
+    labels, confidence = run(scores, None, resample, size, torch.int64, True)
     assert confidence is not None
     return labels, confidence
 
@@ -149,6 +154,7 @@ def test_target_far_beyond_the_scale_factor() -> None:
     assert torch.equal(labels, expected)
 
 
+@interpreted_only
 def test_same_bits_in_any_order_of_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     from triton.runtime import interpreter
 
@@ -178,9 +184,7 @@ def test_learned_weight_in_many_bands(monkeypatch: pytest.MonkeyPatch, depthwise
     monkeypatch.setattr(_bands, "BAND_BYTES", 6000)
     scores, weight = torch.randn(2, 5, 5, 6), torch.randn(5, 1 if depthwise else 7, 8, 8)
     resample, size = Resample.deconv(4, 2), (20, 23)
-    from fcnkern.backends.triton import upsample_argmax as backend
-
-    labels, confidence = backend.upsample_argmax(scores, weight, resample, size, torch.uint8, True)
+    labels, confidence = run(scores, weight, resample, size, torch.uint8, True)
     logits = upsampled(scores.double(), resample, size, weight.double())
     assert torch.equal(labels.long(), logits.argmax(1))
     assert confidence is not None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fcnkern import upsample_cross_entropy
 from tests.ops._loss import DECONV, SMALL, check, plain, problem
 from tests.ops._truth import upsampled
+from tests.placement import upsample_cross_entropy
 
 
 @pytest.mark.parametrize("reduction", ["valid", "batch", "sum", "none"])

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcnkern import Resample, Sampling, upsample_cross_entropy
+from fcnkern import Resample, Sampling
 from fcnkern.nn import UpsampleCrossEntropyLoss
 from tests.ops._truth import upsampled
+from tests.placement import device_of, raises_label_error, upsample_cross_entropy
 
 DECONV = Resample.deconv(4, 5)
 SIZE = (7, 10)
@@ -109,11 +110,11 @@ def test_hard_pixels(backend: str, threshold: float, min_kept: int) -> None:
 
 def test_seed_comes_from_torch_and_may_be_a_tensor(backend: str) -> None:
     scores, target = problem()
+    scores = scores.detach()
 
     def loss(seed: int | Tensor | None) -> float:
         sampling = Sampling(0.5, cell=8, seed=seed)
-        value = upsample_cross_entropy(scores, target, DECONV, sampling=sampling, backend=backend)
-        return float(value.detach())
+        return float(upsample_cross_entropy(scores, target, DECONV, sampling=sampling, backend=backend))
 
     torch.manual_seed(3)
     first, second = loss(None), loss(None)
@@ -128,9 +129,8 @@ def test_label_out_of_range_names_value_and_place(backend: str) -> None:
     for value in (254, 5, -1, 2**40):
         wrong = target.clone()
         wrong[1, 5, 8] = value
-        with pytest.raises(
-            ValueError, match=rf"target: label {value} at image 1, row 5, column 8; wanted 0\.\.4"
-        ):
+        message = rf"target: label {value} at image 1, row 5, column 8; wanted 0\.\.4"
+        with raises_label_error(backend, message):
             upsample_cross_entropy(scores, wrong, DECONV, backend=backend)
 
 
@@ -204,10 +204,11 @@ def test_gradcheck(backend: str) -> None:
 @pytest.mark.parametrize("reduction", ["valid", "none"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_opcheck(backend: str, reduction: str, layout: torch.memory_format) -> None:
-    leaf = torch.randn(1, 3, 2, 3).to(memory_format=layout).requires_grad_()
-    target = torch.randint(0, 3, (1, 3, 4))
+    device = device_of(backend)
+    leaf = torch.randn(1, 3, 2, 3).to(device, memory_format=layout).requires_grad_()
+    target = torch.randint(0, 3, (1, 3, 4)).to(device)
     settings = ("deconv:2,2:1,1", 255, 0.0, reduction, [0.5], 8, [], reduction != "none", True)
-    args = (leaf, target, None, None, torch.tensor(3), None, *settings, backend)
+    args = (leaf, target, None, None, torch.tensor(3, device=device), None, *settings, backend)
     torch.library.opcheck(torch.ops.fcnkern.upsample_cross_entropy.default, args)
 
 
@@ -233,6 +234,7 @@ def test_autocast_reads_low_precision_scores(backend: str) -> None:
     scores, target = problem()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = F.conv2d(scores, torch.eye(5)[:, :, None, None])
+    with torch.autocast(device_of(backend), dtype=torch.bfloat16):
         loss = upsample_cross_entropy(low, target, DECONV, backend=backend)
     assert low.dtype == torch.bfloat16
     assert loss.dtype == torch.float32

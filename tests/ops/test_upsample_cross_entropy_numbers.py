@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fcnkern import Resample, upsample_cross_entropy
+from fcnkern import Resample
 from tests.ops._loss import DECONV, SMALL, check, plain, problem
 from tests.ops._truth import GEOMETRIES
+from tests.placement import upsample_cross_entropy
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcnkern import Resample, Sampling, upsample_cross_entropy
-from fcnkern.backends.select import BACKENDS
+from fcnkern import Resample, Sampling
 from tests.ops._truth import relative_error, upsampled
+from tests.placement import refusal, upsample_cross_entropy
 
 triton = pytest.importorskip("triton")
-REFUSAL = next(each for each in BACKENDS if each.name == "triton").refusal("cpu", torch.float32)
-if REFUSAL is not None:
-    pytest.skip(f"backend triton: {REFUSAL}", allow_module_level=True)
+if refusal("triton") is not None:
+    pytest.skip(str(refusal("triton")), allow_module_level=True)
 
 from fcnkern.backends.triton import _loss_cells  # noqa: E402
 

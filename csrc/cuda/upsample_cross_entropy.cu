@@ -1,0 +1,62 @@
+#include "upsample_cross_entropy.h"
+
+#include "upsample_cross_entropy_full.cuh"
+#include "upsample_cross_entropy_kernel.cuh"
+
+namespace fcnkern::cuda {
+namespace {
+
+template <class Score, int K>
+void launch_cells(const LossCells& p, const Stream& stream) {
+  const bool weighted = p.pixels.pixel_weight != nullptr;
+  const size_t factors = weighted || p.pixels.class_weight != nullptr ? K * K * kWarp * sizeof(float) : 0;
+  const size_t words = static_cast<size_t>(p.pixels.classes + 2) * kWarp * sizeof(uint32_t) * (weighted ? 4 : 1);
+  const Grid grid{dim3(p.strips, p.bands), dim3(kWarp), factors + (p.counts == nullptr ? words : 0)};
+  launch("upsample_cross_entropy_cells_kernel", upsample_cross_entropy_cells_kernel<Score, K>, grid, stream, p);
+}
+
+dim3 pixel_blocks(int64_t pixels, int images) {
+  return dim3(static_cast<unsigned>(ceil_div<int64_t>(pixels, kLossPixelsPerBlock)), static_cast<unsigned>(images));
+}
+
+}  // namespace
+
+void upsample_cross_entropy_cells(const LossCells& params, const Stream& stream) {
+  with_element_type(params.scores.dtype, [&](auto score) {
+    using Score = decltype(score);
+    switch (params.slots) {
+      case 2: return launch_cells<Score, 2>(params, stream);
+      case 4: return launch_cells<Score, 4>(params, stream);
+      default: return launch_cells<Score, 8>(params, stream);
+    }
+  });
+}
+
+void upsample_cross_entropy_full(const LossFull& params, const Stream& stream) {
+  const int64_t pixels = static_cast<int64_t>(params.rows) * params.pixels.width;
+  const Grid grid{pixel_blocks(pixels, params.images), dim3(kLossPixelsPerBlock)};
+  with_element_type(params.scores.dtype, [&](auto score) {
+    launch("upsample_cross_entropy_full_kernel", upsample_cross_entropy_full_kernel<decltype(score)>, grid, stream,
+           params);
+  });
+}
+
+void upsample_cross_entropy_total(const LossTotal& params, const Stream& stream) {
+  launch("upsample_cross_entropy_total_kernel", upsample_cross_entropy_total_kernel, Grid{dim3(1), dim3(kTotalThreads)},
+         stream, params);
+}
+
+void upsample_cross_entropy_finish(const LossFinish& params, const Stream& stream) {
+  const int64_t elements = static_cast<int64_t>(params.images) * params.classes * params.height * params.width;
+  const Grid grid{dim3(static_cast<unsigned>(ceil_div<int64_t>(elements, kFinishThreads))), dim3(kFinishThreads)};
+  launch("upsample_cross_entropy_finish_kernel", upsample_cross_entropy_finish_kernel, grid, stream, params);
+}
+
+void upsample_cross_entropy_correct(const LossPixels& pixels, const int* predicted, int images, int* partials,
+                                    const Stream& stream) {
+  const Grid grid{pixel_blocks(static_cast<int64_t>(pixels.height) * pixels.width, images), dim3(kLossPixelsPerBlock)};
+  launch("upsample_cross_entropy_correct_kernel", upsample_cross_entropy_correct_kernel, grid, stream, pixels, predicted,
+         partials);
+}
+
+}  // namespace fcnkern::cuda

@@ -1,0 +1,46 @@
+"""`upsample_cross_entropy` with the CUDA kernels."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fcnkern.backends._labels import raise_reported
+from fcnkern.backends._loss_call import Pixels
+from fcnkern.backends.cuda._loss_cells import run_cells
+from fcnkern.backends.cuda._loss_full import Result, count_correct, run_full, run_learned
+from fcnkern.ops._loss_call import LossCall
+
+
+def upsample_cross_entropy_fwd(
+    scores: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    class_weight: Tensor | None,
+    seed: Tensor | None,
+    pixel_weight: Tensor | None,
+    call: LossCall,
+) -> Result:
+    """(loss, gradient for the scores, gradient for the weight, counts); gradients where the call needs them.
+
+    Raises:
+        ValueError: a label that is neither a class nor ``ignore_index``: of an earlier call, whose loss is NaN (in
+            the emulator of this one); upsampling by more than 256 times.
+    """
+    pixels = Pixels.of(target, class_weight, seed, pixel_weight, call)
+    if call.hard is not None:
+        pixels = pixels.only_hard(_run(scores, weight, pixels.for_mining()))
+    loss, grad, grad_weight, stats = _run(scores, weight, pixels)
+    if call.need_stats:
+        stats[1] = count_correct(scores, weight, pixels)
+    if scores.device.type == "cpu":
+        raise_reported(scores.device)
+    return loss, grad, grad_weight, stats
+
+
+def _run(scores: Tensor, weight: Tensor | None, pixels: Pixels) -> Result:
+    if weight is not None:
+        return run_learned(scores, weight, pixels)
+    if pixels.call.resample.kind == "identity":
+        return run_full(scores, pixels)
+    loss, grad, stats = run_cells(scores, pixels)
+    return loss, grad, None, stats

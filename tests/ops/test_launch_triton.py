@@ -1,0 +1,114 @@
+"""Which configuration a Triton kernel is launched in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton")
+
+from tests.placement import refusal  # noqa: E402
+
+pytestmark = pytest.mark.skipif(refusal("triton") is not None, reason=str(refusal("triton")))
+
+
+class Recorder:
+    """Stands for a kernel, or for its tuner, and notes the launches."""
+
+    def __init__(self, name: str, launches: list[Any]) -> None:
+        self.name, self.launches = name, launches
+        self.best_config = triton.Config({"BLOCK": 2})
+
+    def __getitem__(self, grid: object) -> Any:
+        return lambda **meta: self.launches.append((self.name, meta.get("BLOCK")))
+
+
+@pytest.fixture
+def launches() -> list[Any]:
+    return []
+
+
+@pytest.fixture
+def tuned(monkeypatch: pytest.MonkeyPatch, launches: list[Any]) -> Any:
+    """A kernel whose default has BLOCK 1, and for which the tuner finds 2."""
+    from fcnkern.backends.triton import _launch
+
+    monkeypatch.setattr(_launch, "INTERPRETED", False)
+    tuned = object.__new__(_launch.Tuned)
+    tuned.kernel, tuned._tuner = Recorder("kernel", launches), Recorder("tuner", launches)
+    tuned.configs, tuned._spilling, tuned._chosen = (
+        [triton.Config({"BLOCK": each}) for each in (1, 3)],
+        {},
+        {},
+    )
+    return tuned
+
+
+def test_tunes_once_for_each_key(tuned: Any, launches: list[Any]) -> None:
+    for key in ("a", "a", "b", "a"):
+        tuned.launch((1,), key)
+    assert launches == [("tuner", None), ("kernel", 2), ("tuner", None), ("kernel", 2)]
+
+
+def test_takes_the_default_in_the_interpreter(
+    tuned: Any, launches: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fcnkern.backends.triton import _launch
+
+    monkeypatch.setattr(_launch, "INTERPRETED", True)
+    tuned.launch((1,), "a")
+    assert launches == [("kernel", 1)]
+
+
+def test_measures_nothing_while_a_graph_is_captured(
+    tuned: Any, launches: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fcnkern.backends.triton import _launch
+
+    tuned.launch((1,), "known")
+    monkeypatch.setattr(_launch, "_is_capturing", lambda: True)
+    tuned.launch((1,), "known")
+    tuned.launch((1,), "new")
+    assert launches == [("tuner", None), ("kernel", 2), ("kernel", 1)]
+    assert set(tuned._chosen) == {"known"}
+
+
+def test_deterministic_algorithms_take_the_default(tuned: Any, launches: list[Any]) -> None:
+    tuned.launch((1,), "a")
+    torch.use_deterministic_algorithms(True)
+    try:
+        tuned.launch((1,), "a")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert launches == [("tuner", None), ("kernel", 1)]
+
+
+def test_offers_no_configuration_that_spills_here(tuned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fcnkern.backends.triton import _launch
+
+    tuned._spilling = {0: (8, 10)}
+    for generation, default in ((8, 3), (9, 1), (10, 3), (None, 1)):
+        monkeypatch.setattr(_launch, "generation", lambda generation=generation: generation)
+        assert tuned.default().kwargs == {"BLOCK": default}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_captured_layer_is_not_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fcnkern import conv1x1
+    from fcnkern.backends.triton import _conv1x1_forward
+
+    monkeypatch.setattr(_conv1x1_forward._SKINNY, "_chosen", {})
+    x, weight = torch.randn(1, 20, 8, 8, device="cuda"), torch.randn(5, 20, 1, 1, device="cuda")
+    torch.use_deterministic_algorithms(True)
+    try:
+        expected = conv1x1(x, weight, backend="triton")  # compiles the default
+    finally:
+        torch.use_deterministic_algorithms(False)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = conv1x1(x, weight, backend="triton")
+    graph.replay()
+    assert torch.equal(out, expected)
+    assert _conv1x1_forward._SKINNY._chosen == {}
