@@ -1,66 +1,129 @@
-"""Runs the cases: ``python -m benchmarks [--quick] [--only TEXT] [--out PATH]``."""
+"""Runs the cases: ``python -m benchmarks [--quick] [--device cuda] [--only TEXT] [--out PATH]``."""
 
 from __future__ import annotations
 
 import sys
 
-sys.path.append(sys.path.pop(0))  # the current folder: a checkout does not hide an installed fcnkern
+if __name__ == "__main__":
+    sys.path.append(sys.path.pop(0))  # the current folder: a checkout does not hide an installed fcnkern
 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import torch
 
 import fcnkern
-from benchmarks.cases import CASES, Case
-from benchmarks.contenders import build
+from benchmarks.bounds import Ceilings, ceilings, work
+from benchmarks.cases import Case, chosen
+from benchmarks.compare import slower
+from benchmarks.contenders import Contender, build, everyone
 from benchmarks.memory import extra_bytes
+from benchmarks.peers import missing_peers
 from benchmarks.report import Row, as_json, as_markdown, circumstances
-from benchmarks.timing import interleaved
+from benchmarks.timing import interleaved, timer
 
 QUICK_SECONDS, FULL_SECONDS = 2.0, 6.0  # of timing per case
 
 
-def measure(case: Case, quick: bool) -> Iterator[Row]:
-    """Checks every contender of a case, times them in turn, then measures memory (quick: only ours)."""
-    names = case.contenders(quick)
-    contenders = build(case, names)
-    errors = {name: contender.error() for name, contender in contenders.items()}
-    seconds = QUICK_SECONDS if quick else FULL_SECONDS
-    times = interleaved({name: contender.run for name, contender in contenders.items()}, seconds)
+def measure(case: Case, device: str, quick: bool, seconds: float, can: Ceilings) -> Iterator[Row]:
+    """Checks every contender of a case, times them in turn, then measures memory (on the CPU quick: only ours).
+
+    ``seconds``: about how long to take times.
+
+    Raises:
+        AssertionError: a result is out of bounds. A contender that fails otherwise is a row that says so.
+    """
+    names = everyone(case, device, quick)
+    contenders, errors, failures = _checked(build(case, names, device))
+    times = interleaved({name: c.run for name, c in contenders.items()}, seconds, timer(device))
+    bound = can.bound(work(case))
     for name in names:
-        ratio = times[name].median / times["ours"].median
-        extra = extra_bytes(case, name) if name == "ours" or not quick else None
-        yield Row(case.name, name, times[name], ratio, case.rivals.get(name), extra, errors[name])
+        if name in failures:
+            yield Row.failed(case.name, name, failures[name])
+            continue
+        every = not quick or device != "cpu" or name == "ours"
+        extra = extra_bytes(case, name, device, contenders[name]) if every else None
+        ratio = times[name].median / times["ours"].median if "ours" in times else None
+        yield Row(case.name, name, times[name], ratio, case.rivals.get(name), extra, errors[name], bound)
 
 
-def main() -> None:
+def _checked(
+    contenders: dict[str, Contender],
+) -> tuple[dict[str, Contender], dict[str, float], dict[str, str]]:
+    """The contenders that run, their errors, and what the others failed with."""
+    errors: dict[str, float] = {}
+    failures: dict[str, str] = {}
+    for name, contender in contenders.items():
+        try:
+            errors[name] = contender.error()
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}") from None
+        except Exception as error:
+            failures[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+    return {name: contenders[name] for name in errors}, errors, failures
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="the main cases, without torch.compile: a minute"
-    )
-    parser.add_argument("--only", default="", metavar="TEXT", help="only cases whose name holds TEXT")
-    parser.add_argument("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
-    options = parser.parse_args()
+    add = parser.add_argument
+    add("--quick", action="store_true", help="the main cases, without torch.compile: a minute")
+    add("--device", choices=["cpu", "cuda"], help="where to measure; a GPU where there is one")
+    add("--only", default="", metavar="TEXT", help="only cases whose name holds TEXT")
+    add("--seconds", type=float, metavar="S", help="of timing per case; 6, with --quick 2")
+    add("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
+    add("--plot", type=Path, metavar="PATH.png", help="draw time and memory (needs matplotlib)")
+    add("--compare", type=Path, metavar="OLD.json", help="say what got slower since, beyond noise")
+    found = parser.parse_args()
+    found.device = found.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    found.seconds = found.seconds or (QUICK_SECONDS if found.quick else FULL_SECONDS)
+    return found
+
+
+def main() -> int:
+    given = options()
     missing = fcnkern.info()["backends"]["cpu"]["reason"]
-    if missing:
+    if given.device == "cpu" and missing:
         sys.exit(f"the C++ kernels are missing: {missing}")
-    chosen = [case for case in CASES if options.only in case.name and (case.quick or not options.quick)]
-    if not chosen:
-        sys.exit(f"--only: no case holds {options.only!r}; there are: {'; '.join(map(str, CASES))}")
-    rows = []
-    for case in chosen:
-        for row in measure(case, options.quick):
-            rows.append(row)
-            print(
-                f"{row.case}: {row.contender}: {row.times.median:.3g} ms, ratio {row.ratio:.1f}", flush=True
-            )
-    facts = circumstances(" ".join(["python -m benchmarks", *sys.argv[1:]]))
+    try:
+        cases = chosen(given.device, given.quick, given.only)
+    except ValueError as error:
+        sys.exit(f"--only: {error}")
+    can = ceilings(given.device)
+    facts = circumstances(" ".join(["python -m benchmarks", *sys.argv[1:]]), given.device, can)
+    facts["missing rivals"] = missing_peers()
+    rows: list[Row] = []
+    wrong: list[str] = []
+    for index, case in enumerate(cases, start=1):
+        try:
+            for row in measure(case, given.device, given.quick, given.seconds, can):
+                rows.append(row)
+                print(f"{index}/{len(cases)} {row}", flush=True)
+        except AssertionError as error:
+            wrong.append(f"{case.name}: {error}")
+            print(f"{index}/{len(cases)} {wrong[-1]}", flush=True)
+        if given.out is not None:
+            write(given.out, facts, rows)
     print("\n" + as_markdown(facts, rows))
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.with_suffix(".json").write_text(as_json(facts, rows))
-        options.out.with_suffix(".md").write_text(as_markdown(facts, rows))
+    for line in slower(given.compare, rows) if given.compare else []:
+        print(line)
+    for line in wrong:
+        print(f"WRONG: {line}", file=sys.stderr)
+    if given.plot is not None:
+        from benchmarks.plot import plot
+
+        plot(rows, facts, given.plot)
+    return 1 if wrong else 0
+
+
+def write(out: Path, facts: dict[str, Any], rows: list[Row]) -> None:
+    """Writes OUT.json and OUT.md; after each case, so that a run that is ended leaves what it had."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".json").write_text(as_json(facts, rows))
+    out.with_suffix(".md").write_text(as_markdown(facts, rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,7 @@ DROPOUT = 0.5
 
 def contenders(case: Case) -> dict[str, Contender]:
     inputs = (
-        torch.randn(1, case.features, *case.shape.size),
+        torch.randn(case.images, case.features, *case.shape.size),
         torch.randn(case.shape.classes, case.features, 1, 1) / case.features**0.5,
         torch.randn(case.shape.classes),
     )
@@ -34,24 +36,29 @@ def contenders(case: Case) -> dict[str, Contender]:
         return rivals.classifier(x, weight, bias, DROPOUT)
 
     def truth() -> Result:
-        return with_gradients(reference, *(tensor.double() for tensor in inputs))()
+        return calling(reference, tuple(tensor.double() for tensor in inputs))()
 
     def eager_truth() -> Result:
         torch.manual_seed(1)
-        mask = F.dropout(torch.ones(1, case.shape.classes, *case.shape.out), DROPOUT).double()
+        mask = F.dropout(
+            inputs[0].new_ones(case.images, case.shape.classes, *case.shape.out), DROPOUT
+        ).double()
 
         def masked(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             return rivals.classifier(x, weight, bias, 0.0) * mask
 
-        return with_gradients(masked, *(tensor.double() for tensor in inputs))()
+        return calling(masked, tuple(tensor.double() for tensor in inputs))()
 
     def eager_seeded() -> Result:
         torch.manual_seed(1)
         return run_eager()
 
-    run_eager = with_gradients(eager, *inputs)
+    def calling(function: Callable[..., Tensor], tensors: tuple[Tensor, ...]) -> Callable[[], Result]:
+        return with_gradients(function, *tensors) if case.gradients else lambda: (function(*tensors),)
+
+    run_eager = calling(eager, inputs)
     return {
-        "ours": Contender(with_gradients(ours, *inputs), truth),
+        "ours": Contender(calling(ours, inputs), truth),
         "eager": Contender(eager_seeded, eager_truth),
     }
 

@@ -21,9 +21,9 @@ OFFSET = 9
 def contenders(case: Case) -> dict[str, Contender]:
     classes, size, out = case.shape
     inputs = (
-        torch.randn(1, classes, *size),
+        torch.randn(case.images, classes, *size),
         0.1 * torch.randn(classes, classes, 4, 4),
-        torch.randn(1, case.features, out[0] + 2 * OFFSET, out[1] + 2 * OFFSET).relu(),
+        torch.randn(case.images, case.features, out[0] + 2 * OFFSET, out[1] + 2 * OFFSET).relu(),
         0.02 * torch.randn(classes, case.features, 1, 1),
         torch.randn(classes),
     )

@@ -7,7 +7,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from benchmarks import rivals
+from benchmarks import peers, rivals
 from benchmarks.cases import LOSS, Case
 from benchmarks.contenders import Contender, Result, compiled, draw_labels, draw_scores, with_gradients
 from benchmarks.measure import measure, parameters
@@ -33,7 +33,7 @@ def contenders(case: Case) -> dict[str, Contender]:
     masked = target if sampling is None else _drop_cells(target, case)
 
     def interpolated(x: Tensor) -> Tensor:
-        return rivals.cross_entropy(rivals.interpolate(x, size), masked)
+        return rivals.cross_entropy(rivals.interpolate(x, size), masked.long())
 
     half_pixel = Resample.half_pixel()
     found = {
@@ -47,12 +47,18 @@ def contenders(case: Case) -> dict[str, Contender]:
             lambda: truth(half_pixel, masked),
         ),
     }
+    for name, cross_entropy in peers.cross_entropies(scores.device.type).items():
+
+        def by_peer(x: Tensor, cross_entropy: peers.CrossEntropy = cross_entropy) -> Tensor:
+            return cross_entropy(rivals.interpolate(x, size), masked.long())
+
+        found[name] = Contender(with_gradients(by_peer, scores), lambda: truth(half_pixel, masked))
     if case.resample.kind == "deconv":
         factor, offset = case.resample.factor[0], case.resample.offset[0]
         weight = rivals.bilinear_weight(case.shape.classes, factor)
 
         def deconvolved(x: Tensor) -> Tensor:
-            return rivals.cross_entropy(rivals.deconvolve(x, weight, factor, offset, size), target)
+            return rivals.cross_entropy(rivals.deconvolve(x, weight, factor, offset, size), target.long())
 
         found["dense deconvolution"] = Contender(
             with_gradients(deconvolved, scores), lambda: truth(case.resample, target)
@@ -63,7 +69,7 @@ def contenders(case: Case) -> dict[str, Contender]:
 def _drop_cells(target: Tensor, case: Case) -> Tensor:
     """The target with 255 in a random part of the cells: how plain PyTorch samples a loss."""
     height, width = case.shape.out
-    cells = torch.rand(1, -(-height // case.cell), -(-width // case.cell)) >= case.keep
+    cells = torch.rand(case.images, -(-height // case.cell), -(-width // case.cell)) >= case.keep
     dropped = cells.repeat_interleave(case.cell, 1).repeat_interleave(case.cell, 2)
     return target.masked_fill(dropped[:, :height, :width], 255)
 

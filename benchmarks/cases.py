@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
+
 from fcnkern import Resample
 
 
@@ -24,7 +26,7 @@ class Case:
     Args:
         name: what the tables say.
         operation: the stem; ``benchmarks.bench_<operation>`` builds the contenders.
-        shape: classes and sizes; one image.
+        shape: classes and sizes of each image.
         rivals: each with the ratio to reach (its time ÷ ours), or None where there is no goal.
         resample: how scores become labels.
         labels: "patches" (20×20 pixels of one label, one in 22 ignored) or "noise" (each pixel its own).
@@ -32,6 +34,11 @@ class Case:
         features: channels of the skip, or of what the 1×1 convolution reads.
         gradients: whether the backward pass is measured too.
         quick: whether ``--quick`` measures it.
+        images: how many.
+        dtype: of the scores and features.
+        label_type: of the labels.
+        width: of the network's body.
+        large: takes minutes or gigabytes on a CPU and is measured on GPUs only.
     """
 
     name: str
@@ -45,6 +52,11 @@ class Case:
     features: int = 0
     gradients: bool = False
     quick: bool = False
+    images: int = 1
+    dtype: torch.dtype = torch.float32
+    label_type: torch.dtype = torch.int64
+    width: float = 1.0
+    large: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -54,25 +66,58 @@ class Case:
         return ["ours", *(name for name in self.rivals if not (quick and name.startswith("compiled")))]
 
 
+def chosen(device: str, quick: bool = False, only: str = "") -> list[Case]:
+    """The cases to measure on a device.
+
+    Raises:
+        ValueError: no case there holds ``only`` in its name; the message lists those there are.
+    """
+    there = [case for case in CASES if device != "cpu" or not case.large]
+    found = [case for case in there if only in case.name and (case.quick or not quick)]
+    if not found:
+        raise ValueError(f"no case holds {only!r}; there are: {'; '.join(case.name for case in there)}")
+    return found
+
+
 LOSS, ARGMAX, ADD = "upsample_cross_entropy", "upsample_argmax", "upsample_add"
-CONFUSION, CONV = "confusion_matrix", "conv1x1"
+CONFUSION, CONV, MODELS = "confusion_matrix", "conv1x1", "models"
 VOC = Shape(21, (70, 70), (500, 500))
+VOC_512 = Shape(21, (64, 64), (512, 512))
 ADE = Shape(150, (128, 128), (512, 512))
 CITY = Shape(19, (128, 256), (1024, 2048))
+CITY_4 = Shape(19, (256, 512), (1024, 2048))
+RAGGED = Shape(21, (47, 63), (375, 499))
+SMALL = Shape(2, (4, 4), (32, 32))
 SKIP = Shape(21, (34, 34), (70, 70))
+SKIP_4 = Shape(21, (16, 16), (34, 34))
 FC7 = Shape(1024, (22, 22), (22, 22))
 CAFFE = Resample.deconv(8, 31)
 EAGER: dict[str, float | None] = {"interpolate": None}
+COMPILED: dict[str, float | None] = EAGER | {"compiled interpolate": None}
+BF16, UINT8 = torch.bfloat16, torch.uint8
 
 
 def _losses() -> list[Case]:
     goals = {"interpolate": 45, "dense deconvolution": 90, "compiled interpolate": 40}
+    caffe: dict[str, float | None] = EAGER | {"dense deconvolution": None}
+    in_16s, in_32s = Shape(21, (34, 34), (500, 500)), Shape(21, (16, 16), (500, 500))
     cases = [
         Case("loss 21×500×500 deconv(8, 31)", LOSS, VOC, goals, CAFFE, quick=True),
         Case("loss 21×500×500 deconv(8, 31), noise", LOSS, VOC, EAGER, CAFFE, labels="noise"),
+        Case("loss 21×500×500 deconv(8, 31), uint8", LOSS, VOC, EAGER, CAFFE, label_type=UINT8),
+        Case("loss 21×500×500 deconv(16, 27)", LOSS, in_16s, caffe, Resample.deconv(16, 27)),
+        Case("loss 21×500×500 deconv(32, 19)", LOSS, in_32s, caffe, Resample.deconv(32, 19)),
         Case("loss 21×500×500 half_pixel", LOSS, VOC, EAGER),
+        Case("loss 21×375×499 half_pixel", LOSS, RAGGED, EAGER),
+        Case("loss 2×32×32 half_pixel", LOSS, SMALL, EAGER),
         Case("loss 150×512×512 half_pixel", LOSS, ADE, EAGER),
-        Case("loss 19×1024×2048 half_pixel", LOSS, CITY, EAGER | {"compiled interpolate": None}),
+        Case("loss 19×1024×2048 half_pixel", LOSS, CITY, COMPILED),
+        Case("loss 16 × 21×512×512 half_pixel", LOSS, VOC_512, EAGER, images=16),
+        Case("city: loss 8 × 19×1024×2048 half_pixel", LOSS, CITY, COMPILED, images=8, large=True),
+        Case("city, uint8", LOSS, CITY, EAGER, images=8, label_type=UINT8, large=True),
+        Case("city, bf16", LOSS, CITY, EAGER, images=8, dtype=BF16, large=True),
+        Case("city, factor 4", LOSS, CITY_4, EAGER, images=8, large=True),
+        Case("ade: loss 16 × 150×512×512 half_pixel", LOSS, ADE, EAGER, images=16, large=True),
     ]
     for cell in (32, 8):
         for keep in (0.5, 0.25):
@@ -88,21 +133,56 @@ def _argmaxes() -> list[Case]:
         Case("argmax 21×500×500 deconv(8, 31)", ARGMAX, VOC, goals, CAFFE, quick=True),
         Case("argmax 150×512×512 half_pixel", ARGMAX, ADE, EAGER),
         Case("argmax 19×1024×2048 half_pixel", ARGMAX, CITY, EAGER),
+        Case("argmax 8 × 19×1024×2048 half_pixel", ARGMAX, CITY, COMPILED, images=8, large=True),
     ]
 
 
 def _others() -> list[Case]:
     eager: dict[str, float | None] = {"eager": None}
     from_scores: dict[str, float | None] = {"interpolate, argmax, bincount": None}
+    score, wide = Shape(21, (22, 22), (22, 22)), Shape(4096, (16, 16), (16, 16))
+    score_16 = Shape(21, (64, 64), (64, 64))
     return [
         Case("skip step 512→21×70×70", ADD, SKIP, {"eager": 2}, features=512, quick=True),
         Case("skip step 512→21×70×70, gradients", ADD, SKIP, eager, features=512, gradients=True),
+        Case("skip step 512→21×34×34", ADD, SKIP_4, eager, features=512),
+        Case("skip step 256→21×70×70", ADD, SKIP, eager, features=256),
+        Case("skip step 16 × 256→21×70×70", ADD, SKIP, eager, features=256, images=16, large=True),
         Case("confusion of label maps 21×500×500", CONFUSION, VOC, {"bincount": 10}, quick=True),
         Case("confusion of scores 21×500×500 deconv(8, 31)", CONFUSION, VOC, from_scores, CAFFE, quick=True),
+        Case("confusion of scores 8 × 19×1024×2048", CONFUSION, CITY, from_scores, images=8, large=True),
         Case(
             "1×1, ReLU, dropout 1024→1024×22×22, gradients", CONV, FC7, eager, features=1024, gradients=True
+        ),
+        Case("1×1, ReLU, dropout 4096→21×22×22", CONV, score, eager, features=4096),
+        Case(
+            "1×1, ReLU, dropout 16 × 512→21×64×64", CONV, score_16, eager, features=512, images=16, large=True
+        ),
+        Case(
+            "1×1, ReLU, dropout 16 × 4096→4096×16×16", CONV, wide, eager, features=4096, images=16, large=True
         ),
     ]
 
 
-CASES = [*_losses(), *_argmaxes(), *_others()]
+def _models() -> list[Case]:
+    stock: dict[str, float | None] = {"stock modules": None, "trunk alone": None}
+    both = stock | {"ours, channels_last": None, "stock modules, channels_last": None}
+    image, thumbnail = Shape(21, (500, 500), (500, 500)), Shape(21, (224, 224), (224, 224))
+    return [
+        Case("FCN-8s at a quarter of the width, 500×500, inference", MODELS, image, stock, width=0.25),
+        Case(
+            "FCN-8s at a quarter of the width, 500×500, step",
+            MODELS,
+            image,
+            stock,
+            width=0.25,
+            gradients=True,
+        ),
+        Case("FCN-8s, 224×224, inference", MODELS, thumbnail, stock),
+        Case("FCN-8s, 224×224, step", MODELS, thumbnail, stock, gradients=True),
+        Case("FCN-8s, 8 × 500×500, inference", MODELS, image, both, images=8, large=True),
+        Case("FCN-8s, 8 × 500×500, step", MODELS, image, both, images=8, gradients=True, large=True),
+    ]
+
+
+CASES = [*_losses(), *_argmaxes(), *_others(), *_models()]

@@ -106,8 +106,8 @@ def _explain(found: Found) -> Iterator[str]:
 
 def _jobs(text: str, archs: Iterable[int]) -> list[Job]:
     everything = [(module, index, s) for module in modules() for index, s in enumerate(load(module))]
-    chosen = [(module, index) for module, index, s in everything if text in f"{module}: {s.name}"]
-    return [Job(module, index, arch) for module, index in chosen for arch in archs]
+    chosen = [each for each in everything if text in f"{each[0]}: {each[2].name}"]
+    return [Job(module, index, arch) for module, index, s in chosen for arch in archs if arch in s.offered]
 
 
 def main() -> None:

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from benchmarks.cases import Case
+from benchmarks.cases import LOSS, Case
+from benchmarks.peers import cross_entropies
+from fcnkern.backends.select import BACKENDS
 
 Result = tuple[Tensor, ...]
-FLOAT_BOUND = 5e-6  # relative, in the norm; fp32 against fp64
+FLOAT_BOUNDS = {torch.float32: 5e-6, torch.bfloat16: 1e-2, torch.float16: 1e-3}  # relative, in the norm
 COUNT_BOUND = 1e-4  # part of the labels or counts: near ties fall differently in fp32
 
 
 @dataclass(frozen=True)
 class Contender:
-    """``run`` is what is timed; ``truth`` gives what it should, by the reference backend in fp64."""
+    """``run`` is what is timed; ``truth`` gives what it should, by the reference backend in fp64.
+
+    ``bound``: the largest error allowed in floats; None: that of the result's type.
+    """
 
     run: Callable[[], Result]
     truth: Callable[[], Result]
+    bound: float | None = None
 
     def error(self) -> float:
         """The largest error of the results: relative in the norm for floats, part that differs for whole numbers.
@@ -31,14 +38,15 @@ class Contender:
             AssertionError: it is out of bounds.
         """
         pairs = zip(self.run(), self.truth(), strict=True)
-        return max(_error(result, truth) for result, truth in pairs)
+        return max(_error(result, truth, self.bound) for result, truth in pairs)
 
 
-def _error(result: Tensor, truth: Tensor) -> float:
+def _error(result: Tensor, truth: Tensor, given: float | None) -> float:
     assert result.shape == truth.shape, f"result is {tuple(result.shape)}, truth {tuple(truth.shape)}"
     difference = result.double() - truth.double()
     if truth.is_floating_point():
-        error, bound = float(difference.norm() / truth.double().norm()), FLOAT_BOUND
+        error = float(difference.norm() / truth.double().norm())
+        bound = FLOAT_BOUNDS[result.dtype] if given is None else given
     else:
         scale = result.sum() if truth.dim() == 2 else truth.numel()
         error, bound = float(difference.count_nonzero() / scale), COUNT_BOUND
@@ -46,30 +54,61 @@ def _error(result: Tensor, truth: Tensor) -> float:
     return error
 
 
-def build(case: Case, names: list[str]) -> dict[str, Contender]:
-    """The named contenders of a case, on the same input, drawn from a fixed seed."""
+def build(case: Case, names: list[str], device: str = "cpu") -> dict[str, Contender]:
+    """The named contenders of a case, on the same input on a device, drawn from a fixed seed.
+
+    "ours, BACKEND" is "ours" with that backend in force.
+    """
     torch.manual_seed(0)
     if any(name.startswith("compiled") for name in names):
         torch.compiler.reset()
-    contenders: dict[str, Contender] = importlib.import_module(
-        f"benchmarks.bench_{case.operation}"
-    ).contenders(case)
-    return {name: contenders[name] for name in names}
+    module = importlib.import_module(f"benchmarks.bench_{case.operation}")
+    with torch.device(device):
+        contenders: dict[str, Contender] = module.contenders(case)
+    return {name: contenders[name] if name in contenders else _forced(contenders, name) for name in names}
+
+
+def _forced(contenders: dict[str, Contender], name: str) -> Contender:
+    """The contender "ours, BACKEND"."""
+    own, _, backend = name.partition(", ")
+
+    def run() -> Result:
+        before = os.environ.get("FCNKERN_BACKEND")
+        os.environ["FCNKERN_BACKEND"] = backend
+        try:
+            return contenders[own].run()
+        finally:
+            os.environ.pop("FCNKERN_BACKEND")
+            if before is not None:
+                os.environ["FCNKERN_BACKEND"] = before
+
+    return Contender(run, contenders[own].truth, contenders[own].bound)
+
+
+def everyone(case: Case, device: str, quick: bool = False) -> list[str]:
+    """The names of all contenders of a case on a device.
+
+    "ours", the case's rivals, "ours, BACKEND" for each backend where there are several to choose from, and the other
+    libraries that are here.
+    """
+    able = [b.name for b in BACKENDS if b.name != "reference" and b.refusal(device, torch.float32) is None]
+    own = [f"ours, {name}" for name in able] if len(able) > 1 else []
+    return [*case.contenders(quick), *own, *(cross_entropies(device) if case.operation == LOSS else ())]
 
 
 def draw_scores(case: Case) -> Tensor:
-    """1×C×h×w scores as of a network that has learned something."""
-    return 3 * torch.randn(1, case.shape.classes, *case.shape.size)
+    """N×C×h×w scores as of a network that has learned something."""
+    return (3 * torch.randn(case.images, case.shape.classes, *case.shape.size)).to(case.dtype)
 
 
 def draw_labels(case: Case) -> Tensor:
-    """1×H×W int64 labels, one in C+1 of them 255."""
+    """N×H×W labels, one in C+1 of them 255."""
     height, width = case.shape.out
     classes = case.shape.classes
     side = 20 if case.labels == "patches" else 1
-    coarse = torch.randint(0, classes + 1, (1, -(-height // side), -(-width // side)))
+    coarse = torch.randint(0, classes + 1, (case.images, -(-height // side), -(-width // side)))
     labels = coarse.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, :height, :width]
-    return labels.masked_fill(labels == classes, 255).contiguous()
+    return labels.masked_fill(labels == classes, 255).to(case.label_type).contiguous()
 
 
 def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -1,9 +1,9 @@
-"""Peak extra memory of one call, in a process of its own.
+"""Peak extra memory of one call: the peak, less what was held before it and less the result.
 
-The process draws the inputs, runs the call on a small shape (so that code is loaded and threads are running), takes
-its resident size, resets the kernel's record of the peak, runs the call three times, and reads that record (VmHWM).
-The difference, less the size of the result, is the extra memory. Large blocks go back to the system as soon as they
-are freed (MALLOC_MMAP_THRESHOLD_), so that none hides in a cache of the allocator. Linux only.
+On a GPU PyTorch's allocator tells. On the CPU (Linux) it is measured in a process of its own, which draws the inputs,
+runs the call on a small shape (so that code is loaded and threads are running), takes its resident size, resets the
+kernel's record of the peak, runs the call three times, and reads that record (VmHWM). Large blocks go back to the
+system as soon as they are freed (MALLOC_MMAP_THRESHOLD_), so that none hides in a cache of the allocator.
 """
 
 from __future__ import annotations
@@ -14,22 +14,45 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 from benchmarks.cases import CASES, Case, Shape
-from benchmarks.contenders import build
+from benchmarks.contenders import Contender, Result, build
 
 RUNS = 3
 RESET_PEAK = "5"  # proc(5), clear_refs
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
-def extra_bytes(case: Case, name: str) -> int | None:
-    """Peak extra memory of a contender, measured in a new process; None where the system does not tell."""
+def extra_bytes(case: Case, name: str, device: str, contender: Contender) -> int | None:
+    """Peak extra memory of a contender; None where the system does not tell."""
+    if device != "cpu":
+        return _on_gpu(contender)
+    return in_new_process(case, name)
+
+
+def _on_gpu(contender: Contender) -> int:
+    contender.run()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = contender.run()
+    torch.cuda.synchronize()
+    return max(0, torch.cuda.max_memory_allocated() - before - _held(result))
+
+
+def in_new_process(case: Case, name: str) -> int | None:
+    """The same on the CPU, in a new process; None where the system does not tell."""
     if not Path("/proc/self/clear_refs").exists():
         return None
     environment = os.environ | ALLOCATOR | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, __file__, case.name, name]
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return int(done.stdout.split()[-1])
+
+
+def _held(result: Result) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in result)
 
 
 def _status(field: str) -> int:
@@ -58,8 +81,7 @@ def main() -> None:
     Path("/proc/self/clear_refs").write_text(RESET_PEAK)
     for _ in range(RUNS):
         result = run()
-    held = sum(tensor.numel() * tensor.element_size() for tensor in result)
-    print(max(0, _status("VmHWM") - before - held))
+    print(max(0, _status("VmHWM") - before - _held(result)))
 
 
 if __name__ == "__main__":

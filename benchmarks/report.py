@@ -7,36 +7,63 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 import fcnkern
+from benchmarks.bounds import Ceilings
 from benchmarks.timing import Times
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 class Row(NamedTuple):
-    """One contender of one case. ``ratio``: its time ÷ ours; ``extra``: peak bytes beside inputs and result."""
+    """One contender of one case.
+
+    Args:
+        ratio: its time ÷ ours; None where ours failed.
+        extra: peak bytes beside inputs and result.
+        bound: the least milliseconds that the machine's ceilings allow the case.
+        failure: why there is no time.
+    """
 
     case: str
     contender: str
-    times: Times
-    ratio: float
+    times: Times | None
+    ratio: float | None
     goal: float | None
     extra: int | None
-    error: float
+    error: float | None
+    bound: float | None = None
+    failure: str | None = None
+
+    @classmethod
+    def failed(cls, case: str, contender: str, failure: str) -> Row:
+        return cls(case, contender, None, None, None, None, None, failure=failure)
+
+    def __str__(self) -> str:
+        if self.times is None:
+            return f"{self.case}: {self.contender}: {self.failure}"
+        ratio = "" if self.ratio is None else f", ratio {self.ratio:.1f}"
+        return f"{self.case}: {self.contender}: {self.times.median:.3g} ms{ratio}"
 
 
-def circumstances(command: str) -> dict[str, Any]:
-    """Machine, versions and commit: nothing that names a person's machine."""
+def circumstances(command: str, device: str = "cpu", can: Ceilings | None = None) -> dict[str, Any]:
+    """Machine, versions, commit and the ceilings measured: nothing that names a person's machine."""
     facts = fcnkern.info()
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     )
+    gpu = {} if device == "cpu" else {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     return {
         "command": command,
+        "date": datetime.now(timezone.utc).date().isoformat(),
         "commit": commit.stdout.strip() or "unknown",
+        "device": device,
+        **gpu,
         "processor": facts["processor"],
         "cores": os.cpu_count(),
         "threads": facts["threads"],
@@ -46,44 +73,62 @@ def circumstances(command: str) -> dict[str, Any]:
         "python": facts["python"],
         "torch": facts["torch"],
         "fcnkern": facts["fcnkern"],
+        "ceilings": None if can is None else can._asdict(),
     }
 
 
 def as_json(facts: dict[str, Any], rows: Sequence[Row]) -> str:
     """The circumstances and one object per row."""
-    records = [row._asdict() | {"times": row.times._asdict()} for row in rows]
+    records = [row._asdict() | {"times": row.times and row.times._asdict()} for row in rows]
     return json.dumps({"circumstances": facts, "rows": records}, indent=1) + "\n"
 
 
 def as_markdown(facts: dict[str, Any], rows: Sequence[Row]) -> str:
-    """A table per case: time, spread, ratio beside its goal, memory."""
+    """A table per case: time, spread, ratio beside its goal, memory, part of the bound."""
     lines = [
-        f"`{facts['command']}` at commit {facts['commit']}",
+        f"`{facts['command']}` at commit {facts['commit']}, {facts['date']}",
         "",
-        f"{facts['processor']}, {facts['cores']} cores, {facts['threads']} threads, {facts['isa']}, "
-        f"{facts['compiler']}, Python {facts['python']}, torch {facts['torch']}.",
+        f"{facts['gpu'] + ', ' if 'gpu' in facts else ''}{facts['processor']}, {facts['cores']} cores, "
+        f"{facts['threads']} threads, {facts['isa']}, {facts['compiler']}, Python {facts['python']}, "
+        f"torch {facts['torch']}.",
+        *_ceiling_lines(facts["ceilings"]),
         "Median, quartiles and best of calls taken in turn; *ratio*: median ÷ ours; *extra*: peak memory beside",
-        "inputs and result; *error*: against the reference backend in fp64.",
+        "inputs and result; *error*: against the reference backend in fp64; *bound*: the least time that",
+        "the ceilings allow the case ÷ the median (above 1 where the data were in the caches).",
         "",
-        "| case | | ms | quartiles | best | runs | ratio | goal | extra MB | error |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| case | | ms | quartiles | best | runs | ratio | goal | extra MB | error | bound |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [_line(row) for row in rows]
+    lines += [f"\nNot measured: {name} ({why})." for name, why in facts.get("missing rivals", {}).items()]
     return "\n".join(lines) + "\n"
 
 
+def _ceiling_lines(can: dict[str, float] | None) -> list[str]:
+    if can is None:
+        return []
+    return [
+        f"Ceilings: a copy {can['bytes'] / 1e9:.3g} GB/s (read and written), "
+        f"a product {can['flops'] / 1e12:.3g} Tflop/s, {can['exponentials'] / 1e9:.3g} G exponentials/s.",
+    ]
+
+
 def _line(row: Row) -> str:
+    own = row.contender == "ours"
+    names = [row.case if own else "", f"**{row.contender}**" if own else row.contender]
+    if row.times is None:
+        return f"| {' | '.join([*names, f'failed: {row.failure}'])} | | | | | | | | |"
     times = row.times
-    cells = (
-        row.case if row.contender == "ours" else "",
-        f"**{row.contender}**" if row.contender == "ours" else row.contender,
+    cells = [
+        *names,
         f"{times.median:.3g}",
         f"{times.lower:.3g} to {times.upper:.3g}",
         f"{times.best:.3g}",
         str(times.runs),
-        "" if row.contender == "ours" else f"{row.ratio:.1f}",
+        "" if own or row.ratio is None else f"{row.ratio:.1f}",
         "" if row.goal is None else f"{row.goal:g}",
         "" if row.extra is None else f"{row.extra / 1e6:.2f}",
         f"{row.error:.1e}",
-    )
+        "" if row.bound is None else f"{row.bound / times.median:.2g}",
+    ]
     return f"| {' | '.join(cells)} |"

@@ -64,7 +64,8 @@ class Specimen:
         shares: for a part of the source line of an ``if``, ``else`` or ``def``, how often its body runs each time
             that it is reached; 1 for what is not named.
         claims: what is asserted of the machine code.
-        archs: for which it is compiled in the tests; the table has all of `ARCHS`.
+        offered: architectures on which the launch may take this configuration; the table has these.
+        archs: those of them for which it is compiled in the tests.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Specimen:
     trips: Sequence[float] | Mapping[int, Sequence[float]] = ()
     shares: Mapping[str, float] = field(default_factory=dict)
     claims: Claims = Claims()
+    offered: Sequence[int] = ARCHS
     archs: Sequence[int] = ARCHS
 
     def trips_on(self, arch: int) -> Sequence[float]:

@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import torch
+
 WARM_UP = 2
 MIN_ROUNDS = 7
 MAX_ROUNDS = 200
 MAX_BURST = 50  # a quick call runs as long as the slowest, so that it too finds its own caches
+FLUSHED_BYTES = 1 << 28  # several times the second-level cache of any GPU
 
 
 class Times(NamedTuple):
@@ -28,23 +31,50 @@ class Times(NamedTuple):
         return cls(1e3 * min(seconds), median, lower, upper, len(seconds))
 
 
+Timer = Callable[[Callable[[], Any]], float]
+"""Takes a call and gives the seconds that it took."""
+
+
 def elapsed(call: Callable[[], Any]) -> float:
-    """Seconds that one call takes."""
+    """Seconds that one call takes on the CPU, its caches as the call before left them."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
-def interleaved(calls: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, Times]:
+class DeviceTimer:
+    """Seconds between two events on a GPU's stream, around one call that finds its caches overwritten."""
+
+    def __init__(self, device: str) -> None:
+        self._flushed = torch.empty(FLUSHED_BYTES, dtype=torch.uint8, device=device)
+
+    def __call__(self, call: Callable[[], Any]) -> float:
+        self._flushed.zero_()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3
+
+
+def timer(device: str) -> Timer:
+    """How calls on a device are timed."""
+    return elapsed if device == "cpu" else DeviceTimer(device)
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], Any]], seconds: float, taking: Timer = elapsed
+) -> dict[str, Times]:
     """Calls each in turn, round after round, for about ``seconds`` in all."""
-    warm = {name: min(elapsed(call) for _ in range(WARM_UP)) for name, call in calls.items()}
+    warm = {name: min(taking(call) for _ in range(WARM_UP)) for name, call in calls.items()}
     slowest = max(warm.values())
-    bursts = {name: min(MAX_BURST, int(slowest / own)) for name, own in warm.items()}
+    bursts = {name: max(1, min(MAX_BURST, int(slowest / own))) for name, own in warm.items()}
     taken: dict[str, list[float]] = {name: [] for name in calls}
     start = time.perf_counter()
     for done in range(MAX_ROUNDS):
         if done >= MIN_ROUNDS and time.perf_counter() - start > seconds:
             break
         for name, call in calls.items():
-            taken[name] += [elapsed(call) for _ in range(bursts[name])]
+            taken[name] += [taking(call) for _ in range(bursts[name])]
     return {name: Times.of(times) for name, times in taken.items()}

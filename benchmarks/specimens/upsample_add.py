@@ -120,9 +120,8 @@ SPECIMENS = [
         partial(_backward_scored, F32),
         "_upsample_add_features_bwd_kernel",
         _features_case(4),
-        trips=(55.25,),
+        trips={80: (110.25,), 90: (55.25,), 100: (110.25,)},
         claims=Claims(tensor_cores=True),
-        archs=(90,),
     ),
     Specimen(
         "gradient of x, dense ×2, fp32",

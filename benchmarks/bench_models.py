@@ -1,0 +1,89 @@
+"""FCN-8s as a whole, inference and training step, beside the same network of PyTorch's own modules.
+
+Dropout is off (p = 0), so that both networks compute the same. A training step is forward, backward and SGD with
+momentum at a learning rate of 0, which does all of the work and leaves the weights as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
+
+import fcnkern
+from benchmarks.cases import MODELS, Case
+from benchmarks.contenders import Contender, Result, draw_labels
+from benchmarks.measure import measure, parameters
+from benchmarks.stock import StockFCN8s
+
+BOUND = 1e-3  # relative; two networks in fp32, sixteen layers deep
+
+
+def contenders(case: Case) -> dict[str, Contender]:
+    images, labels = torch.randn(case.images, 3, *case.shape.size), draw_labels(case)
+    ours = _network(case)
+    stock = StockFCN8s(ours)
+    networks: dict[str, tuple[nn.Module, Tensor]] = {"ours": (ours, images), "stock modules": (stock, images)}
+    if "ours, channels_last" in case.rivals:
+        dense = images.to(memory_format=torch.channels_last)
+        for name, (network, _) in list(networks.items()):
+            networks[f"{name}, channels_last"] = (_in_channels_last(network), dense)
+    call = _training_step if case.gradients else _inference
+    runs = {name: call(network.train(case.gradients), x, labels) for name, (network, x) in networks.items()}
+    found = {name: Contender(run, runs["stock modules"], BOUND) for name, run in runs.items()}
+    trunk = _trunk(ours, images)
+    return found | {"trunk alone": Contender(trunk, trunk, BOUND)}
+
+
+def _network(case: Case) -> fcnkern.FCN8s:
+    """FCN-8s without dropout, with classifiers that tell classes apart: as constructed they are zero."""
+    network = fcnkern.FCN8s(case.shape.classes, width=case.width)
+    for name in ("score_fr", "score_pool4", "score_pool3"):
+        weight = network.get_parameter(f"{name}.weight")
+        nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+    network.drop6.p = network.drop7.p = 0.0
+    return network
+
+
+def _in_channels_last(network: nn.Module) -> nn.Module:
+    """A copy in that layout."""
+    copied = copy.deepcopy(network)
+    copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return copied
+
+
+def _inference(network: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Result]:
+    return lambda: (network.predict(images).long(),)  # type: ignore[operator]
+
+
+def _training_step(network: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Result]:
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=0.0, momentum=0.9)
+    watched = network.get_parameter("score_fr.weight")
+
+    def run() -> Result:
+        optimizer.zero_grad(set_to_none=True)
+        loss = network.loss(images, labels)  # type: ignore[operator]
+        loss.backward()
+        optimizer.step()
+        assert watched.grad is not None
+        return loss.detach(), watched.grad
+
+    return run
+
+
+def _trunk(network: fcnkern.FCN8s, images: Tensor) -> Callable[[], Result]:
+    @torch.no_grad()
+    def run() -> Result:
+        return (network.classify(network.pools(images)[2]),)
+
+    return run
+
+
+@pytest.mark.parametrize(("case", "name"), parameters(MODELS))
+def test_models(benchmark: BenchmarkFixture, case: Case, name: str) -> None:
+    measure(benchmark, case, name)

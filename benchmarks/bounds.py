@@ -1,0 +1,150 @@
+"""What a case must move and compute at least, and how fast this machine can: the bound beside each time.
+
+The counts are of the method, not of any code: each input read once and each result written once. For the loss four
+exponentials per class and low-resolution cell (scores are bilinear in a cell, so that exp(score) is a geometric
+sequence there), a logarithm and a reciprocal a pixel, and 6 flops per pixel and class: a product and a sum for the
+softmax's denominator, two multiply-adds for the moments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.cases import ADD, ARGMAX, CONFUSION, CONV, LOSS, MODELS, Case
+from benchmarks.stock import StockFCN8s
+from benchmarks.timing import Timer, timer
+from fcnkern import FCN8s
+
+COPIED_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
+MATRIX = {"cpu": 1024, "cuda": 8192}
+EXPONENTIALS = 1 << 14  # floats that stay in a first-level cache
+RUNS = 7
+
+
+class Work(NamedTuple):
+    """Bytes, floating-point operations and exponentials (with logarithms and reciprocals) of one call."""
+
+    bytes: float
+    flops: float
+    exponentials: float = 0.0
+
+
+class Ceilings(NamedTuple):
+    """What the device does per second, measured in the run: bytes of a copy, flops of a product, exponentials.
+
+    On a GPU the exponentials are not measured, as no operation of PyTorch computes without moving: 16 per clock
+    and multiprocessor at the clock that the driver names.
+    """
+
+    bytes: float
+    flops: float
+    exponentials: float
+
+    def bound(self, work: Work) -> float:
+        """The least milliseconds of some work."""
+        return 1e3 * max(need / can for need, can in zip(work, self, strict=True))
+
+
+def work(case: Case) -> Work:
+    """What one call of a case takes."""
+    return _WORK[case.operation](case)
+
+
+def _loss(case: Case) -> Work:
+    scores, pixels, cells = _counts(case)
+    classes, element = case.shape.classes, case.dtype.itemsize
+    kept = case.keep * pixels
+    moved = 2 * scores * element + pixels * case.label_type.itemsize
+    return Work(moved, 6 * kept * classes, 4 * case.keep * cells * classes + 2 * kept)
+
+
+def _argmax(case: Case) -> Work:
+    scores, pixels, _ = _counts(case)
+    return Work(scores * case.dtype.itemsize + pixels, 0.0)
+
+
+def _confusion(case: Case) -> Work:
+    scores, pixels, _ = _counts(case)
+    given = 8 * pixels if "bincount" in case.rivals else scores * case.dtype.itemsize
+    return Work(given + pixels * case.label_type.itemsize, 0.0)
+
+
+def _add(case: Case) -> Work:
+    classes, (h, w), (height, width) = case.shape
+    source, out, features = h * w * classes, height * width * classes, height * width * case.features
+    passes = 3 if case.gradients else 1
+    moved = (source + out + features) * case.dtype.itemsize * (2 if case.gradients else 1)
+    taps = 4  # of a 4x4 kernel at stride 2, per output
+    return Work(case.images * moved, case.images * passes * 2 * out * (case.features + taps * classes))
+
+
+def _conv(case: Case) -> Work:
+    outputs, (h, w), _ = case.shape
+    pixels = case.images * h * w
+    moved = pixels * (case.features + outputs) + outputs * case.features
+    passes, times = (3, 2) if case.gradients else (1, 1)
+    return Work(times * moved * case.dtype.itemsize, passes * 2 * pixels * outputs * case.features)
+
+
+def _models(case: Case) -> Work:
+    """Products of the layers as PyTorch counts them; the parameters read once, in a step written once."""
+    with torch.device("meta"):
+        network = StockFCN8s(FCN8s(case.shape.classes, width=case.width))
+        images = torch.empty(case.images, 3, *case.shape.size)
+        with FlopCounterMode(display=False) as counter:
+            logits = network(images)
+            if case.gradients:
+                logits.sum().backward()
+    bytes_of_parameters = sum(p.numel() * p.element_size() for p in network.parameters())
+    return Work((2 if case.gradients else 1) * bytes_of_parameters, counter.get_total_flops())
+
+
+def _counts(case: Case) -> tuple[float, float, float]:
+    """Scores, pixels and cells of a case."""
+    classes, (h, w), (height, width) = case.shape
+    return case.images * classes * h * w, case.images * height * width, case.images * (h + 1) * (w + 1)
+
+
+_WORK: dict[str, Callable[[Case], Work]] = {
+    LOSS: _loss,
+    ARGMAX: _argmax,
+    CONFUSION: _confusion,
+    ADD: _add,
+    CONV: _conv,
+    MODELS: _models,
+}
+
+
+def ceilings(device: str) -> Ceilings:
+    """Measures what a device can do; takes about a second."""
+    take = timer(device)
+    source = torch.rand(COPIED_BYTES[device] // 4, device=device)
+    target = torch.empty_like(source)
+    copy = 2 * COPIED_BYTES[device] / _best(take, lambda: target.copy_(source))
+    side = MATRIX[device]
+    left, right = (torch.rand(side, side, device=device) for _ in range(2))
+    product = 2 * side**3 / _best(take, lambda: left @ right)
+    return Ceilings(copy, product, _exponentials(device, take))
+
+
+def _exponentials(device: str, take: Timer) -> float:
+    if device != "cpu":
+        properties = torch.cuda.get_device_properties(device)
+        return 16.0 * properties.multi_processor_count * 1e3 * properties.clock_rate
+    x = torch.rand(EXPONENTIALS)
+    out, repeats = torch.empty_like(x), 64
+
+    def run() -> None:
+        for _ in range(repeats):
+            torch.exp(x, out=out)
+
+    return torch.get_num_threads() * repeats * EXPONENTIALS / _best(take, run)
+
+
+def _best(take: Timer, call: Callable[[], object]) -> float:
+    return min((take(call) for _ in range(RUNS)), default=math.inf)

@@ -1,0 +1,167 @@
+"""All evidence that a GPU can give, by one command and without a network: ``python -m benchmarks.gpu --out DIR``.
+
+Builds and installs the package, runs the tests of the GPU backends, runs some of them under compute-sanitizer,
+measures operations and whole networks; nine minutes at most. What a step prints goes to DIR/STEP.txt, the figures to
+DIR/figures.json and figures.md, what became of the steps to DIR/report.json; a short table comes last.
+
+``--dry-run`` goes the same way on a machine with no GPU: what is installed, few tests, one case, no sanitizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+PARALLEL_TESTS = 8
+SANITIZED = ("tests/ops/test_confusion_matrix.py", "tests/ops/test_upsample_argmax.py")
+NO_TEST_CHOSEN = 5  # the exit status of pytest where -k leaves none
+
+
+class Command(NamedTuple):
+    """One process of a step."""
+
+    name: str
+    arguments: Sequence[str]
+
+
+class Step(NamedTuple):
+    """Commands that run side by side, and the seconds that they have; ``missing``: why they cannot run."""
+
+    name: str
+    commands: Sequence[Command]
+    seconds: float
+    missing: str | None = None
+
+
+class Outcome(NamedTuple):
+    """What became of a step: "passed", "failed", "out of time" or the reason why it did not run."""
+
+    step: str
+    state: str
+    seconds: float
+    last_lines: dict[str, str]
+
+
+def steps(out: Path, dry: bool) -> Iterator[Step]:
+    """What is done, in order."""
+    python = [sys.executable, "-m"]
+    install = [
+        "env",
+        "FCNKERN_CUDA_ARCHS=native",
+        *python,
+        "pip",
+        "install",
+        "--no-build-isolation",
+        "--no-deps",
+        str(ROOT),
+    ]
+    yield Step(
+        "build", [Command("install", install)], 120, "a dry run takes what is installed" if dry else None
+    )
+    quiet = [
+        str(Path(sys.executable).with_name("pytest")),
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "triton or cuda",
+    ]
+    files = sorted((ROOT / "tests" / "ops").glob("test_*.py")) + sorted(
+        (ROOT / "tests" / "models").glob("test_*.py")
+    )
+    chosen = [ROOT / "tests" / "ops" / "test_conv1x1.py"] if dry else files
+    yield Step("tests", [Command(file.stem, [*quiet, str(file)]) for file in chosen], 150)
+    sanitizer = shutil.which("compute-sanitizer")
+    checks = [
+        Command(
+            f"{tool} {Path(file).stem}",
+            [str(sanitizer), "--tool", tool, *quiet[:-1], "cuda", str(ROOT / file)],
+        )
+        for tool in ("memcheck", "racecheck")
+        for file in SANITIZED
+    ]
+    yield Step("sanitizer", checks, 90, None if sanitizer else "compute-sanitizer is not in PATH")
+    measure = [*python, "benchmarks", "--out", str(out / "figures"), "--seconds", "0.7"]
+    small = ["--device", "cpu", "--quick", "--only", "argmax"]
+    yield Step("benchmarks", [Command("figures", [*measure, *(small if dry else ["--device", "cuda"])])], 180)
+
+
+def run(step: Step, out: Path) -> Outcome:
+    """Runs the commands of a step, at most eight at once, and keeps what they print."""
+    if step.missing is not None:
+        return Outcome(step.name, step.missing, 0.0, {})
+    start = time.monotonic()
+    with ThreadPoolExecutor(PARALLEL_TESTS) as pool:
+        results = list(pool.map(lambda command: _run(command, start + step.seconds), step.commands))
+    texts = [f"\n== {each.name}: {each.state}, {each.command}\n{each.output}" for each in results]
+    (out / f"{step.name}.txt").write_text("".join(texts))
+    states = [each.state for each in results]
+    state = next((bad for bad in ("out of time", "failed") if bad in states), "passed")
+    lines = {each.name: _last_line(each.output) for each in results}
+    return Outcome(step.name, state, time.monotonic() - start, lines)
+
+
+class Result(NamedTuple):
+    """How a command ended and what it printed."""
+
+    name: str
+    command: str
+    state: str
+    output: str
+
+
+def _run(command: Command, deadline: float) -> Result:
+    """Runs a command, and ends it at the deadline."""
+    left = max(1.0, deadline - time.monotonic())
+    process = subprocess.Popen(
+        command.arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        output, _ = process.communicate(timeout=left)
+        state = "passed" if process.returncode in (0, NO_TEST_CHOSEN) else "failed"
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, _ = process.communicate()
+        state = "out of time"
+    return Result(command.name, " ".join(command.arguments), state, output)
+
+
+def _last_line(output: str) -> str:
+    return next((line for line in reversed(output.splitlines()) if line.strip()), "")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results are written")
+    parser.add_argument("--dry-run", action="store_true", help="rehearse on a machine with no GPU")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    outcomes = []
+    for step in steps(given.out.resolve(), given.dry_run):
+        outcomes.append(run(step, given.out))
+        print(f"{step.name}: {outcomes[-1].state}, {outcomes[-1].seconds:.0f} s", flush=True)
+        report = [outcome._asdict() for outcome in outcomes]
+        (given.out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    print()
+    for outcome in outcomes:
+        print(f"{outcome.step:12}{outcome.state:24}{outcome.seconds:6.0f} s")
+        for name, line in outcome.last_lines.items():
+            if outcome.step == "tests":
+                print(f"    {name:44}{line}")
+    figures = given.out / "figures.md"
+    if figures.is_file():
+        print(f"\n{figures.read_text()}")
+    return int(any(outcome.state in ("failed", "out of time") for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
