@@ -165,7 +165,7 @@ def test_bad_arguments_are_named() -> None:
         ce(scores, target, DECONV, reduction="mean")
     with pytest.raises(ValueError, match="class_p must hold 5 probabilities, got 2"):
         ce(scores, target, DECONV, sampling=Sampling.balanced([0.5, 0.5]))
-    with pytest.raises(ValueError, match="backend: 'gpu' is unknown; known are cpu, triton, reference"):
+    with pytest.raises(ValueError, match="backend: 'gpu' is unknown; known are cpu, triton, cuda, reference"):
         ce(scores, target, DECONV, backend="gpu")
     with pytest.raises(ValueError, match=r"weight goes with Resample.deconv\(stride, crop\), got half_pixel"):
         ce(scores, target, Resample.half_pixel(), weight=torch.ones(5, 1, 16, 16))
