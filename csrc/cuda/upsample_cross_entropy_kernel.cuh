@@ -12,7 +12,7 @@ constexpr int kWarpsPerProcessor = 11;
 // Where the gradient of a row of cells goes. `own`: the row 0 of the points at the right of the lane's cells.
 __device__ __forceinline__ ShareTargets targets_of(const LossCells& p, float* own, int row, int begin, int y, bool owner) {
   const int64_t strip = blockIdx.x, program = blockIdx.y * static_cast<int64_t>(p.strips) + strip;
-  const bool seam = row == begin && blockIdx.y > 0;
+  const bool seam = row < begin + p.y.parts && blockIdx.y > 0;
   ShareTargets t;
   t.top = seam ? p.seam + program * p.pixels.classes * kWarp + threadIdx.x : own + max(y - 1, 0) * p.grad_stride[2];
   t.bottom = own + min(y, p.height - 1) * p.grad_stride[2];

@@ -334,7 +334,10 @@ def _upsample_cross_entropy_cells_kernel(
                 flag, pixels[0], n, first_y, count_y, first_x, count_x, t_h, t_w, H, W, C, ignore_index
             )
 
-        is_seam = (row == begin) & (part_of_grid > 0)
+        if ROW_PARTS == 1:
+            is_seam = (row == begin) & (part_of_grid > 0)
+        else:
+            is_seam = (row < begin + ROW_PARTS) & (part_of_grid > 0)
         above_row = grad + tl.maximum(y - 1, 0).to(tl.int64) * g_h
         places = (
             tl.where(is_seam, seam + program * C * LANES, above_row),
