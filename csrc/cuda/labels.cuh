@@ -6,17 +6,6 @@
 
 namespace fcnkern::cuda {
 
-// Calls `run` with a value of the label type.
-template <class Run>
-void with_label_type(LabelType type, Run&& run) {
-  switch (type) {
-    case LabelType::kU8: return run(uint8_t{});
-    case LabelType::kI16: return run(int16_t{});
-    case LabelType::kI32: return run(int32_t{});
-    case LabelType::kI64: return run(int64_t{});
-  }
-}
-
 // The types' codes are the binary logarithms of their sizes.
 __host__ __device__ constexpr int label_bytes(LabelType type) { return 1 << static_cast<int>(type); }
 
