@@ -10,12 +10,7 @@ namespace fcnkern::cuda {
 constexpr int kIgnored = -1;
 
 __device__ __forceinline__ int64_t label_at(const LabelMap& map, int64_t offset) {
-  switch (map.type) {
-    case LabelType::kU8: return static_cast<const uint8_t*>(map.data)[offset];
-    case LabelType::kI16: return static_cast<const int16_t*>(map.data)[offset];
-    case LabelType::kI32: return static_cast<const int32_t*>(map.data)[offset];
-    default: return static_cast<const int64_t*>(map.data)[offset];
-  }
+  return label_at(map.data, map.type, offset);
 }
 
 // kIgnored, the class, or `classes` where the label is out of range.
