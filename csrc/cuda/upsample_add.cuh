@@ -56,16 +56,4 @@ __device__ __forceinline__ void load_channels(const T* at, int64_t stride, int f
   for (int k = 0; k < 4; ++k) out[k] = first + k < channels ? to_float(own[k * stride]) : 0.0f;
 }
 
-// The block's sum of a value, in a fixed order, in thread 0.
-__device__ __forceinline__ float upsample_block_sum(float value) {
-  FCNKERN_SHARED(float, parts, [kUpsampleThreads / kWarp]);
-  for (int other = kWarp / 2; other > 0; other /= 2) value += __shfl_xor_sync(kAllLanes, value, other);
-  __syncthreads();  // the sum before may still be read
-  if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = value;
-  __syncthreads();
-  value = parts[0];
-  for (int k = 1; k < kUpsampleThreads / kWarp; ++k) value += parts[k];
-  return value;
-}
-
 }  // namespace fcnkern::cuda

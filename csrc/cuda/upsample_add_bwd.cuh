@@ -1,6 +1,7 @@
 // Gradients of the transposed convolution, gathered: each block owns what it writes.
 #pragma once
 
+#include "block_sum.cuh"
 #include "upsample_add.cuh"
 
 namespace fcnkern::cuda {
@@ -117,7 +118,7 @@ __global__ void __launch_bounds__(kUpsampleThreads)
   for (int a = 0; a < CB; ++a)
 #pragma unroll
     for (int b = 0; b < CB; ++b) {
-      const float total = upsample_block_sum(sums[a][b]);
+      const float total = block_sum<kUpsampleThreads>(sums[a][b]);
       const int input = dense ? first_input + a : first_output, output = dense ? first_output + b : 0;
       if (threadIdx.x == 0 && input < p.inputs && output < outputs)
         partials[part * size + (input * outputs + output) * taps + tap] = total;

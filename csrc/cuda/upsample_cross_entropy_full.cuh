@@ -1,25 +1,13 @@
 // The fused loss of scores at full size, and the kernels that come after the loss's main kernel.
 #pragma once
 
+#include "block_sum.cuh"
 #include "elements.cuh"
 #include "upsample_cross_entropy_geometric.cuh"
 #include "upsample_cross_entropy_pixels.cuh"
 
 namespace fcnkern::cuda {
 namespace {
-
-// The block's sum of a value, in a fixed order, in thread 0.
-template <class T>
-__device__ T block_sum(T value) {
-  FCNKERN_SHARED(T, parts, [kLossPixelsPerBlock / kWarp]);
-  for (int other = kWarp / 2; other > 0; other /= 2) value += __shfl_xor_sync(kAllLanes, value, other);
-  __syncthreads();  // the sum before may still be read
-  if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = value;
-  __syncthreads();
-  value = parts[0];
-  for (int k = 1; k < kLossPixelsPerBlock / kWarp; ++k) value += parts[k];
-  return value;
-}
 
 // The class of a pixel that counts, kIgnored where it does not; reports a label out of range, and sets `wrong`.
 __device__ __forceinline__ int counted_class(const LossPixels& p, int n, int y, int x, bool& wrong) {
@@ -73,9 +61,9 @@ __global__ void __launch_bounds__(kLossPixelsPerBlock) upsample_cross_entropy_fu
     }
     if (p.losses != nullptr) p.losses[place] = loss * kLn2;
   }
-  const float total = block_sum(wrong ? NAN : loss * kLn2);
-  const float total_weight = block_sum(own_weight);
-  const float number = block_sum(counts ? 1.0f : 0.0f);
+  const float total = block_sum<kLossPixelsPerBlock>(wrong ? NAN : loss * kLn2);
+  const float total_weight = block_sum<kLossPixelsPerBlock>(own_weight);
+  const float number = block_sum<kLossPixelsPerBlock>(counts ? 1.0f : 0.0f);
   if (threadIdx.x != 0) return;
   const int64_t block = static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
   const int64_t blocks = static_cast<int64_t>(gridDim.x) * gridDim.y;
@@ -93,7 +81,7 @@ __global__ void __launch_bounds__(kLossPixelsPerBlock)
     const int kind = counted_class(p, blockIdx.y, y, x, wrong);
     correct = kind != kIgnored && predicted[place_of(p, blockIdx.y, y, x)] == kind;
   }
-  correct = block_sum(correct);
+  correct = block_sum<kLossPixelsPerBlock>(correct);
   if (threadIdx.x == 0) partials[static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x] = correct;
 }
 
@@ -103,7 +91,7 @@ constexpr int kTotalThreads = 128;
 __device__ __forceinline__ double sum_of_partials(const float* partials, int programs) {
   double sum = 0.0;
   for (int k = threadIdx.x; k < programs; k += kTotalThreads) sum += partials[k];
-  return block_sum(sum);
+  return block_sum<kTotalThreads>(sum);
 }
 
 // The loss, the scale of its reduction and how many pixels were kept.
