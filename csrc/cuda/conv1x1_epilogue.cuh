@@ -97,8 +97,7 @@ __device__ __forceinline__ PassTile pass_tile(const PixelAxis& axis, int64_t cha
 }
 
 // Reads y and writes it, once: dropout(relu(scale * y + bias)). No exponentials; with dropout ten Philox rounds for four
-// pixels (seven pixels where planes are no multiples of 4: two blocks of words), about as many issue slots as DRAM time
-// in 16-bit types, else bound by DRAM.
+// pixels (twice that where planes are no multiples of 4). DRAM should bound it; its issue slots have not been counted.
 template <class T>
 __global__ void __launch_bounds__(kPassThreads)
     conv1x1_epilogue_kernel(PixelAxis axis, int64_t channels, Image<T> y, Epilogue<T> epilogue) {

@@ -153,7 +153,7 @@ __device__ __forceinline__ void write_output(const UpsampleAdd& p, const OutputP
 // A block takes 128 cells of one row phase and of two neighbouring column phases, so that all its threads use the same
 // weights, which pass through shared memory; a thread keeps two outputs of CB channels in registers. Reads x (kernel /
 // stride)^2 times, mostly from the caches, and of the skip the window once per block of channels; writes the output
-// once. No exponentials. At 21 classes and 512 features its multiply-adds take about as long as reading the features.
+// once. No exponentials. By hand count its multiply-adds take about as long as reading the features at 21 classes.
 template <class T, int CB>
 __global__ void __launch_bounds__(kUpsampleThreads, kBlocksPerProcessor) upsample_add_product_fwd_kernel(const UpsampleAdd p, unsigned tiles, int blocks) {
   FCNKERN_SHARED(float, weights, [kChunk * kPair * CB]);

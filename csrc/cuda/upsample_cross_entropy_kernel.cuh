@@ -6,7 +6,8 @@
 namespace fcnkern::cuda {
 namespace {
 
-// What the 64 sums of a cell and their surroundings leave room for, without a spill: 184 registers a thread.
+// Twelve warps fit with the 168 registers a thread that the compiler takes for this; with K = 8 it spills up to 40 bytes of
+// pointers that do not change from row to row, outside the loops over the classes.
 constexpr int kWarpsPerProcessor = 11;
 
 // Where the gradient of a row of cells goes. `own`: the row 0 of the points at the right of the lane's cells.
@@ -38,7 +39,7 @@ __device__ __forceinline__ ShareTargets targets_of(const LossCells& p, float* ow
 // Reads the labels once and the scores three times (the last two from the caches); writes the gradient of its points
 // (twice; once to the caches), its seam, its rim and three partial sums. Per class and cell 6 exponentials (8 where the
 // twist is not gentle); per pixel half a logarithm and one reciprocal, or one of each where pixels are weighted.
-// Instruction issue bounds it: 3.5 operations a pixel and class.
+// Instruction issue bounds it: by hand 3.5 operations a pixel and class; its machine code has not been counted.
 template <class Score, int K>
 __global__ void __launch_bounds__(kWarp, kWarpsPerProcessor) upsample_cross_entropy_cells_kernel(const LossCells p) {
   FCNKERN_DYNAMIC_SHARED(uint32_t, shared);
