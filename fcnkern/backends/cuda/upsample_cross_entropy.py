@@ -6,8 +6,9 @@ from torch import Tensor
 
 from fcnkern.backends._labels import raise_reported
 from fcnkern.backends._loss_call import Pixels
+from fcnkern.backends._loss_full import Result
 from fcnkern.backends.cuda._loss_cells import run_cells
-from fcnkern.backends.cuda._loss_full import Result, count_correct, run_full, run_learned
+from fcnkern.backends.cuda._loss_full import FULL_SIZE, count_correct
 from fcnkern.ops._loss_call import LossCall
 
 
@@ -39,8 +40,8 @@ def upsample_cross_entropy_fwd(
 
 def _run(scores: Tensor, weight: Tensor | None, pixels: Pixels) -> Result:
     if weight is not None:
-        return run_learned(scores, weight, pixels)
+        return FULL_SIZE.run_learned(scores, weight, pixels)
     if pixels.call.resample.kind == "identity":
-        return run_full(scores, pixels)
+        return FULL_SIZE.run(scores, pixels)
     loss, grad, stats = run_cells(scores, pixels)
     return loss, grad, None, stats

@@ -6,9 +6,9 @@ import torch
 import triton
 from torch import Tensor
 
-from fcnkern.backends._bands import LearnedUpsampling
 from fcnkern.backends._labels import label_flag
 from fcnkern.backends._loss_call import Pixels, given
+from fcnkern.backends._loss_full import FullSizeLoss
 from fcnkern.backends.triton import upsample_add
 from fcnkern.backends.triton._loss_cells import total
 from fcnkern.backends.triton._upsample_cross_entropy_pixels import (
@@ -16,50 +16,8 @@ from fcnkern.backends.triton._upsample_cross_entropy_pixels import (
     _upsample_cross_entropy_pixels_kernel,
 )
 from fcnkern.backends.triton.upsample_argmax import upsample_argmax
-from fcnkern.ops._checks import dense_format
 
-Result = tuple[Tensor, Tensor | None, Tensor | None, Tensor]
 _BLOCK = 128
-
-
-def run_pixels(scores: Tensor, pixels: Pixels) -> Result:
-    """(loss or map of losses, gradient, None, counts) for scores at full size."""
-    losses = _map(pixels)
-    grad = None
-    if pixels.call.need_grad:
-        grad = torch.empty_like(scores, dtype=torch.float32, memory_format=dense_format(scores))
-    partials = _launch(scores, pixels, (0, 0), losses, grad)
-    loss, scale, stats = total(partials, pixels.divisor)
-    return loss if losses is None else losses, None if grad is None else grad.mul_(scale), None, stats
-
-
-def run_learned(scores: Tensor, weight: Tensor, pixels: Pixels) -> Result:
-    """The same, and the gradient for the weight, for scores that a learned weight upsamples."""
-    call, target = pixels.call, pixels.target
-    size = (target.shape[1], target.shape[2])
-    learned = LearnedUpsampling(upsample_add, scores, weight, call.resample, size)
-    parts = []
-    losses = _map(pixels)
-    grad = grad_weight = None
-    if call.need_grad:
-        grad = torch.zeros_like(scores, dtype=torch.float32, memory_format=dense_format(scores))
-        grad_weight = torch.zeros_like(learned.weight, memory_format=torch.contiguous_format)
-    for band in learned.bands():
-        band_grad = torch.empty_like(band.scores) if call.need_grad else None
-        parts.append(_launch(band.scores, pixels, (band.image, band.first_row), losses, band_grad))
-        if band_grad is not None and grad is not None and grad_weight is not None:
-            learned.backward(band, band_grad, grad, grad_weight)
-    loss, scale, stats = total(torch.cat(parts, 1), pixels.divisor)
-    if grad is not None and grad_weight is not None:
-        grad.mul_(scale)
-        grad_weight.mul_(scale)
-    return loss if losses is None else losses, grad, grad_weight, stats
-
-
-def _map(pixels: Pixels) -> Tensor | None:
-    if pixels.call.reduction != "none":
-        return None
-    return torch.empty(pixels.target.shape, device=pixels.target.device)
 
 
 def _launch(
@@ -80,6 +38,9 @@ def _launch(
         BLOCK=_BLOCK, GRAD=grad is not None, **pixels.modes(),
     )  # fmt: skip
     return partials
+
+
+FULL_SIZE = FullSizeLoss(_launch, total, upsample_add)
 
 
 def count_correct(scores: Tensor, weight: Tensor | None, pixels: Pixels) -> Tensor:

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from fcnkern.backends._labels import raise_reported
 from fcnkern.backends._loss_call import Pixels
+from fcnkern.backends._loss_full import Result
 from fcnkern.backends.triton._launch import on_device
 from fcnkern.backends.triton._loss_cells import run_cells
-from fcnkern.backends.triton._loss_pixelwise import Result, count_correct, run_learned, run_pixels
+from fcnkern.backends.triton._loss_pixelwise import FULL_SIZE, count_correct
 from fcnkern.ops._loss_call import LossCall
 
 
@@ -41,8 +42,8 @@ def upsample_cross_entropy_fwd(
 
 def _run(scores: Tensor, weight: Tensor | None, pixels: Pixels) -> Result:
     if weight is not None:
-        return run_learned(scores, weight, pixels)
+        return FULL_SIZE.run_learned(scores, weight, pixels)
     if pixels.call.resample.kind == "identity":
-        return run_pixels(scores, pixels)
+        return FULL_SIZE.run(scores, pixels)
     loss, grad, stats = run_cells(scores, pixels)
     return loss, grad, None, stats

@@ -1,0 +1,68 @@
+"""The fused loss over full-size scores, given so or upsampled by a learned weight in bands, on any GPU backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fcnkern.backends._bands import Deconvolution, LearnedUpsampling
+from fcnkern.backends._loss_call import Pixels
+from fcnkern.ops._checks import dense_format
+
+Result = tuple[Tensor, Tensor | None, Tensor | None, Tensor]
+"""Loss or map of losses, gradient for the scores, gradient for the weight, counts."""
+
+
+class FullSizeLoss(NamedTuple):
+    """A backend's kernels.
+
+    ``launch(scores, pixels, place, losses, grad)`` runs over full-size scores that start at ``place`` (image, row) of
+    the target and gives partial sums; ``total(partials, divisor)`` gives the loss, the scale of its reduction and the
+    counts; ``deconvolution`` is the backend's module `upsample_add`.
+    """
+
+    launch: Callable[[Tensor, Pixels, tuple[int, int], Tensor | None, Tensor | None], Tensor]
+    total: Callable[[Tensor, float], tuple[Tensor, Tensor, Tensor]]
+    deconvolution: Deconvolution
+
+    def run(self, scores: Tensor, pixels: Pixels) -> Result:
+        """The loss of scores at full size."""
+        losses = _map(pixels)
+        grad = None
+        if pixels.call.need_grad:
+            grad = torch.empty_like(scores, dtype=torch.float32, memory_format=dense_format(scores))
+        partials = self.launch(scores, pixels, (0, 0), losses, grad)
+        loss, scale, stats = self.total(partials, pixels.divisor)
+        return loss if losses is None else losses, None if grad is None else grad.mul_(scale), None, stats
+
+    def run_learned(self, scores: Tensor, weight: Tensor, pixels: Pixels) -> Result:
+        """The loss of scores that a learned weight upsamples."""
+        call, target = pixels.call, pixels.target
+        size = (target.shape[1], target.shape[2])
+        learned = LearnedUpsampling(self.deconvolution, scores, weight, call.resample, size)
+        parts = []
+        losses = _map(pixels)
+        grad = grad_weight = None
+        if call.need_grad:
+            grad = torch.zeros_like(scores, dtype=torch.float32, memory_format=dense_format(scores))
+            grad_weight = torch.zeros_like(learned.weight, memory_format=torch.contiguous_format)
+        for band in learned.bands():
+            band_grad = torch.empty_like(band.scores) if call.need_grad else None
+            place = (band.image, band.first_row)
+            parts.append(self.launch(band.scores, pixels, place, losses, band_grad))
+            if band_grad is not None and grad is not None and grad_weight is not None:
+                learned.backward(band, band_grad, grad, grad_weight)
+        loss, scale, stats = self.total(torch.cat(parts, 1), pixels.divisor)
+        if grad is not None and grad_weight is not None:
+            grad.mul_(scale)
+            grad_weight.mul_(scale)
+        return loss if losses is None else losses, grad, grad_weight, stats
+
+
+def _map(pixels: Pixels) -> Tensor | None:
+    if pixels.call.reduction != "none":
+        return None
+    return torch.empty(pixels.target.shape, device=pixels.target.device)
