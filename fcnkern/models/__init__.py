@@ -10,6 +10,7 @@ from fcnkern.models.fcn import FCN
 from fcnkern.models.fcn_vgg16 import FCN8s, FCN8sAtOnce, FCN16s, FCN32s
 from fcnkern.models.googlenet import GoogLeNet
 from fcnkern.models.registry import create, list_models
+from fcnkern.models.surgery import convolutionalize, fuse_early, transplant
 from fcnkern.models.vgg import VGG16
 
 __all__ = [
@@ -24,8 +25,11 @@ __all__ = [
     "FCN32s",
     "GoogLeNet",
     "alignment",
+    "convolutionalize",
     "create",
+    "fuse_early",
     "geometry",
     "list_models",
     "tracing",
+    "transplant",
 ]

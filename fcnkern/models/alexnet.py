@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from fcnkern.models.body import HiddenBody, check_images, check_width, scale_channels
+from fcnkern.models.body import HiddenBody, check_images, check_in_channels, check_width, scale_channels
 from fcnkern.models.layers import BodyConv2d, CaffeLRN
 
 PAD = 100
@@ -32,10 +32,10 @@ class _FiveConvolutions(HiddenBody):
     convolutions: ClassVar[tuple[_Conv, ...]]
     normalised: ClassVar[bool]
 
-    def __init__(self, width: float = 1.0, pad: int = PAD) -> None:
+    def __init__(self, width: float = 1.0, pad: int = PAD, in_channels: int = 3) -> None:
         super().__init__()
         self.width = check_width(width)
-        channels = 3
+        self.in_channels = channels = check_in_channels(in_channels)
         for index, conv in enumerate(self.convolutions, 1):
             out = scale_channels(conv.out, width)
             padding = pad if index == 1 else conv.pad
@@ -51,7 +51,7 @@ class _FiveConvolutions(HiddenBody):
 
     def features(self, x: Tensor) -> Mapping[str, Tensor]:
         """Images N,3,H,W -> pool1, pool2 and fc7 by name."""
-        check_images(x)
+        check_images(x, self.in_channels)
         taps: dict[str, Tensor] = {}
         for name, layer in self.named_children():
             if name == "fc6":
@@ -71,9 +71,10 @@ class CaffeNet(_FiveConvolutions):
     Args:
         width: scales the channels; 1 is CaffeNet.
         pad: of conv1.
+        in_channels: of the images.
 
     Raises:
-        ValueError: `width` is not a positive finite number.
+        ValueError: `width` is not a positive finite number, or `in_channels` < 1.
     """
 
     preprocess = "caffe"
@@ -96,9 +97,10 @@ class AlexNet(_FiveConvolutions):
     Args:
         width: scales the channels; 1 is AlexNet.
         pad: of conv1.
+        in_channels: of the images.
 
     Raises:
-        ValueError: `width` is not a positive finite number.
+        ValueError: `width` is not a positive finite number, or `in_channels` < 1.
     """
 
     preprocess = "torchvision"

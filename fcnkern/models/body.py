@@ -194,6 +194,13 @@ def check_width(width: float) -> float:
     return float(width)
 
 
+def check_in_channels(channels: int) -> int:
+    """`channels`; ValueError where they are fewer than one."""
+    if channels < 1:
+        raise ValueError(f"in_channels must be at least 1, got {channels!r}")
+    return channels
+
+
 def _reset(module: nn.Module) -> None:
     reset = getattr(module, "reset_parameters", None)
     if callable(reset):

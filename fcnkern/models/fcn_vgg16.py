@@ -24,18 +24,21 @@ class FCNVGG16(FCN, VGG16):
         width: scales the channels of the body; 1 is the paper's network.
         upsampling: "fixed" keeps the bilinear transposed convolutions as they are, as the authors' code does (they
             stay in the state_dict, without gradient); "learned" trains all of them, from bilinear.
+        in_channels: of the images.
 
     Raises:
-        ValueError: `n_class` < 1, a bad `width`, or an unknown `upsampling`.
+        ValueError: `n_class` < 1, a bad `width` or `in_channels`, or an unknown `upsampling`.
     """
 
     preprocess: str = "torchvision"
     tapped: ClassVar[tuple[str, ...]]
     tap_scales: ClassVar[tuple[float, ...]]
 
-    def __init__(self, n_class: int = 21, width: float = 1.0, upsampling: Upsampling = "fixed") -> None:
-        VGG16.__init__(self, width)
-        self._attach_head(self.tapped, n_class, upsampling, self.tap_scales)
+    def __init__(
+        self, n_class: int = 21, width: float = 1.0, upsampling: Upsampling = "fixed", in_channels: int = 3
+    ) -> None:
+        VGG16.__init__(self, width, in_channels=in_channels)
+        self._attach_head(self.tapped, n_class, upsampling, self.tap_scales, in_channels=in_channels)
 
     @property
     def body(self) -> Body:  # type: ignore[override]

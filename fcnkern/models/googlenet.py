@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fcnkern.models.body import Body, check_images, check_width, scale_channels
+from fcnkern.models.body import Body, check_images, check_in_channels, check_width, scale_channels
 from fcnkern.models.layers import BodyConv2d, CaffeLRN
 
 PAD = 3
@@ -80,19 +80,23 @@ class GoogLeNet(Body):
     Args:
         width: scales the channels; 1 is GoogLeNet.
         pad: of conv1.
+        in_channels: of the images.
 
     Raises:
-        ValueError: `width` is not a positive finite number.
+        ValueError: `width` is not a positive finite number, or `in_channels` < 1.
     """
 
     preprocess = "bvlc"
     tap_names: ClassVar[tuple[str, ...]] = ("inception_3b", "inception_4e", "pool5")
 
-    def __init__(self, width: float = 1.0, pad: int = PAD) -> None:
+    def __init__(self, width: float = 1.0, pad: int = PAD, in_channels: int = 3) -> None:
         super().__init__()
         self.width = check_width(width)
+        self.in_channels = check_in_channels(in_channels)
         first, reduced, second = (scale_channels(channels, width) for channels in (64, 64, 192))
-        self.conv1 = _named({"7x7_s2": BodyConv2d(3, first, 7, 2, pad), "relu_7x7": nn.ReLU(inplace=True)})
+        self.conv1 = _named(
+            {"7x7_s2": BodyConv2d(in_channels, first, 7, 2, pad), "relu_7x7": nn.ReLU(inplace=True)}
+        )
         self.pool1 = _named({"3x3_s2": _pool(), "norm1": CaffeLRN()})
         self.conv2 = _named(
             {
@@ -115,7 +119,7 @@ class GoogLeNet(Body):
 
     def features(self, x: Tensor) -> Mapping[str, Tensor]:
         """Images N,3,H,W -> inception_3b, inception_4e and pool5 (inception_5b after dropout) by name."""
-        check_images(x)
+        check_images(x, self.in_channels)
         taps: dict[str, Tensor] = {}
         for name, layer in self.named_children():
             x = layer(x)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 
 from fcnkern.models.alexnet import AlexNet, CaffeNet
-from fcnkern.models.body import Body
 from fcnkern.models.fcn import FCN, Upsampling
 from fcnkern.models.fcn_vgg16 import FCN8s, FCN8sAtOnce, FCN16s, FCN32s
 from fcnkern.models.googlenet import GoogLeNet
@@ -15,18 +14,30 @@ HEADS = {"fcn32s": 1, "fcn16s": 2, "fcn8s": 3}
 """Heads, and how many taps each has."""
 
 
-def _on(body: Callable[[float], Body], taps: int, classes: int, width: float, upsampling: Upsampling) -> FCN:
-    trunk = body(width)
-    return FCN(trunk, trunk.tap_names[-taps:], classes, upsampling=upsampling)
+def _on(
+    body: type[CaffeNet | AlexNet | GoogLeNet],
+    taps: int,
+    classes: int,
+    width: float,
+    upsampling: Upsampling,
+    in_channels: int,
+) -> FCN:
+    trunk = body(width, in_channels=in_channels)
+    return FCN(trunk, trunk.tap_names[-taps:], classes, upsampling=upsampling, in_channels=in_channels)
 
 
-_MODELS: dict[str, Callable[[int, float, Upsampling], FCN]] = {
+_BODIES: dict[str, type[CaffeNet | AlexNet | GoogLeNet]] = {
+    "caffenet": CaffeNet,
+    "alexnet": AlexNet,
+    "googlenet": GoogLeNet,
+}
+_MODELS: dict[str, Callable[[int, float, Upsampling, int], FCN]] = {
     "fcn32s_vgg16": FCN32s,
     "fcn16s_vgg16": FCN16s,
     "fcn8s_vgg16": FCN8s,
     "fcn8s-atonce_vgg16": FCN8sAtOnce,
 }
-for _name, _body in {"caffenet": CaffeNet, "alexnet": AlexNet, "googlenet": GoogLeNet}.items():
+for _name, _body in _BODIES.items():
     for _head, _taps in HEADS.items():
         _MODELS[f"{_head}_{_name}"] = partial(_on, _body, _taps)
 
@@ -39,7 +50,14 @@ def list_models() -> list[str]:
     return list(_MODELS)
 
 
-def create(name: str, classes: int = 21, *, width: float = 1.0, upsampling: Upsampling = "fixed") -> FCN:
+def create(
+    name: str,
+    classes: int = 21,
+    *,
+    width: float = 1.0,
+    upsampling: Upsampling = "fixed",
+    in_channels: int = 3,
+) -> FCN:
     """A network by name, with new weights: `create("fcn8s_googlenet", classes=11)`.
 
     Args:
@@ -47,6 +65,7 @@ def create(name: str, classes: int = 21, *, width: float = 1.0, upsampling: Upsa
         classes: number of classes C.
         width: scales the channels of the body; 1 is the published network.
         upsampling: "fixed" (bilinear) or "learned", as in `FCN`.
+        in_channels: of the images; more than 3 for early fusion (see `fcnkern.models.surgery.fuse_early`).
 
     Raises:
         ValueError: an unknown name, or an argument out of range.
@@ -54,4 +73,4 @@ def create(name: str, classes: int = 21, *, width: float = 1.0, upsampling: Upsa
     full = ALIASES.get(name, name)
     if full not in _MODELS:
         raise ValueError(f"network {name!r} is unknown, wanted one of {', '.join([*_MODELS, *ALIASES])}")
-    return _MODELS[full](classes, width, upsampling)
+    return _MODELS[full](classes, width, upsampling, in_channels)

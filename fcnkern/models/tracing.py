@@ -92,7 +92,7 @@ def trace(
     recorder.places[probe] = _Place(Path(), Path())
     try:
         with torch.no_grad(), recorder:
-            found = _run_on_meta(module, features, probe)
+            found = run_on_meta(module, features, probe)
     except Exception as error:  # whatever the user's code raises
         size = f"1x{in_channels}x{PROBE[0]}x{PROBE[1]}"
         text = " ".join(str(error).split()[:60])
@@ -116,9 +116,10 @@ class _WithFeatures(nn.Module):
         return self.features(self.module, x)
 
 
-def _run_on_meta(
+def run_on_meta(
     module: nn.Module, features: Callable[[nn.Module, Tensor], Mapping[str, Tensor]], probe: Tensor
 ) -> Mapping[str, Tensor]:
+    """What `features` finds in `module`, in evaluation mode, for a probe on the meta device."""
     wrapped = _WithFeatures(module, features)
     modes = [(each, each.training) for each in module.modules()]
     tensors = [*wrapped.named_parameters(), *wrapped.named_buffers()]

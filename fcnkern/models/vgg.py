@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from fcnkern.models.body import HiddenBody, check_images, check_width, scale_channels
+from fcnkern.models.body import HiddenBody, check_images, check_in_channels, check_width, scale_channels
 from fcnkern.models.layers import BodyConv2d
 from fcnkern.weights import LoadReport, transfer_body
 
@@ -28,6 +28,7 @@ class VGG16(HiddenBody):
     Args:
         width: scales the channels of every layer, 64..512 and 4096; 1 is VGG16.
         pad: of conv1_1; with another one scores lie elsewhere, and it is another network.
+        in_channels: of the images; 4 for early fusion of colour and depth (see `fcnkern.models.surgery.fuse_early`).
 
     Attributes:
         preprocess: how input images must be prepared, "torchvision" (RGB, mean and standard deviation) or "caffe"
@@ -35,7 +36,7 @@ class VGG16(HiddenBody):
             or of pytorch-fcn's by `load_state_dict`.
 
     Raises:
-        ValueError: `width` is not a positive finite number.
+        ValueError: `width` is not a positive finite number, or `in_channels` < 1.
     """
 
     tap_names = ("pool3", "pool4", "fc7")
@@ -43,11 +44,11 @@ class VGG16(HiddenBody):
         f"conv{stage}_{index}" for stage, convs in enumerate(STAGES, 1) for index in range(1, len(convs) + 1)
     ) + ("fc6", "fc7")
 
-    def __init__(self, width: float = 1.0, pad: int = PAD) -> None:
+    def __init__(self, width: float = 1.0, pad: int = PAD, in_channels: int = 3) -> None:
         super().__init__()
         self.width = check_width(width)
         self.preprocess = "torchvision"
-        channels = 3
+        self.in_channels = channels = check_in_channels(in_channels)
         for stage, convs in enumerate(STAGES, 1):
             for index, out in enumerate(convs, 1):
                 out_channels = scale_channels(out, width)
@@ -71,7 +72,7 @@ class VGG16(HiddenBody):
             TypeError: `x` is not a floating-point tensor.
             ValueError: `x` is not N,3,H,W with N, H, W >= 1.
         """
-        check_images(x)
+        check_images(x, self.in_channels)
         taps: list[Tensor] = []
         for stage, convs in enumerate(STAGES, 1):
             for index in range(1, len(convs) + 1):
