@@ -6,6 +6,7 @@
 from fcnkern.models import alignment, geometry, tracing
 from fcnkern.models.alexnet import AlexNet, CaffeNet
 from fcnkern.models.body import Body
+from fcnkern.models.density import rarefy, shift_and_stitch
 from fcnkern.models.fcn import FCN
 from fcnkern.models.fcn_vgg16 import FCN8s, FCN8sAtOnce, FCN16s, FCN32s
 from fcnkern.models.googlenet import GoogLeNet
@@ -30,6 +31,8 @@ __all__ = [
     "fuse_early",
     "geometry",
     "list_models",
+    "rarefy",
+    "shift_and_stitch",
     "tracing",
     "transplant",
 ]

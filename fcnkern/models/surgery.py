@@ -153,8 +153,9 @@ class _Surgery:
                 call,
                 f"pools {sizes}: its windows grow with the image; at the right input_size it does nothing",
             )
-        node.op, node.target = "call_function", T.avg_pool2d
-        node.args, node.kwargs = (source, before[2:], 1), {}
+        name = str(node.target) if node.op == "call_module" else node.name
+        self.network.add_submodule(name, nn.AvgPool2d((before[2], before[3]), stride=1))
+        node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
         return False
 
     def _check_logits(self, node: fx.Node) -> None:
