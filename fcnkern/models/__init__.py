@@ -9,6 +9,7 @@ from fcnkern.models.body import Body
 from fcnkern.models.density import rarefy, shift_and_stitch
 from fcnkern.models.fcn import FCN
 from fcnkern.models.fcn_vgg16 import FCN8s, FCN8sAtOnce, FCN16s, FCN32s
+from fcnkern.models.fusion import LateFusion, MultiTask
 from fcnkern.models.googlenet import GoogLeNet
 from fcnkern.models.registry import create, list_models
 from fcnkern.models.surgery import convolutionalize, fuse_early, transplant
@@ -25,6 +26,8 @@ __all__ = [
     "FCN16s",
     "FCN32s",
     "GoogLeNet",
+    "LateFusion",
+    "MultiTask",
     "alignment",
     "convolutionalize",
     "create",
