@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.cases import ADD, ARGMAX, CONFUSION, CONV, LOSS, MODELS, Case
+from benchmarks.bench_density import scorer
+from benchmarks.cases import ADD, ARGMAX, CONFUSION, CONV, DENSITY, LOSS, MODELS, Case
 from benchmarks.stock import StockFCN8s
 from benchmarks.timing import Timer, timer
 from fcnkern import FCN8s
@@ -104,6 +105,15 @@ def _models(case: Case) -> Work:
     return Work((2 if case.gradients else 1) * bytes_of_parameters, counter.get_total_flops())
 
 
+def _density(case: Case) -> Work:
+    """The same of the coarse network, which every way to denser scores runs at least once."""
+    with torch.device("meta"):
+        network = scorer(case)
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(case.images, 3, *case.shape.size))
+    return Work(sum(p.numel() * p.element_size() for p in network.parameters()), counter.get_total_flops())
+
+
 def _counts(case: Case) -> tuple[float, float, float]:
     """Scores, pixels and cells of a case."""
     classes, (h, w), (height, width) = case.shape
@@ -117,6 +127,7 @@ _WORK: dict[str, Callable[[Case], Work]] = {
     ADD: _add,
     CONV: _conv,
     MODELS: _models,
+    DENSITY: _density,
 }
 
 

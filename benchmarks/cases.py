@@ -80,7 +80,7 @@ def chosen(device: str, quick: bool = False, only: str = "") -> list[Case]:
 
 
 LOSS, ARGMAX, ADD = "upsample_cross_entropy", "upsample_argmax", "upsample_add"
-CONFUSION, CONV, MODELS = "confusion_matrix", "conv1x1", "models"
+CONFUSION, CONV, MODELS, DENSITY = "confusion_matrix", "conv1x1", "models", "density"
 VOC = Shape(21, (70, 70), (500, 500))
 VOC_512 = Shape(21, (64, 64), (512, 512))
 ADE = Shape(150, (128, 128), (512, 512))
@@ -185,4 +185,20 @@ def _models() -> list[Case]:
     ]
 
 
-CASES = [*_losses(), *_argmaxes(), *_others(), *_models()]
+def _densities() -> list[Case]:
+    rivals: dict[str, float | None] = {"rarefied": None, "shift-and-stitch": None, "stride 32": None}
+    image = Shape(21, (96, 96), (96, 96))
+    return [
+        Case(
+            f"VGG16 at an eighth of the width, 96×96, scores {to} pixels apart",
+            DENSITY,
+            image,
+            rivals,
+            Resample.deconv(to),
+            width=0.125,
+        )
+        for to in (16, 8)
+    ]
+
+
+CASES = [*_losses(), *_argmaxes(), *_others(), *_models(), *_densities()]
