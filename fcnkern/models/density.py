@@ -101,7 +101,7 @@ def rarefy(net: nn.Module, to: int = 1) -> fx.GraphModule:
     Args:
         net: images N,C,H,W -> a feature map: a chain of convolutions, max and average pools, batch and local response
             normalisation and element-wise layers, as `nn.Sequential` or any forward that `torch.fx` can trace; sums
-            and concatenations of maps of one stride are fine too. A body of this package that is a chain goes as
+            and concatenations are fine too, of maps that keep their size alike without strides. A body of this package that is a chain goes as
             `nn.Sequential(OrderedDict(body.named_children()))`. It is left as it is.
         to: stride of the result in pixels of the image.
 
@@ -141,15 +141,12 @@ class _Rarefaction:
     def _spread(self, node: fx.Node) -> _Grids:
         """Spread one layer; the grids of its result along rows and columns."""
         call = self.layers[str(node.target)] if node.op == "call_module" else node.target
+        joined = call is torch.cat and _along_channels(node)
         before = {self.grids[source] for source in node.all_input_nodes}
         if len(before) != 1:
             raise _refusal(node, call, "joins maps of different strides" if before else "has no input")
         (grid,) = before
-        if (
-            is_pointwise(call)
-            or isinstance(call, _SAME_PIXEL)
-            or (call is torch.cat and _along_channels(node))
-        ):
+        if joined or is_pointwise(call) or isinstance(call, _SAME_PIXEL):
             return grid
         if not isinstance(call, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
             raise _refusal(node, call, "is no convolution, pool or layer that looks at one pixel at a time")
@@ -166,11 +163,8 @@ class _Rarefaction:
         if conv.padding_mode != "zeros" or isinstance(conv.padding, str) or node.target in self.done:
             raise _refusal(node, conv, "must pad by a number of zeros and be called once")
         self.done.add(str(node.target))
-        conv.stride, conv.dilation, conv.padding = (
-            kept,
-            _times(conv.dilation, grid),
-            _times(conv.padding, grid),
-        )
+        conv.stride = kept
+        conv.dilation, conv.padding = _times(conv.dilation, grid), _times(conv.padding, grid)
 
     def _replace(self, node: fx.Node, pool: nn.Module) -> None:
         name = str(node.target)

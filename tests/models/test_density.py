@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fcnkern.models import VGG16, AlexNet, CaffeNet, convolutionalize, rarefy, shift_and_stitch
+from fcnkern.models import FCN, VGG16, AlexNet, CaffeNet, convolutionalize, rarefy, shift_and_stitch
 from fcnkern.models.tracing import trace
 from tests.models._bodies import Residual, ResNet
 from tests.models._classifiers import AlexNetLike, Global
@@ -156,6 +157,18 @@ def test_bodies_of_the_paper(body: type[nn.Module]) -> None:
         rare = rarefy(net, to)(x)
         equal(rare[:, :, ::step, ::step], net(x))
         assert rare.shape == shift_and_stitch(net, x, to).shape
+
+
+def test_a_rarefied_body_carries_a_head() -> None:
+    body = rarefy(nn.Sequential(OrderedDict(VGG16(width=1 / 64).named_children())), 8)
+    with pytest.raises(
+        ValueError, match=r"begin 5 pixels inside the image .* with pad=5 every size is covered"
+    ):
+        FCN(body, ("drop7",), classes=3)
+    net = FCN(body, ("drop7",), classes=3, pad=5)
+    assert (net.alignment.stride, net.alignment.field) == (8, 404)
+    loss = net.loss(torch.randn(1, 3, 30, 41), torch.zeros(1, 30, 41, dtype=torch.int64))
+    assert loss.item() == pytest.approx(math.log(3), rel=1e-6)
 
 
 @torch.no_grad()
