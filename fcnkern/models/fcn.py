@@ -49,7 +49,6 @@ class FCN(Network):
     Attributes:
         alignment: kernels, crops, stride, receptive field and smallest image; see `Alignment`.
         taps: names of the taps, finest first.
-        in_channels: of the images.
         final_layer, final_stride, final_offset: name, factor and crop of the last upsampling.
 
     The layers of the head: `score_fr` (coarsest tap) and `score_<tap>`; `upscore2` (the first upsampling, by 2) and
@@ -116,7 +115,7 @@ class FCN(Network):
         if not taps or len(set(taps)) < len(taps):
             raise ValueError(f"taps must be one or more different names, got {tuple(taps)!r}")
         self.n_class, self.upsampling = classes, upsampling
-        self._pad, self.in_channels = pad, in_channels
+        self._pad, self._in_channels = pad, in_channels
         self._features = Taps(self.body, taps)
         traced = trace(self.body, self._features, in_channels)
         by_stride = sorted(traced, key=lambda name: traced[name].rows.stride)
@@ -156,7 +155,7 @@ class FCN(Network):
             Scores N,C,h,w before the last upsampling, and `Resample.deconv` bound to (H, W). Where the last
             transposed convolution is not fixed bilinear its weight, `final_weight()`, belongs to it.
         """
-        check_images(x, self.in_channels)
+        check_images(x, self._in_channels)
         size = (x.shape[2], x.shape[3])
         features = self._features(self.body, self._padded(x))
         scores = F.conv1x1(features[self.taps[-1]], self.score_fr.weight, self.score_fr.bias)
@@ -223,7 +222,7 @@ class FCN(Network):
         if tuple(scales) == (1.0,) and not flip:
             scores, resample = self.scores(x)
             return F.upsample_argmax(scores, resample, weight=self.final_weight(), out_dtype=out_dtype)
-        check_images(x, self.in_channels)
+        check_images(x, self._in_channels)
         probabilities = averaged_probabilities(self, x, scales, flip)
         return F.upsample_argmax(probabilities, Resample.identity(), out_dtype=out_dtype)
 

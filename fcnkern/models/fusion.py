@@ -96,7 +96,7 @@ class LateFusion(Network):
         self.hha.check_ready()
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = self.color.in_channels, self.hha.in_channels
+        first, second = self.color._in_channels, self.hha._in_channels
         if x.dim() != 4 or x.shape[1] != first + second:
             raise ValueError(
                 f"x must have shape (N, {first + second}, H, W), {first} channels for color and {second} for hha, "
