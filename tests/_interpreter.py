@@ -1,4 +1,4 @@
-"""Triton's interpreter, faster.
+"""Triton's interpreter, faster, and with masks that stay masks.
 
 Most of its time goes into finding the same things again: the functions of `triton.language` to replace, at each
 call of one kernel function by another; the NumPy type of a Triton type; the shape of a tensor whose type has it. Here
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from triton.language import core
 from triton.language.semantic import TritonSemantic
 from triton.runtime import interpreter
@@ -110,14 +111,26 @@ def _dropping_ignored_checks(original: Any) -> Any:
     return check
 
 
-def make_faster() -> None:
-    """Replaces the slow functions of the interpreter; where Triton has none of a name there is nothing to do."""
+def _keeping_booleans(original: Any) -> Any:
+    """A comparison's handle says it holds integers; spread over a block it would become them, and no mask."""
+
+    def splat(self: Any, block_type: Any, scalar: Any) -> Any:
+        if scalar.data.dtype == np.bool_:
+            scalar = interpreter.TensorHandle(scalar.data, core.int1)
+        return original(self, block_type, scalar)
+
+    return splat
+
+
+def mend() -> None:
+    """Replaces what is slow in the interpreter, and one function that errs; one that Triton lacks is left out."""
     for owner, name, replacement in (
         (interpreter, "_patch_lang", _patching_once_a_launch),
         (interpreter, "_get_np_dtype", _remembering_numpy_types),
         (core.block_type, "__init__", _remembering_block_types),
         (core.tensor, "__init__", _remembering_shapes),
         (TritonSemantic, "broadcast_impl_value", _passing_equal_shapes),
+        (interpreter.InterpreterBuilder, "create_splat", _keeping_booleans),
         (TritonSemantic, "binary_op_sanitize_overflow_impl", _dropping_ignored_checks),
     ):
         original = getattr(owner, name, None)

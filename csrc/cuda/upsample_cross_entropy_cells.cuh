@@ -36,19 +36,17 @@ struct CellScores {
   __device__ __forceinline__ float tap(float weight, float x) const {
     return zero && weight == 0.0f ? 0.0f : weight * x;
   }
-};
-
-// The largest score of any class at two points; NaN where there is one.
-template <class Score>
-__device__ __forceinline__ void point_maxima(const Score* left, const Score* right, int classes, int64_t stride,
-                                             float& most_left, float& most_right) {
-  most_left = most_right = -INFINITY;
-  for (int c = 0; c < classes; ++c, left += stride, right += stride) {
-    const float a = to_float(*left), b = to_float(*right);
-    most_left = a > most_left || a != a ? a : most_left;
-    most_right = b > most_right || b != b ? b : most_right;
+  // The largest score of any class at a corner and at the one to its right; NaN where there is one.
+  __device__ __forceinline__ void maxima_of(int corner, int classes, float& left, float& right) const {
+    left = right = -INFINITY;
+    int64_t offset = 0;
+    for (int c = 0; c < classes; ++c, offset += stride) {
+      const float a = point(corner, offset), b = point(corner + 1, offset);
+      left = a > left || a != a ? a : left;
+      right = b > right || b != b ? b : right;
+    }
   }
-}
+};
 
 // Where the shares of a cell's gradient go, for the class at hand: the points at its right, above and below, which the
 // lane owns, and the rim for the two at its left where they belong to the strip on the left.

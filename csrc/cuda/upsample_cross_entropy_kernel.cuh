@@ -1,19 +1,53 @@
 // The kernel of the fused loss over cells.
 #pragma once
 
+#include "ptx.cuh"
 #include "upsample_cross_entropy_cells.cuh"
 
 namespace fcnkern::cuda {
 namespace {
 
-// Twelve warps fit with the 168 registers a thread that the compiler takes for this; with K = 8 it spills up to 40 bytes of
-// pointers that do not change from row to row, outside the loops over the classes.
+// Of 168 registers a thread, for which eleven ask, twelve fit too.
 constexpr int kWarpsPerProcessor = 11;
 
-// Where the gradient of a row of cells goes. `own`: the row 0 of the points at the right of the lane's cells.
-__device__ __forceinline__ ShareTargets targets_of(const LossCells& p, float* own, int row, int begin, int y, bool owner) {
+// The column of cells that a lane walks down.
+struct Column {
+  int n, part, x;  // the image; the part of a cell, an index of the tables of the x axis; the cell
+  bool live, has_left, has_right;
+
+  __device__ __forceinline__ Column(const LossCells& p, int lane) : live(lane < p.lanes) {
+    const int f = min(lane, p.lanes - 1);
+    n = f / p.columns, part = p.x_begin * p.x.parts + f - n * p.columns, x = part / p.x.parts;
+    has_left = x > 0, has_right = x < p.width;
+  }
+};
+
+template <class Score>
+__device__ __forceinline__ CellScores<Score> scores_around(const LossCells& p, const Column& column, int y) {
+  const int64_t* stride = p.scores.stride;
+  const Score* image = static_cast<const Score*>(p.scores.data) + column.n * stride[0];
+  const Score* top = image + max(y - 1, 0) * stride[2];
+  const Score* bottom = image + min(y, p.height - 1) * stride[2];
+  const int64_t left = max(column.x - 1, 0) * stride[3], right = min(column.x, p.width - 1) * stride[3];
+  const bool has_top = y > 0, has_bottom = y < p.height;
+  return {{top + left, top + right, bottom + left, bottom + right},
+          {column.has_left && has_top, column.has_right && has_top, column.has_left && has_bottom,
+           column.has_right && has_bottom},
+          p.zero,
+          stride[1],
+          {}};
+}
+
+// The pixels of a cell, or of a part of it.
+__device__ __forceinline__ Window window_of(const LossCells& p, const Column& column, int y_part) {
+  return {column.n, p.y.first[y_part], p.x.first[column.part], p.y.counts[y_part], column.live ? p.x.counts[column.part] : 0};
+}
+
+// Where the gradient of a row of cells goes.
+__device__ __forceinline__ ShareTargets targets_of(const LossCells& p, const Column& column, int row, int begin, int y) {
   const int64_t strip = blockIdx.x, program = blockIdx.y * static_cast<int64_t>(p.strips) + strip;
-  const bool seam = row < begin + p.y.parts && blockIdx.y > 0;
+  const bool seam = row < begin + p.y.parts && blockIdx.y > 0, owner = column.live && column.has_right && column.part % p.x.parts == 0;
+  float* own = p.grad + column.n * p.grad_stride[0] + min(column.x, p.width - 1) * p.grad_stride[3];
   ShareTargets t;
   t.top = seam ? p.seam + program * p.pixels.classes * kWarp + threadIdx.x : own + max(y - 1, 0) * p.grad_stride[2];
   t.bottom = own + min(y, p.height - 1) * p.grad_stride[2];
@@ -44,8 +78,8 @@ template <class Score, int K>
 __global__ void __launch_bounds__(kWarp, kWarpsPerProcessor) upsample_cross_entropy_cells_kernel(const LossCells p) {
   FCNKERN_DYNAMIC_SHARED(uint32_t, shared);
   const LossPixels& pixels = p.pixels;
-  const int classes = pixels.classes, lane = threadIdx.x, strip = blockIdx.x, band = blockIdx.y;
-  const int64_t program = static_cast<int64_t>(band) * p.strips + strip;
+  const int classes = pixels.classes, lane = threadIdx.x, first = blockIdx.x * kWarp, band = blockIdx.y;
+  const int64_t program = static_cast<int64_t>(band) * p.strips + blockIdx.x;
   const bool weighted = pixels.pixel_weight != nullptr, has_factors = weighted || pixels.class_weight != nullptr;
   const int words = (classes + 2) * kWarp * (weighted ? 4 : 1);
   float* factors = has_factors ? reinterpret_cast<float*>(shared) + lane : nullptr;
@@ -54,50 +88,27 @@ __global__ void __launch_bounds__(kWarp, kWarpsPerProcessor) upsample_cross_entr
     for (int i = lane; i < words; i += kWarp) own_words[i] = 0;
   const LabelSums sums_of_labels(own_words, classes, lane, weighted);
 
-  const int flat = strip * kWarp + lane, f = min(flat, p.lanes - 1);
-  const bool live = flat < p.lanes;
-  const int n = f / p.columns, x_part = p.x_begin * p.x.parts + f - n * p.columns, x = x_part / p.x.parts;
-  Window cell{n, 0, p.x.first[x_part], 0, live ? p.x.counts[x_part] : 0};
-  Fractions at{0.0f, p.y.step, p.x.start[x_part], p.x.step};
-  Sides sides{x > 0, x < p.width, false, false};
-  const BorderWeights x_weights(at.x, at.step_x, sides.left, sides.right, p.zero);
-
-  const int64_t* stride = p.scores.stride;
-  const Score* image = static_cast<const Score*>(p.scores.data) + n * stride[0];
-  const Score* left = image + max(x - 1, 0) * stride[3];
-  const Score* right = image + min(x, p.width - 1) * stride[3];
-  float* own = p.grad + n * p.grad_stride[0] + min(x, p.width - 1) * p.grad_stride[3];
-  const bool owner = live && sides.right && x_part % p.x.parts == 0;
-
   const int begin = band * p.band * p.y.parts, end = min(begin + p.band * p.y.parts, p.rows);
-  CellScores<Score> scores;
-  scores.zero = p.zero, scores.stride = stride[1];
-  float m_left, m_right;
-  {
-    const int above = p.y_begin + begin / p.y.parts - 1;
-    const int64_t row = max(above, 0) * stride[2];
-    point_maxima(left + row, right + row, classes, stride[1], m_left, m_right);
-    if (p.zero && (above < 0 || !sides.left)) m_left = 0.0f;
-    if (p.zero && (above < 0 || !sides.right)) m_right = 0.0f;
-  }
+  Corners maxima;
+  scores_around<Score>(p, Column(p, first + lane), p.y_begin + begin / p.y.parts)
+      .maxima_of(0, classes, maxima.bottom_left, maxima.bottom_right);
   LossSums total{0.0f, 0.0f, 0.0f};
   bool wrong = false;
   for (int row = begin; row < end; ++row) {
+    // Formed anew for each row: kept over the loops over the classes, it would take the place of sums.
+    const auto column_again = [&] { return Column(p, opaque(first + lane)); };
+    const Column column = column_again();
     const int y = p.y_begin + row / p.y.parts, y_part = p.y_begin * p.y.parts + row;
-    cell.y = p.y.first[y_part], cell.height = p.y.counts[y_part], at.y = p.y.start[y_part];
-    sides.top = y > 0, sides.bottom = y < p.height;
-    const int64_t top = max(y - 1, 0) * stride[2], bottom = min(y, p.height - 1) * stride[2];
-    scores.at[0] = left + top, scores.at[1] = right + top, scores.at[2] = left + bottom, scores.at[3] = right + bottom;
-    scores.exists[0] = sides.left && sides.top, scores.exists[1] = sides.right && sides.top;
-    scores.exists[2] = sides.left && sides.bottom, scores.exists[3] = sides.right && sides.bottom;
+    const Fractions at{p.y.start[y_part], p.y.step, p.x.start[column.part], p.x.step};
+    const Sides sides{column.has_left, column.has_right, y > 0, y < p.height};
+    CellScores<Score> scores = scores_around<Score>(p, column, y);
     if (row % p.y.parts == 0) {
-      scores.maxima.top_left = m_left, scores.maxima.top_right = m_right;
-      point_maxima(scores.at[2], scores.at[3], classes, stride[1], m_left, m_right);
-      if (p.zero && !scores.exists[2]) m_left = 0.0f;
-      if (p.zero && !scores.exists[3]) m_right = 0.0f;
-      scores.maxima.bottom_left = m_left, scores.maxima.bottom_right = m_right;
+      maxima.top_left = maxima.bottom_left, maxima.top_right = maxima.bottom_right;
+      scores.maxima_of(2, classes, maxima.bottom_left, maxima.bottom_right);
     }
-    const CellLabels labels = read_labels<K>(pixels, cell, sums_of_labels, factors);
+    scores.maxima = maxima;
+    const auto cell = [&] { return window_of(p, column_again(), y_part); };
+    const CellLabels labels = read_labels<K>(pixels, cell(), sums_of_labels, factors);
     wrong |= labels.wrong;
 
     float sums[K * K] = {};
@@ -106,7 +117,7 @@ __global__ void __launch_bounds__(kWarp, kWarpsPerProcessor) upsample_cross_entr
     if (any) {
       int64_t offset = 0;
 #pragma unroll 1
-      for (int c = 0; c < classes; ++c, offset += stride[1]) {
+      for (int c = 0; c < classes; ++c, offset += scores.stride) {
         const Corners corners = scores.corners(offset);
         all_gentle = all_gentle && is_gentle(corners, p.steep);
         add_exponentials<K>(sums, bilinear(corners, at), p.gentle_twist);
@@ -114,13 +125,14 @@ __global__ void __launch_bounds__(kWarp, kWarpsPerProcessor) upsample_cross_entr
     }
     const bool steep = labels.kept != 0 && !all_gentle;
     const uint64_t gentle = steep ? 0 : labels.kept;
-    if (p.losses != nullptr) store_logarithms<K>(p, cell, gentle, sums, factors);
+    if (p.losses != nullptr) store_logarithms<K>(p, cell(), gentle, sums, factors);
     finish_pixels<K>(sums, gentle, factors, total.loss);
     const BorderWeights y_weights(at.y, at.step_y, sides.top, sides.bottom, p.zero);
-    ShareTargets targets = targets_of(p, own, row, begin, y, owner);
+    const BorderWeights x_weights(at.x, at.step_x, sides.left, sides.right, p.zero);
+    ShareTargets targets = targets_of(p, column_again(), row, begin, y);
     int64_t offset = 0;
 #pragma unroll 1
-    for (int c = 0; c < classes; ++c, offset += stride[1], targets.next_class()) {
+    for (int c = 0; c < classes; ++c, offset += scores.stride, targets.next_class()) {
       const Moments found = sums_of_labels.take(c);
       const ClassFactors of = class_factors(pixels, c);
       total.weight = fmaf(of.own, found.plain, total.weight);
@@ -149,10 +161,10 @@ __global__ void __launch_bounds__(kWarp, kWarpsPerProcessor) upsample_cross_entr
       if (p.grad != nullptr) targets.store(share);
     }
     if (pixels.smoothing > 0.0f) sums_of_labels.take(classes);
-    if (p.losses != nullptr) store_losses<Score, K>(p, scores, cell, at, gentle);
+    if (p.losses != nullptr) store_losses<Score, K>(p, scores, cell(), at, gentle);
     if (__any_sync(kAllLanes, steep))
-      total.loss += add_steep_cells<Score, K>(p, scores, cell, at, sides, labels.kept, steep,
-                                              targets_of(p, own, row, begin, y, owner));
+      total.loss += add_steep_cells<Score, K>(p, scores, cell(), at, sides, labels.kept, steep,
+                                              targets_of(p, column_again(), row, begin, y));
   }
   for (int other = kWarp / 2; other > 0; other /= 2) {
     total.loss += __shfl_xor_sync(kAllLanes, total.loss, other);

@@ -8,19 +8,44 @@
 
 namespace cuemu {
 
-// The copies of a thread that are under way.
+// What one cp.async moves.
+template <int kBytes>
+struct Piece {
+  uint32_t words[kBytes / 4];
+};
+
+// The copies of a thread that are under way. The queue itself is not checked: blocks use it in turn.
 struct AsyncCopies {
   static constexpr int kRoom = 256;
   struct Copy {
     void* to;
-    char data[16];
+    Piece<16> data;
     int bytes, group;
   };
   Copy copies[kRoom];
   int count = 0, group = 0;
+
+  template <int kBytes>
+  CUEMU_RAW void add(void* to, const Piece<kBytes>& piece) {
+    if (count == kRoom) fail("more than %d copies by cp.async under way", kRoom);
+    Copy& copy = copies[count++];
+    copy.to = to, copy.bytes = kBytes, copy.group = group;
+    for (int i = 0; i < kBytes / 4; ++i) copy.data.words[i] = piece.words[i];
+  }
+
+  // Hands over the copies of all groups but the newest `left_groups`.
+  template <class Deliver>
+  CUEMU_RAW void finish(int left_groups, Deliver&& deliver) {
+    int left = 0;
+    for (int i = 0; i < count; ++i) {
+      if (copies[i].group < group - left_groups) deliver(copies[i].to, copies[i].data, copies[i].bytes);
+      else copies[left++] = copies[i];
+    }
+    count = left;
+  }
 };
 
-inline AsyncCopies& async_copies() {
+CUEMU_RAW inline AsyncCopies& async_copies() {
   static auto* all = new AsyncCopies[kMaxThreads];
   static uint64_t blocks[kMaxThreads];
   const int thread = machine().current->index;
@@ -37,27 +62,17 @@ void async_copy(void* to, const void* from) {
   static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "cp.async copies 4, 8 or 16 bytes");
   if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % kBytes)
     fail("misaligned cp.async of %d bytes from %p to %p", kBytes, from, to);
-  auto& queue = async_copies();
-  if (queue.count == queue.kRoom) fail("more than %d copies by cp.async under way", queue.kRoom);
-  auto& copy = queue.copies[queue.count++];
-  copy.to = to, copy.bytes = kBytes, copy.group = queue.group;
-  memcpy(copy.data, from, kBytes);
+  const auto piece = *static_cast<const Piece<kBytes>*>(from);
+  async_copies().add(to, piece);
   memset(to, 0xFF, kBytes);
 }
 
-inline void async_commit() { ++async_copies().group; }
+CUEMU_RAW inline void async_commit() { ++async_copies().group; }
 
 // Waits until at most kLeft of the newest groups are under way.
 template <int kLeft>
 void async_wait() {
-  auto& queue = async_copies();
-  int left = 0;
-  for (int i = 0; i < queue.count; ++i) {
-    const auto& copy = queue.copies[i];
-    if (copy.group < queue.group - kLeft) memcpy(copy.to, copy.data, copy.bytes);
-    else queue.copies[left++] = copy;
-  }
-  queue.count = left;
+  async_copies().finish(kLeft, [](void* to, Piece<16> piece, int bytes) { memcpy(to, &piece, bytes); });
 }
 
 // One lane of ldmatrix.x4: it reads a row of eight 16-bit elements, and receives two elements of each matrix.
