@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from fcnkern.data.files import FileDataset, Pair, read_label
+from fcnkern.data.labels import plain
+from fcnkern.data.lists import contents, existing, read_lines
 from fcnkern.data.palette import CAMVID_CLASSES, CAMVID_PALETTE, voc_palette
 from fcnkern.data.sample import IGNORE, DataError
 
@@ -24,7 +26,7 @@ def camvid(path: str | Path, split: str = "train") -> FileDataset:
 
     Raises: FileNotFoundError, DataError naming what is missing or malformed.
     """
-    root = _existing(Path(path))
+    root = existing(path)
     if (root / "CamVid").is_dir():
         root = root / "CamVid"
     if (root / "images").is_dir():
@@ -34,10 +36,10 @@ def camvid(path: str | Path, split: str = "train") -> FileDataset:
     else:
         raise FileNotFoundError(
             f"{root} has neither images/ and labels/ nor SegNet's train/ and trainannot/; "
-            f"it holds {_contents(root)}"
+            f"it holds {contents(root)}"
         )
     return FileDataset(
-        f"camvid-{split}", list(CAMVID_CLASSES), CAMVID_PALETTE.copy(), pairs, void=SEGNET_VOID
+        f"camvid-{split}", list(CAMVID_CLASSES), CAMVID_PALETTE.copy(), pairs, plain(11, SEGNET_VOID)
     )
 
 
@@ -56,29 +58,20 @@ def folder(path: str | Path, split: str = "train") -> FileDataset:
 
     Raises: FileNotFoundError, DataError naming what is missing or malformed.
     """
-    root = _existing(Path(path))
+    root = existing(path)
     for part in ("images", "labels"):
         if not (root / part).is_dir():
-            raise FileNotFoundError(f"{root} has no folder {part}/; it holds {_contents(root)}")
+            raise FileNotFoundError(f"{root} has no folder {part}/; it holds {contents(root)}")
     chosen = _split_list(root, split)
     pairs = _pairs_by_stem(root, chosen)
     classes = _class_names(root)
     return FileDataset(f"{root.name}-{split}", classes, _palette(root, len(classes)), pairs)
 
 
-def _existing(root: Path) -> Path:
-    if not root.is_dir():
-        parent = next(p for p in (root, *root.absolute().parents) if p.is_dir())
-        raise FileNotFoundError(f"data folder {root} does not exist; {parent} holds {_contents(parent)}")
-    return root
-
-
-def _contents(root: Path, limit: int = 12) -> str:
-    names = sorted(p.name + "/" * p.is_dir() for p in root.iterdir())
-    return (
-        ", ".join(names[:limit]) + (f", ... ({len(names)} entries)" if len(names) > limit else "")
-        or "nothing"
-    )
+def listed_splits(path: str | Path) -> list[str]:
+    """The splits that `camvid` and `folder` find lists of."""
+    root = existing(path)
+    return list(_lists(root / "CamVid" if (root / "CamVid").is_dir() else root))
 
 
 def _lists(root: Path) -> dict[str, Path]:
@@ -95,18 +88,6 @@ def _split_list(root: Path, split: str) -> Path:
     raise FileNotFoundError(f"{root} has no list {split}.txt for the split {split!r}; there is {there}")
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}") from error
-    lines = [line.split("#", 1)[0].strip() for line in text.splitlines()]
-    lines = [line for line in lines if line]
-    if not lines:
-        raise DataError(f"{path} is empty, wanted a line for each entry")
-    return lines
-
-
 def _by_stem(top: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in sorted(top.rglob("*")):
@@ -121,7 +102,7 @@ def _by_stem(top: Path) -> dict[str, Path]:
 def _pairs_by_stem(root: Path, listing: Path) -> list[Pair]:
     images, labels = _by_stem(root / "images"), _by_stem(root / "labels")
     pairs = []
-    for line in _lines(listing):
+    for line in read_lines(listing):
         stem = line.rsplit(".", 1)[0] if line.lower().endswith(IMAGE_SUFFIXES) else line
         for part, files in (("images", images), ("labels", labels)):
             if stem not in files:
@@ -132,7 +113,7 @@ def _pairs_by_stem(root: Path, listing: Path) -> list[Pair]:
 
 def _pairs_by_line(root: Path, listing: Path) -> list[Pair]:
     pairs = []
-    for line in _lines(listing):
+    for line in read_lines(listing):
         parts = line.split()
         if len(parts) != 2:
             raise DataError(
@@ -145,7 +126,7 @@ def _pairs_by_line(root: Path, listing: Path) -> list[Pair]:
 
 def _class_names(root: Path) -> list[str]:
     if (root / "classes.txt").is_file():
-        return _lines(root / "classes.txt")
+        return read_lines(root / "classes.txt")
     highest = -1
     for file in _by_stem(root / "labels").values():
         label = read_label(file)
@@ -157,7 +138,7 @@ def _palette(root: Path, count: int) -> np.ndarray:
     path = root / "palette.txt"
     if not path.is_file():
         return voc_palette(count)
-    lines = _lines(path)
+    lines = read_lines(path)
     if len(lines) != count:
         raise DataError(f"{path} has {len(lines)} colours, wanted {count}, one a class")
     try:
