@@ -32,7 +32,8 @@ def find_root(path: str | Path, marker: str, places: Iterable[str] = ()) -> Path
     Raises: FileNotFoundError if there is none, DataError if there are several.
     """
     root = existing(path)
-    found = [p for place in (".", *places) for p in sorted(root.glob(place)) if any(p.glob(marker))]
+    below = (p for place in places for p in sorted(root.glob(place)))
+    found = [p for p in (root, *below) if any(p.glob(marker))]
     if not found:
         raise FileNotFoundError(f"{root} has no {marker}; it holds {contents(root)}")
     if len(found) > 1:
