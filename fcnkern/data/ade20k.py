@@ -52,6 +52,6 @@ def ade20k_splits(path: str | Path) -> list[str]:
 def _class_names(path: Path) -> list[str]:
     """The last column of the table of the classes, without synonyms; its first line is the heading."""
     rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
-    if not rows or any(len(row) != 5 or row[0] != str(k) for k, row in enumerate(rows, 1)):
+    if not rows or any(len(row) != 5 or row[0].strip() != str(k) for k, row in enumerate(rows, 1)):
         raise DataError(f"{path} is not a table of Idx, Ratio, Train, Val, Name with a line a class, from 1")
     return [row[4].split(",")[0].strip() for row in rows]
