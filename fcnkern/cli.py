@@ -1,4 +1,4 @@
-"""The ``fcnkern`` command: train, eval, predict, demo, models, convert, info."""
+"""The ``fcnkern`` command: train, eval, predict, demo, models, convert, data, info."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 
 import fcnkern
 from fcnkern.data import open_dataset, preset, presets
+from fcnkern.data.command import add_data
 from fcnkern.engine import (
     TrainSettings,
     confusion_over,
@@ -74,6 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_models(commands.add_parser("models", parents=[common], help="the networks, in numbers"))
     add_convert(commands.add_parser("convert", parents=[common], help="rename weights of another library"))
+    add_data(commands.add_parser("data", help="examine a data set"))
     _add_info(commands.add_parser("info", parents=[common], help="versions, build, backends"))
     return parser
 

@@ -8,12 +8,11 @@ import numpy as np
 
 from fcnkern.data.files import FileDataset, Pair, read_label
 from fcnkern.data.labels import plain
-from fcnkern.data.lists import contents, existing, read_lines
+from fcnkern.data.lists import contents, existing, lists_in, read_lines
 from fcnkern.data.palette import CAMVID_CLASSES, CAMVID_PALETTE, voc_palette
 from fcnkern.data.sample import IGNORE, DataError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_NOT_SPLITS = ("classes", "palette", "license", "readme")
 SEGNET_VOID = 11
 
 
@@ -71,15 +70,11 @@ def folder(path: str | Path, split: str = "train") -> FileDataset:
 def listed_splits(path: str | Path) -> list[str]:
     """The splits that `camvid` and `folder` find lists of."""
     root = existing(path)
-    return list(_lists(root / "CamVid" if (root / "CamVid").is_dir() else root))
-
-
-def _lists(root: Path) -> dict[str, Path]:
-    return {p.stem: p for p in sorted(root.glob("*.txt")) if p.stem.lower() not in _NOT_SPLITS}
+    return list(lists_in(root / "CamVid" if (root / "CamVid").is_dir() else root))
 
 
 def _split_list(root: Path, split: str) -> Path:
-    lists = _lists(root)
+    lists = lists_in(root)
     if split in lists:
         return lists[split]
     if split == "train" and "list" in lists:
@@ -101,14 +96,14 @@ def _by_stem(top: Path) -> dict[str, Path]:
 
 def _pairs_by_stem(root: Path, listing: Path) -> list[Pair]:
     images, labels = _by_stem(root / "images"), _by_stem(root / "labels")
-    pairs = []
-    for line in read_lines(listing):
-        stem = line.rsplit(".", 1)[0] if line.lower().endswith(IMAGE_SUFFIXES) else line
-        for part, files in (("images", images), ("labels", labels)):
-            if stem not in files:
-                raise FileNotFoundError(f"{root / part / stem}.* is missing; {listing} lists it")
-        pairs.append(Pair(stem, images[stem], labels[stem]))
-    return pairs
+    lines = read_lines(listing)
+    stems = [line.rsplit(".", 1)[0] if line.lower().endswith(IMAGE_SUFFIXES) else line for line in lines]
+    places = (("images", images), ("labels", labels))
+    missing = [f"{root / part / stem}.*" for stem in stems for part, files in places if stem not in files]
+    if missing:
+        more = f"; missing too: {', '.join(missing[1:])}" if len(missing) > 1 else ""
+        raise FileNotFoundError(f"{missing[0]} is missing; {listing} lists it{more}")
+    return [Pair(stem, images[stem], labels[stem]) for stem in stems]
 
 
 def _pairs_by_line(root: Path, listing: Path) -> list[Pair]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from fcnkern.data.sample import DataError
 
+_NOT_SPLITS = ("classes", "palette", "license", "readme")
+
 
 def existing(path: str | Path) -> Path:
     """The folder. Raises: FileNotFoundError naming what its nearest existing parent holds."""
@@ -60,9 +62,9 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
-def stems(folder: Path, pattern: str = "*.txt") -> list[str]:
-    """Sorted names, without suffix, of the files of a folder; none where the folder is missing."""
-    return sorted(p.stem for p in folder.glob(pattern))
+def lists_in(folder: Path) -> dict[str, Path]:
+    """The text files of a folder that may be lists of a split, by name; none where the folder is missing."""
+    return {p.stem: p for p in sorted(folder.glob("*.txt")) if p.stem.lower() not in _NOT_SPLITS}
 
 
 def _contents_of(folder: Path) -> str:

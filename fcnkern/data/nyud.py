@@ -8,7 +8,7 @@ import numpy as np
 
 from fcnkern.data.files import FileDataset, Pair, read_image, read_samples
 from fcnkern.data.labels import shifted
-from fcnkern.data.lists import find_root, read_lines, stems
+from fcnkern.data.lists import find_root, lists_in, read_lines
 from fcnkern.data.matfile import need_scipy, read_mat
 from fcnkern.data.palette import voc_palette
 from fcnkern.data.preprocess import MEAN_LOG_DEPTH
@@ -66,7 +66,7 @@ def nyud(path: str | Path, split: str = "train", input: str = "color") -> FileDa
 
 def nyud_splits(path: str | Path, input: str = "color") -> list[str]:
     """The splits that `nyud` finds lists of."""
-    lists = set(stems(find_root(path, "segmentation", ("nyud",))))
+    lists = set(lists_in(find_root(path, "segmentation", ("nyud",))))
     return sorted(lists | ({"trainval"} if {"train", "val"} <= lists else set()))
 
 

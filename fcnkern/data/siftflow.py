@@ -8,7 +8,7 @@ import numpy as np
 
 from fcnkern.data.files import FileDataset, Pair
 from fcnkern.data.labels import shifted
-from fcnkern.data.lists import find_root, read_lines, stems
+from fcnkern.data.lists import find_root, lists_in, read_lines
 from fcnkern.data.matfile import need_scipy, read_mat
 from fcnkern.data.palette import voc_palette
 
@@ -60,7 +60,7 @@ def siftflow(path: str | Path, split: str = "trainval", task: str = "semantic") 
 
 def siftflow_splits(path: str | Path, task: str = "semantic") -> list[str]:
     """The splits that `siftflow` finds lists of."""
-    return stems(find_root(path, "SemanticLabels", ("SiftFlowDataset",)))
+    return list(lists_in(find_root(path, "SemanticLabels", ("SiftFlowDataset",))))
 
 
 def read_surface(path: Path) -> np.ndarray:

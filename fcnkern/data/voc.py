@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fcnkern.data.files import FileDataset, Pair, read_label
-from fcnkern.data.lists import find_root, read_lines, stems
+from fcnkern.data.lists import find_root, lists_in, read_lines
 from fcnkern.data.matfile import need_scipy, read_mat
 from fcnkern.data.palette import VOC_CLASSES, voc_palette
 from fcnkern.data.sample import DataError
@@ -61,7 +61,7 @@ def voc_splits(path: str | Path, sbd: str | Path | None = None) -> list[str]:
     computed = [] if sbd is None else list(WITH_SBD)
     if sbd is not None and root.resolve().name == "VOC2011":
         computed.append("seg11valid")
-    return sorted({*stems(root / LISTS), *computed})
+    return sorted({*lists_in(root / LISTS), *computed})
 
 
 def sbd(path: str | Path, split: str = "train", voc: str | Path | None = None) -> FileDataset:
@@ -87,7 +87,7 @@ def sbd(path: str | Path, split: str = "train", voc: str | Path | None = None) -
 
 def sbd_splits(path: str | Path, voc: str | Path | None = None) -> list[str]:
     """The splits that `sbd` can make."""
-    lists = set(stems(_sbd_root(path)))
+    lists = set(lists_in(_sbd_root(path)))
     both = {"trainval"} if {"train", "val"} <= lists else set()
     return sorted(lists | both | ({"train_noval"} if voc is not None else set()))
 
