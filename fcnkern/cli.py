@@ -17,7 +17,7 @@ from fcnkern.data import open_dataset, preset, presets
 from fcnkern.data.command import add_data
 from fcnkern.engine import (
     TrainSettings,
-    confusion_over,
+    confusions_over,
     load_trained,
     metrics_line,
     metrics_record,
@@ -191,6 +191,13 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", default="val", metavar="NAME", help="split to score (default val)")
     parser.add_argument("--limit", type=int, metavar="N", help="score this many images only")
+    parser.add_argument(
+        "--trimap",
+        type=widths,
+        default=(),
+        metavar="N,N",
+        help="score bands of these widths along the boundaries too: 1,2,4,8",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there; -: print them")
     _add_machine(parser)
 
@@ -209,15 +216,17 @@ def _eval(options: argparse.Namespace) -> int:
     _set_threads(options.threads)
     count = len(dataset) if options.limit is None else min(options.limit, len(dataset))
     with Progress("eval", count, enabled=not options.quiet) as bar:
-        matrix = confusion_over(
+        matrices = confusions_over(
             trained.model,
             dataset,
             preset(trained.model.preprocess),
+            options.trimap,
             limit=options.limit,
             precision=options.precision,
             progress=bar,
         )
-    metrics = from_confusion(matrix)
+    metrics, *near = map(from_confusion, matrices)
+    bands = dict(zip(options.trimap, near, strict=True))
     if options.json is not None:
         record = {
             "checkpoint": str(options.checkpoint),
@@ -225,9 +234,9 @@ def _eval(options: argparse.Namespace) -> int:
             "split": options.split,
             "images": count,
         }
-        _write_json(options.json, record | metrics_record(metrics, dataset.classes))
+        _write_json(options.json, record | metrics_record(metrics, dataset.classes, bands))
     if options.json is None or str(options.json) != "-":
-        print(metrics_table(metrics, dataset.classes))
+        print(metrics_table(metrics, dataset.classes, bands))
     return 0
 
 
@@ -366,6 +375,13 @@ def numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} are no numbers, wanted for example 0.75,1,1.25") from None
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """Different whole numbers of at least 1 from text with commas between them."""
+    if re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} are no widths in pixels, wanted for example 1,2,4,8")
+    return tuple(dict.fromkeys(int(part) for part in text.split(",")))
 
 
 def number_or_none(text: str) -> float | None:
