@@ -1,4 +1,4 @@
-"""The ``fcnkern`` command: train, eval, predict, demo, models, convert, data, info."""
+"""The ``fcnkern`` command: train, eval, predict, sheet, demo, models, convert, data, info."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from fcnkern.engine.demo import run_demo
 from fcnkern.engine.progress import Progress
 from fcnkern.engine.schedules import SCHEDULES
 from fcnkern.engine.settings import ARCHITECTURES, PRECISIONS, REDUCTIONS
+from fcnkern.engine.sheets import add_sheet
 from fcnkern.metrics import from_confusion
 from fcnkern.models.summary import models_table, summarize
 from fcnkern.weights.command import add_convert
@@ -70,6 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train(train)
     _add_eval(commands.add_parser("eval", parents=[common], help="score a checkpoint on a data set"))
     _add_predict(commands.add_parser("predict", parents=[common], help="segment images"))
+    add_sheet(commands.add_parser("sheet", parents=[common], help="compare networks in a picture"))
     _add_demo(
         commands.add_parser("demo", parents=[common], help="train on generated street scenes, in two minutes")
     )

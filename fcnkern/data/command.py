@@ -5,10 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 
+import torch
+from torch import Tensor
+
 from fcnkern.data.check import Report, SplitReport, check_data
-from fcnkern.data.registry import forms
+from fcnkern.data.loader import prefetch
+from fcnkern.data.registry import forms, open_dataset
+from fcnkern.metrics import from_confusion, upper_bound
 
 BROKEN = 1
+FACTORS = (128, 64, 32, 16, 8, 4)
+"""Of the table in arXiv:1411.4038v2, appendix A."""
 MOST_SIZES = 6
 
 
@@ -23,14 +30,50 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--split", action="append", metavar="NAME", help="this split only; may be repeated (default: all)"
     )
-    check.add_argument("--json", action="store_true", help="as JSON")
-    check.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    bounds = commands.add_parser(
+        "bounds", help="mean IU that coarse scores can reach at best, for several strides"
+    )
+    bounds.set_defaults(run=_bounds)
+    bounds.add_argument("spec", metavar="SPEC", help=forms())
+    bounds.add_argument("--split", default="val", metavar="NAME", help="whose labels (default val)")
+    for command in (check, bounds):
+        command.add_argument("--json", action="store_true", help="as JSON")
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def _check(options: argparse.Namespace) -> int:
     report = check_data(options.spec, options.split)
     print(json.dumps(report.record(), indent=2) if options.json else report_text(report))
     return 0 if report.sound else BROKEN
+
+
+def _bounds(options: argparse.Namespace) -> int:
+    found = {
+        factor: from_confusion(m).mean_iu for factor, m in bounds_of(options.spec, options.split).items()
+    }
+    if options.json:
+        print(json.dumps({str(factor): iu for factor, iu in found.items()}, indent=2))
+    else:
+        print(
+            "\n".join(
+                ["factor  mean IU", *(f"{factor:>6}  {100 * iu:>5.2f} %" for factor, iu in found.items())]
+            )
+        )
+    return 0
+
+
+def bounds_of(spec: str, split: str) -> dict[int, Tensor]:
+    """The confusion matrix of `fcnkern.metrics.upper_bound` over a split, for each factor of the paper's table.
+
+    Raises: as `open_dataset`, and as reading the labels does.
+    """
+    dataset = open_dataset(spec, split)
+    count = len(dataset.classes)
+    matrices = {factor: torch.zeros(count, count, dtype=torch.int64) for factor in FACTORS}
+    for sample in prefetch(dataset.__getitem__, range(len(dataset))):
+        for factor, matrix in matrices.items():
+            matrix += upper_bound(torch.from_numpy(sample.label)[None], factor, count, dataset.ignore_index)
+    return matrices
 
 
 def report_text(report: Report) -> str:

@@ -109,3 +109,12 @@ def test_what_is_no_data_set_is_the_users_error(tmp_path: Path, capsys: pytest.C
     assert cli.main(["data", "check", f"imagenet:{tmp_path}"]) == 2
     assert cli.main(["data", "check", f"voc:{tmp_path}"]) == 2
     assert "has no ImageSets/Segmentation; it holds nothing" in capsys.readouterr().err
+
+
+def test_bounds(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "bounds", f"folder:{root}", "--split", "train", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    # Every cell of 4 x 4 pixels or more holds a whole image: all of both images becomes ground.
+    assert found == {str(factor): pytest.approx((7 / 8 + 0) / 2) for factor in (128, 64, 32, 16, 8, 4)}
+    assert cli.main(["data", "bounds", f"folder:{root}", "--split", "train"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["4", "43.75", "%"]
