@@ -15,6 +15,7 @@ from fcnkern.data.layouts import camvid, folder
 from fcnkern.data.loader import eval_batches, prefetch, train_batches
 from fcnkern.data.nyud import nyud
 from fcnkern.data.palette import CAMVID_CLASSES, CAMVID_PALETTE, VOC_CLASSES, voc_palette
+from fcnkern.data.pipeline import Pipeline, load_pipeline
 from fcnkern.data.preprocess import Preprocess, preset, presets
 from fcnkern.data.registry import dataset_splits, open_dataset
 from fcnkern.data.sample import IGNORE, DataError, Dataset, Sample
@@ -33,6 +34,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "FileDataset",
+    "Pipeline",
     "Preprocess",
     "Sample",
     "Scenes",
@@ -47,6 +49,7 @@ __all__ = [
     "eval_batches",
     "folder",
     "indexed",
+    "load_pipeline",
     "nyud",
     "open_dataset",
     "overlay",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +51,8 @@ class Augment:
 
     mirror: with probability 1/2. scale: (least, most) factor of both sides, log-uniform. translate: largest
     shift in pixels in each direction (the paper: 32); the size stays. crop: (height, width) of a random part;
-    smaller images are padded. Order: mirror, scale, translate, crop.
+    smaller images are padded. pipeline: any function of a sample and a seed, such as a `Pipeline`. Order: mirror,
+    scale, translate, crop, pipeline.
 
     Raises: ValueError for a bad argument.
     """
@@ -60,6 +62,7 @@ class Augment:
     scale: tuple[float, float] | None = None
     translate: int = 0
     crop: tuple[int, int] | None = None
+    pipeline: Callable[[Sample, int], Sample] | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -86,6 +89,8 @@ class Augment:
                 _offset(rng, have, want) for have, want in zip(sample.label.shape, self.crop, strict=True)
             )
             sample = window(sample, top, left, *self.crop)
+        if self.pipeline is not None:
+            sample = self.pipeline(sample, int(rng.integers(2**32)))
         return sample
 
 
