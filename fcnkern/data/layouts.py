@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from fcnkern.data.colours import read_colour_names, read_colours
 from fcnkern.data.files import FileDataset, Pair, read_label
 from fcnkern.data.labels import plain
 from fcnkern.data.lists import contents, existing, lists_in, read_lines
@@ -14,14 +16,18 @@ from fcnkern.data.sample import IGNORE, DataError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SEGNET_VOID = 11
+STILLS, VOID = "701_StillsRaw_full", "Void"
 
 
 def camvid(path: str | Path, split: str = "train") -> FileDataset:
-    """CamVid with SegNet's 11 classes; which packaging it is shows from the folders.
+    """CamVid; which packaging it is shows from the folders. The first two have SegNet's 11 classes.
 
     - SegNet's original (`path` may also be the folder that holds `CamVid`): train/, trainannot/, ... and
       train.txt with an image and a label a line, of which the last two parts of each path count; 11 is void.
     - images/STEM.jpg, labels/STEM.png and train.txt with a stem a line, as `folder` reads them.
+    - the original: 701_StillsRaw_full/STEM.png, LabeledApproved_full/STEM_L.png in colours, label_colors.txt, which
+      names 32 colours; Void is no class, so that 31 are left. It has no splits: ``all`` is every frame, others need
+      a list of stems, such as train.txt, beside the folders.
 
     Raises: FileNotFoundError, DataError naming what is missing or malformed.
     """
@@ -30,15 +36,35 @@ def camvid(path: str | Path, split: str = "train") -> FileDataset:
         root = root / "CamVid"
     if (root / "images").is_dir():
         pairs = _pairs_by_stem(root, _split_list(root, split))
+    elif (root / STILLS).is_dir():
+        return _original_camvid(root, split)
     elif (root / "trainannot").is_dir() or (root / f"{split}annot").is_dir():
         pairs = _pairs_by_line(root, _split_list(root, split))
     else:
         raise FileNotFoundError(
-            f"{root} has neither images/ and labels/ nor SegNet's train/ and trainannot/; "
+            f"{root} has neither images/ and labels/ nor SegNet's train/ and trainannot/ nor {STILLS}/; "
             f"it holds {contents(root)}"
         )
     return FileDataset(
         f"camvid-{split}", list(CAMVID_CLASSES), CAMVID_PALETTE.copy(), pairs, plain(11, SEGNET_VOID)
+    )
+
+
+def _original_camvid(root: Path, split: str) -> FileDataset:
+    colours = read_colour_names(root / "label_colors.txt")
+    if VOID not in colours:
+        raise DataError(f"{root / 'label_colors.txt'} names no colour {VOID}, it has {', '.join(colours)}")
+    names = [name for name in colours if name != VOID]
+    values = tuple(colours[name] for name in (*names, VOID))
+    frames = sorted(p.stem for p in (root / STILLS).glob("*.png")) if split == "all" else None
+    stems = read_lines(_split_list(root, split)) if frames is None else frames
+    return FileDataset(
+        f"camvid-{split}",
+        names,
+        np.array(values[:-1], np.uint8),
+        [Pair(s, root / STILLS / f"{s}.png", root / "LabeledApproved_full" / f"{s}_L.png") for s in stems],
+        plain(len(names), len(names)),
+        load_label=partial(read_colours, colours=values),
     )
 
 
@@ -70,7 +96,8 @@ def folder(path: str | Path, split: str = "train") -> FileDataset:
 def listed_splits(path: str | Path) -> list[str]:
     """The splits that `camvid` and `folder` find lists of."""
     root = existing(path)
-    return list(lists_in(root / "CamVid" if (root / "CamVid").is_dir() else root))
+    root = root / "CamVid" if (root / "CamVid").is_dir() else root
+    return [*lists_in(root), *(["all"] if (root / STILLS).is_dir() else [])]
 
 
 def _split_list(root: Path, split: str) -> Path:

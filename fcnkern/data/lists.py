@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fcnkern.data.sample import DataError
 
-_NOT_SPLITS = ("classes", "palette", "license", "readme")
+_NOT_SPLITS = ("classes", "palette", "label_colors", "license", "readme")
 
 
 def existing(path: str | Path) -> Path:
