@@ -15,6 +15,7 @@ import torch
 import fcnkern
 from fcnkern.data import open_dataset, preset, presets
 from fcnkern.data.command import add_data
+from fcnkern.data.registry import forms
 from fcnkern.engine import (
     TrainSettings,
     confusions_over,
@@ -117,7 +118,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add(group, "--seed", "of everything random", type=int, metavar="N")
 
     group = parser.add_argument_group("data")
-    add(group, "--data", "camvid:PATH, folder:PATH or scenes", metavar="SPEC")
+    add(group, "--data", forms(), metavar="SPEC")
     add(group, "--batch-size", "images per iteration", type=int, metavar="N")
     add(group, "--val-split", "split to validate on, or none", metavar="NAME")
     add(group, "--crop", "random crop, HEIGHTxWIDTH; whole images without", type=size, metavar="HxW")
@@ -188,9 +189,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, required=True, metavar="FILE", help="written by fcnkern train"
     )
-    parser.add_argument(
-        "--data", metavar="SPEC", help="camvid:PATH, folder:PATH or scenes (default: trained on)"
-    )
+    parser.add_argument("--data", metavar="SPEC", help="as for train (default: what it was trained on)")
     parser.add_argument("--split", default="val", metavar="NAME", help="split to score (default val)")
     parser.add_argument("--limit", type=int, metavar="N", help="score this many images only")
     parser.add_argument(
