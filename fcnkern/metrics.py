@@ -5,6 +5,7 @@ Beside them what a stride allows at best (`upper_bound`) and labels near boundar
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,9 @@ class Metrics:
         fw_iu: Σ t_i IU_i / Σ t_i over the classes present in the truth.
         per_class_iu: n_ii / (t_i + p_i - n_ii); NaN for a class in neither truth nor prediction, 0 for one that is
             predicted but never true.
+        per_class_accuracy: n_ii / t_i; NaN for a class that is never true.
+        present_mean_iu: mean IU over the classes present in the truth alone, as the paper reports it of SIFT Flow, of
+            whose classes three never occur in the test set; its `score.py` forms `mean_iu`.
 
     Without any valid pixel every metric is NaN.
     """
@@ -37,6 +41,12 @@ class Metrics:
     mean_iu: float
     fw_iu: float
     per_class_iu: tuple[float, ...]
+    per_class_accuracy: tuple[float, ...]
+
+    @property
+    def present_mean_iu(self) -> float:
+        rows = zip(self.per_class_iu, self.per_class_accuracy, strict=True)
+        return _nanmean(np.array([iu for iu, accuracy in rows if not math.isnan(accuracy)]))
 
 
 def from_confusion(matrix: Tensor | ArrayLike) -> Metrics:
@@ -64,6 +74,7 @@ def from_confusion(matrix: Tensor | ArrayLike) -> Metrics:
         mean_iu=_nanmean(iu),
         fw_iu=float(_divide((truth[present] * iu[present]).sum(), total)),
         per_class_iu=tuple(iu.tolist()),
+        per_class_accuracy=tuple(accuracy.tolist()),
     )
 
 

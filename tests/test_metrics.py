@@ -27,12 +27,15 @@ def test_hand_computed(make: object) -> None:
     assert metrics.mean_accuracy == pytest.approx((6 / 8 + 7 / 9 + 3 / 3) / 3)
     iu = (6 / 9, 7 / 11, 3 / 4)
     assert metrics.per_class_iu == pytest.approx(iu)
+    assert metrics.per_class_accuracy == pytest.approx((6 / 8, 7 / 9, 3 / 3))
+    assert metrics.present_mean_iu == metrics.mean_iu
     assert metrics.mean_iu == pytest.approx(sum(iu) / 3)
     assert metrics.fw_iu == pytest.approx((8 * iu[0] + 9 * iu[1] + 3 * iu[2]) / 20)
 
 
 def test_a_perfect_prediction() -> None:
-    assert from_confusion(torch.diag(torch.tensor([5, 1, 9]))) == Metrics(1.0, 1.0, 1.0, 1.0, (1.0, 1.0, 1.0))
+    ones = (1.0, 1.0, 1.0)
+    assert from_confusion(torch.diag(torch.tensor([5, 1, 9]))) == Metrics(1.0, 1.0, 1.0, 1.0, ones, ones)
 
 
 def test_a_class_absent_from_truth_and_prediction_is_left_out() -> None:
@@ -47,6 +50,9 @@ def test_a_class_predicted_but_never_true_counts_as_zero_iu_but_not_in_accuracy(
     metrics = from_confusion([[3, 0, 1], [0, 4, 0], [0, 0, 0]])
     assert metrics.per_class_iu == pytest.approx((3 / 4, 1.0, 0.0))
     assert metrics.mean_iu == pytest.approx((3 / 4 + 1 + 0) / 3)
+    assert metrics.present_mean_iu == pytest.approx((3 / 4 + 1) / 2)
+    assert metrics.per_class_accuracy[:2] == (3 / 4, 1)
+    assert math.isnan(metrics.per_class_accuracy[2])
     assert metrics.mean_accuracy == pytest.approx((3 / 4 + 1) / 2)
     assert metrics.fw_iu == pytest.approx((4 * 3 / 4 + 4 * 1) / 8)
 
@@ -58,6 +64,8 @@ def test_without_valid_pixels_every_metric_is_nan() -> None:
         metrics.mean_accuracy,
         metrics.mean_iu,
         metrics.fw_iu,
+        metrics.present_mean_iu,
+        *metrics.per_class_accuracy,
         *metrics.per_class_iu,
     )
     assert all(math.isnan(value) for value in values)
