@@ -34,9 +34,9 @@ def to_classes(stored: np.ndarray, table: np.ndarray, path: str | Path) -> np.nd
 
     Raises: DataError naming the values that the table does not know.
     """
-    inside = (stored >= 0) & (stored < len(table))
-    classes = table[np.where(inside, stored, 0)]
-    bad = ~inside | (classes == UNKNOWN)
+    # Negative values wrap around to large ones; all that are outside the table take the entry behind it.
+    classes = np.append(table, np.int16(UNKNOWN))[np.minimum(stored.astype(np.uint32), len(table))]
+    bad = classes == UNKNOWN
     if bad.any():
         raise DataError(
             f"label {path} has {np.count_nonzero(bad)} pixels with values {some(stored[bad])}, "
