@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -81,10 +81,16 @@ class Report:
         }
 
 
-def check_data(spec: str, splits: Sequence[str] | None = None, workers: int = 2) -> Report:
+def check_data(
+    spec: str,
+    splits: Sequence[str] | None = None,
+    workers: int = 2,
+    after_each: Callable[[], object] = lambda: None,
+) -> Report:
     """Reads everything of the data set that `spec` names, in the given splits or in all that there are.
 
-    Missing, damaged and mislabelled files do not end it: they are in the report.
+    Missing, damaged and mislabelled files do not end it: they are in the report. `after_each` is called after every
+    image.
 
     Raises: ValueError for a `spec` that names no data set; FileNotFoundError, DataError where not even the splits can
     be told; RuntimeError without a library that the files need.
@@ -98,11 +104,13 @@ def check_data(spec: str, splits: Sequence[str] | None = None, workers: int = 2)
         except (FileNotFoundError, DataError) as error:
             report.broken.append(str(error))
             continue
-        names[split] = _read_all(dataset, report, workers)
+        names[split] = _read_all(dataset, report, workers, after_each)
     return Report(spec, reports, _shared(names))
 
 
-def _read_all(dataset: Dataset, report: SplitReport, workers: int) -> set[str]:
+def _read_all(
+    dataset: Dataset, report: SplitReport, workers: int, after_each: Callable[[], object]
+) -> set[str]:
     """Fills the report; returns the names of the samples that could be read."""
     report.classes, report.images = list(dataset.classes), len(dataset)
     report.published = getattr(dataset, "published", None)
@@ -118,6 +126,7 @@ def _read_all(dataset: Dataset, report: SplitReport, workers: int) -> set[str]:
 
     with closing(prefetch(load, range(len(dataset)), depth=2 * workers, workers=workers)) as samples:
         for sample in samples:
+            after_each()
             if isinstance(sample, str):
                 report.broken.append(sample)
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch import Tensor
 from fcnkern.data.check import Report, SplitReport, check_data
 from fcnkern.data.loader import prefetch
 from fcnkern.data.registry import forms, open_dataset
+from fcnkern.data.sample import Dataset
+from fcnkern.engine.progress import Progress
 from fcnkern.metrics import from_confusion, upper_bound
 
 BROKEN = 1
@@ -38,51 +41,51 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     bounds.add_argument("--split", default="val", metavar="NAME", help="whose labels (default val)")
     for command in (check, bounds):
         command.add_argument("--json", action="store_true", help="as JSON")
+        command.add_argument("--quiet", action="store_true", help="show no progress")
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def _check(options: argparse.Namespace) -> int:
-    report = check_data(options.spec, options.split)
+    with Progress("check", None, enabled=not options.quiet) as bar:
+        report = check_data(options.spec, options.split, after_each=bar.advance)
     print(json.dumps(report.record(), indent=2) if options.json else report_text(report))
     return 0 if report.sound else BROKEN
 
 
 def _bounds(options: argparse.Namespace) -> int:
-    found = {
-        factor: from_confusion(m).mean_iu for factor, m in bounds_of(options.spec, options.split).items()
-    }
+    dataset = open_dataset(options.spec, options.split)
+    with Progress("bounds", len(dataset), enabled=not options.quiet) as bar:
+        matrices = bounds_of(dataset, after_each=bar.advance)
+    found = {factor: from_confusion(matrix).mean_iu for factor, matrix in matrices.items()}
     if options.json:
         print(json.dumps({str(factor): iu for factor, iu in found.items()}, indent=2))
     else:
-        print(
-            "\n".join(
-                ["factor  mean IU", *(f"{factor:>6}  {100 * iu:>5.2f} %" for factor, iu in found.items())]
-            )
-        )
+        rows = [f"{factor:>6}  {100 * iu:>5.2f} %" for factor, iu in found.items()]
+        print("\n".join(["factor  mean IU", *rows]))
     return 0
 
 
-def bounds_of(spec: str, split: str) -> dict[int, Tensor]:
-    """The confusion matrix of `fcnkern.metrics.upper_bound` over a split, for each factor of the paper's table.
+def bounds_of(dataset: Dataset, after_each: Callable[[], object] = lambda: None) -> dict[int, Tensor]:
+    """The confusion matrix of `fcnkern.metrics.upper_bound` over a data set, for each factor of the paper's table.
 
-    Raises: as `open_dataset`, and as reading the labels does.
+    Raises: as reading the labels does.
     """
-    dataset = open_dataset(spec, split)
     count = len(dataset.classes)
     matrices = {factor: torch.zeros(count, count, dtype=torch.int64) for factor in FACTORS}
     for sample in prefetch(dataset.__getitem__, range(len(dataset))):
         for factor, matrix in matrices.items():
             matrix += upper_bound(torch.from_numpy(sample.label)[None], factor, count, dataset.ignore_index)
+        after_each()
     return matrices
 
 
 def report_text(report: Report) -> str:
     """The report for a person to read."""
     parts = [_split_text(split) for split in report.splits]
-    troubles = [f"  {line}" for split in report.splits for line in split.broken] + [
-        f"  {s}" for s in report.shared
-    ]
-    verdict = f"broken: {len(troubles)}\n" + "\n".join(troubles) if troubles else "everything could be read"
+    troubles = [line for split in report.splits for line in split.broken] + report.shared
+    verdict = "everything could be read"
+    if troubles:
+        verdict = "\n  ".join([f"broken: {len(troubles)}", *troubles])
     return "\n\n".join((*parts, verdict))
 
 

@@ -16,6 +16,7 @@ from fcnkern.data.sample import IGNORE, DataError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SEGNET_VOID = 11
+PUBLISHED = {"train": 367, "val": 101, "test": 233}
 STILLS, VOID = "701_StillsRaw_full", "Void"
 
 
@@ -46,7 +47,12 @@ def camvid(path: str | Path, split: str = "train") -> FileDataset:
             f"it holds {contents(root)}"
         )
     return FileDataset(
-        f"camvid-{split}", list(CAMVID_CLASSES), CAMVID_PALETTE.copy(), pairs, plain(11, SEGNET_VOID)
+        f"camvid-{split}",
+        list(CAMVID_CLASSES),
+        CAMVID_PALETTE.copy(),
+        pairs,
+        plain(11, SEGNET_VOID),
+        published=PUBLISHED.get(split),
     )
 
 
