@@ -1,4 +1,4 @@
-"""The ``fcnkern`` command: train, eval, predict, demo, models, convert, info."""
+"""The ``fcnkern`` command: train, eval, predict, sheet, demo, models, convert, data, info."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import torch
 
 import fcnkern
 from fcnkern.data import open_dataset, preset, presets
+from fcnkern.data.command import add_data
+from fcnkern.data.registry import forms
 from fcnkern.engine import (
     TrainSettings,
-    confusion_over,
+    confusions_over,
     load_trained,
     metrics_line,
     metrics_record,
@@ -29,6 +31,7 @@ from fcnkern.engine.demo import run_demo
 from fcnkern.engine.progress import Progress
 from fcnkern.engine.schedules import SCHEDULES
 from fcnkern.engine.settings import ARCHITECTURES, PRECISIONS, REDUCTIONS
+from fcnkern.engine.sheets import add_sheet
 from fcnkern.metrics import from_confusion
 from fcnkern.models.summary import models_table, summarize
 from fcnkern.weights.command import add_convert
@@ -69,11 +72,13 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train(train)
     _add_eval(commands.add_parser("eval", parents=[common], help="score a checkpoint on a data set"))
     _add_predict(commands.add_parser("predict", parents=[common], help="segment images"))
+    add_sheet(commands.add_parser("sheet", parents=[common], help="compare networks in a picture"))
     _add_demo(
         commands.add_parser("demo", parents=[common], help="train on generated street scenes, in two minutes")
     )
     _add_models(commands.add_parser("models", parents=[common], help="the networks, in numbers"))
     add_convert(commands.add_parser("convert", parents=[common], help="rename weights of another library"))
+    add_data(commands.add_parser("data", help="examine a data set"))
     _add_info(commands.add_parser("info", parents=[common], help="versions, build, backends"))
     return parser
 
@@ -113,7 +118,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add(group, "--seed", "of everything random", type=int, metavar="N")
 
     group = parser.add_argument_group("data")
-    add(group, "--data", "camvid:PATH, folder:PATH or scenes", metavar="SPEC")
+    add(group, "--data", forms(), metavar="SPEC")
     add(group, "--batch-size", "images per iteration", type=int, metavar="N")
     add(group, "--val-split", "split to validate on, or none", metavar="NAME")
     add(group, "--crop", "random crop, HEIGHTxWIDTH; whole images without", type=size, metavar="HxW")
@@ -184,11 +189,16 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, required=True, metavar="FILE", help="written by fcnkern train"
     )
-    parser.add_argument(
-        "--data", metavar="SPEC", help="camvid:PATH, folder:PATH or scenes (default: trained on)"
-    )
+    parser.add_argument("--data", metavar="SPEC", help="as for train (default: what it was trained on)")
     parser.add_argument("--split", default="val", metavar="NAME", help="split to score (default val)")
     parser.add_argument("--limit", type=int, metavar="N", help="score this many images only")
+    parser.add_argument(
+        "--trimap",
+        type=widths,
+        default=(),
+        metavar="N,N",
+        help="score bands of these widths along the boundaries too: 1,2,4,8",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there; -: print them")
     _add_machine(parser)
 
@@ -207,15 +217,17 @@ def _eval(options: argparse.Namespace) -> int:
     _set_threads(options.threads)
     count = len(dataset) if options.limit is None else min(options.limit, len(dataset))
     with Progress("eval", count, enabled=not options.quiet) as bar:
-        matrix = confusion_over(
+        matrices = confusions_over(
             trained.model,
             dataset,
             preset(trained.model.preprocess),
+            options.trimap,
             limit=options.limit,
             precision=options.precision,
             progress=bar,
         )
-    metrics = from_confusion(matrix)
+    metrics, *near = map(from_confusion, matrices)
+    bands = dict(zip(options.trimap, near, strict=True))
     if options.json is not None:
         record = {
             "checkpoint": str(options.checkpoint),
@@ -223,9 +235,9 @@ def _eval(options: argparse.Namespace) -> int:
             "split": options.split,
             "images": count,
         }
-        _write_json(options.json, record | metrics_record(metrics, dataset.classes))
+        _write_json(options.json, record | metrics_record(metrics, dataset.classes, bands))
     if options.json is None or str(options.json) != "-":
-        print(metrics_table(metrics, dataset.classes))
+        print(metrics_table(metrics, dataset.classes, bands))
     return 0
 
 
@@ -364,6 +376,13 @@ def numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} are no numbers, wanted for example 0.75,1,1.25") from None
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """Different whole numbers of at least 1 from text with commas between them."""
+    if re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} are no widths in pixels, wanted for example 1,2,4,8")
+    return tuple(dict.fromkeys(int(part) for part in text.split(",")))
 
 
 def number_or_none(text: str) -> float | None:

@@ -1,13 +1,18 @@
-"""The four metrics of the paper from a confusion matrix, by the authors' exact definitions (their score.py)."""
+"""The four metrics of the paper from a confusion matrix, by the authors' exact definitions (their score.py).
+
+Beside them what a stride allows at best (`upper_bound`) and labels near boundaries alone (`trimap`).
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.nn.functional import max_pool2d, pad
 
 from fcnkern import functional as F
 from fcnkern.resample import Resample
@@ -24,6 +29,9 @@ class Metrics:
         fw_iu: Σ t_i IU_i / Σ t_i over the classes present in the truth.
         per_class_iu: n_ii / (t_i + p_i - n_ii); NaN for a class in neither truth nor prediction, 0 for one that is
             predicted but never true.
+        per_class_accuracy: n_ii / t_i; NaN for a class that is never true.
+        present_mean_iu: mean IU over the classes present in the truth alone, as the paper reports it of SIFT Flow, of
+            whose classes three never occur in the test set; its `score.py` forms `mean_iu`.
 
     Without any valid pixel every metric is NaN.
     """
@@ -33,6 +41,12 @@ class Metrics:
     mean_iu: float
     fw_iu: float
     per_class_iu: tuple[float, ...]
+    per_class_accuracy: tuple[float, ...]
+
+    @property
+    def present_mean_iu(self) -> float:
+        rows = zip(self.per_class_iu, self.per_class_accuracy, strict=True)
+        return _nanmean(np.array([iu for iu, accuracy in rows if not math.isnan(accuracy)]))
 
 
 def from_confusion(matrix: Tensor | ArrayLike) -> Metrics:
@@ -60,6 +74,7 @@ def from_confusion(matrix: Tensor | ArrayLike) -> Metrics:
         mean_iu=_nanmean(iu),
         fw_iu=float(_divide((truth[present] * iu[present]).sum(), total)),
         per_class_iu=tuple(iu.tolist()),
+        per_class_accuracy=tuple(accuracy.tolist()),
     )
 
 
@@ -114,6 +129,69 @@ class ConfusionMatrix:
             )
         self.matrix = self.matrix + other.matrix.to(self.matrix.device)
         return self
+
+
+def upper_bound(labels: Tensor, factor: int, num_classes: int, ignore_index: int = 255) -> Tensor:
+    """What coarse scores of a stride can give at best (arXiv:1411.4038v2, appendix A).
+
+    The scores of a cell of `factor` x `factor` pixels are the shares of the classes in it; they are upsampled
+    bilinearly, as a network's are, and compared with the labels that they came from. The paper says of its own table
+    no more than that the truth was downsampled and upsampled again.
+
+    Args:
+        labels: N,H,W, integer; H and W need not be multiples of `factor`.
+
+    Returns:
+        Confusion matrix C x C of counts [truth, best prediction], int64; those of several batches add up.
+
+    Raises:
+        ValueError: `factor` < 1, or a label that is neither in 0..C-1 nor `ignore_index`.
+    """
+    if factor < 1:
+        raise ValueError(f"factor must be at least 1, got {factor}")
+    count, height, width = labels.shape
+    margin = (0, -width % factor, 0, -height % factor)
+    padded = pad(labels.long(), margin, value=ignore_index)
+    valid = padded != ignore_index
+    if not ((padded >= 0) & (padded < num_classes))[valid].all():
+        raise ValueError(f"labels must be in 0..{num_classes - 1} or {ignore_index}")
+    h, w = padded.shape[1] // factor, padded.shape[2] // factor
+    rows = torch.arange(padded.shape[1], device=labels.device)[:, None] // factor
+    columns = torch.arange(padded.shape[2], device=labels.device) // factor
+    images = torch.arange(count, device=labels.device)[:, None, None]
+    places = ((images * num_classes + padded) * h + rows) * w + columns
+    pixels = torch.bincount(places[valid], minlength=count * num_classes * h * w)
+    shares = pixels.view(count, num_classes, h, w).float() / factor**2
+    return F.confusion_matrix(shares, padded, resample=Resample.half_pixel(), ignore_index=ignore_index)
+
+
+def trimap(labels: Tensor, width: int, ignore_index: int = 255) -> Tensor:
+    """Labels of the band along the boundaries alone, for scores near boundaries (Kohli et al. 2009).
+
+    A pixel is in the band if one with another label is at most `width` rows and columns away. `ignore_index` counts
+    as a label there, since PASCAL VOC's objects are bordered by it, but is itself never scored.
+
+    Args:
+        labels: N,H,W, integer.
+
+    Returns:
+        `labels` with `ignore_index` outside the band: a target for `ConfusionMatrix.update`.
+
+    Raises:
+        ValueError: `width` < 1.
+    """
+    if width < 1:
+        raise ValueError(f"width must be at least 1 pixel, got {width}")
+    values = labels.float()
+    band = _highest_around(values, width) != -_highest_around(-values, width)
+    return torch.where(band, labels, ignore_index)
+
+
+def _highest_around(values: Tensor, width: int) -> Tensor:
+    """N,H,W -> the highest value of the window of 2 * width + 1 rows and columns about each pixel."""
+    size = 2 * width + 1
+    columns = max_pool2d(values[:, None], (size, 1), stride=1, padding=(width, 0))
+    return max_pool2d(columns, (1, size), stride=1, padding=(0, width))[:, 0]
 
 
 def _divide(numerator: np.ndarray | np.float64, denominator: np.ndarray | np.float64) -> np.ndarray:

@@ -4,38 +4,53 @@ A data set is a sequence of `Sample`s with `classes`, `palette` and `ignore_inde
 one by name.
 """
 
+from fcnkern.data.ade20k import ade20k
 from fcnkern.data.augment import Augment
+from fcnkern.data.cityscapes import cityscapes
 from fcnkern.data.collate import Batch, collate
+from fcnkern.data.context import context
 from fcnkern.data.files import FileDataset, read_image, read_label
 from fcnkern.data.indices import ShuffledIndices
 from fcnkern.data.layouts import camvid, folder
 from fcnkern.data.loader import eval_batches, prefetch, train_batches
-from fcnkern.data.palette import CAMVID_CLASSES, CAMVID_PALETTE, voc_palette
+from fcnkern.data.nyud import nyud
+from fcnkern.data.palette import CAMVID_CLASSES, CAMVID_PALETTE, VOC_CLASSES, voc_palette
+from fcnkern.data.pipeline import Pipeline, load_pipeline
 from fcnkern.data.preprocess import Preprocess, preset, presets
-from fcnkern.data.registry import open_dataset
+from fcnkern.data.registry import dataset_splits, open_dataset
 from fcnkern.data.sample import IGNORE, DataError, Dataset, Sample
 from fcnkern.data.scenes import Scenes
+from fcnkern.data.siftflow import siftflow
 from fcnkern.data.visual import colourise, indexed, overlay, sheet
+from fcnkern.data.voc import sbd, voc
 
 __all__ = [
     "CAMVID_CLASSES",
     "CAMVID_PALETTE",
     "IGNORE",
+    "VOC_CLASSES",
     "Augment",
     "Batch",
     "DataError",
     "Dataset",
     "FileDataset",
+    "Pipeline",
     "Preprocess",
     "Sample",
     "Scenes",
     "ShuffledIndices",
+    "ade20k",
     "camvid",
+    "cityscapes",
     "collate",
     "colourise",
+    "context",
+    "dataset_splits",
     "eval_batches",
     "folder",
     "indexed",
+    "load_pipeline",
+    "nyud",
     "open_dataset",
     "overlay",
     "prefetch",
@@ -43,7 +58,10 @@ __all__ = [
     "presets",
     "read_image",
     "read_label",
+    "sbd",
     "sheet",
+    "siftflow",
     "train_batches",
+    "voc",
     "voc_palette",
 ]

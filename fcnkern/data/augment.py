@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from fcnkern.data.preprocess import MEAN_LOG_DEPTH
 from fcnkern.data.sample import IGNORE, Sample
 
 FILL = (123, 117, 104)
-"""RGB of what a window shows outside the image: ImageNet's mean, nearly 0 after every preset."""
+"""RGB of what a window shows outside the image: ImageNet's mean, nearly 0 after the presets of its networks."""
+_FILL_BY_CHANNELS = {1: (MEAN_LOG_DEPTH,), 3: FILL, 4: (*FILL, MEAN_LOG_DEPTH)}
 
 
 def window(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
     """The part of the sample in a window that may reach over its border: `FILL` and `IGNORE` there."""
     h, w = sample.label.shape
-    image = np.empty((height, width, 3), np.uint8)
-    image[:] = FILL
+    channels = sample.image.shape[2]
+    image = np.empty((height, width, channels), sample.image.dtype)
+    image[:] = _FILL_BY_CHANNELS[channels]
     label = np.full((height, width), IGNORE, np.uint8)
     y0, y1, x0, x1 = max(top, 0), min(top + height, h), max(left, 0), min(left + width, w)
     if y0 < y1 and x0 < x1:
@@ -35,9 +39,10 @@ def rescale(sample: Sample, factor: float) -> Sample:
     """Both sides times `factor` (at least 1 pixel): the image bilinear, the label nearest."""
     h, w = sample.label.shape
     size = max(1, round(w * factor)), max(1, round(h * factor))
-    image = Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR)
+    channels = [sample.image] if sample.image.dtype == np.uint8 else np.moveaxis(sample.image, 2, 0)
+    resized = [np.array(Image.fromarray(c).resize(size, Image.Resampling.BILINEAR)) for c in channels]
     label = Image.fromarray(sample.label).resize(size, Image.Resampling.NEAREST)
-    return Sample(np.array(image), np.array(label), sample.name)
+    return Sample(np.dstack(resized), np.array(label), sample.name)
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class Augment:
 
     mirror: with probability 1/2. scale: (least, most) factor of both sides, log-uniform. translate: largest
     shift in pixels in each direction (the paper: 32); the size stays. crop: (height, width) of a random part;
-    smaller images are padded. Order: mirror, scale, translate, crop.
+    smaller images are padded. pipeline: any function of a sample and a seed, such as a `Pipeline`. Order: mirror,
+    scale, translate, crop, pipeline.
 
     Raises: ValueError for a bad argument.
     """
@@ -56,6 +62,7 @@ class Augment:
     scale: tuple[float, float] | None = None
     translate: int = 0
     crop: tuple[int, int] | None = None
+    pipeline: Callable[[Sample, int], Sample] | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -82,6 +89,8 @@ class Augment:
                 _offset(rng, have, want) for have, want in zip(sample.label.shape, self.crop, strict=True)
             )
             sample = window(sample, top, left, *self.crop)
+        if self.pipeline is not None:
+            sample = self.pipeline(sample, int(rng.integers(2**32)))
         return sample
 
 

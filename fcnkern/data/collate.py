@@ -13,7 +13,7 @@ from fcnkern.data.sample import IGNORE, Sample
 
 
 class Batch(NamedTuple):
-    """images: float32 (N, 3, H, W), 0 in the padding; labels: uint8 (N, H, W), `IGNORE` in the padding.
+    """images: float32 (N, channels, H, W), 0 in the padding; labels: uint8 (N, H, W), `IGNORE` in the padding.
 
     names and sizes, (height, width) of each image: `prediction[i, :h, :w]` is the part that is image i's.
     """
@@ -38,7 +38,7 @@ def collate(samples: Sequence[Sample], preprocess: Preprocess) -> Batch:
             )
     sizes = [(s.image.shape[0], s.image.shape[1]) for s in samples]
     height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
-    images = torch.zeros(len(samples), 3, height, width)
+    images = torch.zeros(len(samples), len(preprocess.mean), height, width)
     labels = torch.full((len(samples), height, width), IGNORE, dtype=torch.uint8)
     for i, (s, (h, w)) in enumerate(zip(samples, sizes, strict=True)):
         images[i, :, :h, :w] = preprocess(s.image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import SupportsIndex
@@ -11,6 +12,7 @@ from typing import SupportsIndex
 import numpy as np
 from PIL import Image
 
+from fcnkern.data.labels import plain, some, to_classes
 from fcnkern.data.sample import IGNORE, DataError, Sample, checked_index
 
 IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr")
@@ -47,31 +49,23 @@ def read_label(path: str | Path) -> np.ndarray:
 
     Raises: FileNotFoundError; DataError if it cannot be decoded, has colours, or values above 255.
     """
-    image = _load(Path(path), "label")
-    if image.mode not in LABEL_MODES:
-        raise DataError(
-            f"label {path} has mode {image.mode}, "
-            "wanted class indices: a single channel (L, 16 bit) or a palette (P)"
-        )
-    values = np.array(image)
+    values = read_samples(path, "label")
     if values.dtype.itemsize > 1 and (bad := values[(values < 0) | (values > 255)]).size:
-        raise DataError(f"label {path} has values {_some(bad)}, wanted 0..255")
+        raise DataError(f"label {path} has values {some(bad)}, wanted 0..255")
     return values.astype(np.uint8)
 
 
-def check_label(label: np.ndarray, num_classes: int, path: str | Path) -> None:
-    """Raises: DataError with the offending values if any is neither in 0..num_classes-1 nor `IGNORE`."""
-    bad = label[(label >= num_classes) & (label != IGNORE)]
-    if bad.size:
+def read_samples(path: str | Path, what: str = "image") -> np.ndarray:
+    """The stored numbers of an image of one channel, or a palette's indices, as integers (H, W).
+
+    Raises: FileNotFoundError; DataError if it cannot be decoded or has several channels. `what` it is called there.
+    """
+    image = _load(Path(path), what)
+    if image.mode not in LABEL_MODES:
         raise DataError(
-            f"label {path} has {bad.size} pixels with values {_some(bad)}, "
-            f"wanted 0..{num_classes - 1} or {IGNORE} (ignore)"
+            f"{what} {path} has mode {image.mode}, wanted a single channel (L, 16 bit) or a palette (P)"
         )
-
-
-def _some(values: np.ndarray, limit: int = 8) -> str:
-    found = np.unique(values)
-    return ", ".join(str(v) for v in found[:limit]) + (", ..." if found.size > limit else "")
+    return np.array(image)
 
 
 @dataclass(frozen=True)
@@ -85,13 +79,21 @@ class Pair:
 
 @dataclass(frozen=True)
 class FileDataset:
-    """Image and label files, read when asked for. `void`: a stored value that means `IGNORE`, as 255 does."""
+    """Image and label files, read when asked for.
+
+    table: the classes of the stored label values (`fcnkern.data.labels`); by default they are class indices and
+    `IGNORE`. load_image, load_label: read a file; functions of a module, so that the data set pickles.
+    published: how many samples the publisher's release has in this split, where that is known.
+    """
 
     name: str
     classes: list[str]
     palette: np.ndarray = field(repr=False, compare=False)
     pairs: list[Pair] = field(repr=False)
-    void: int | None = None
+    table: np.ndarray | None = field(default=None, repr=False, compare=False)
+    load_image: Callable[[Path], np.ndarray] = field(default=read_image, repr=False)
+    load_label: Callable[[Path], np.ndarray] = field(default=read_label, repr=False)
+    published: int | None = None
     ignore_index: int = IGNORE
 
     def __len__(self) -> int:
@@ -100,13 +102,11 @@ class FileDataset:
     def __getitem__(self, index: SupportsIndex) -> Sample:
         """Raises: IndexError; FileNotFoundError, DataError naming the file (`read_image`, `read_label`)."""
         pair = self.pairs[checked_index(index, len(self), self.name)]
-        image, label = read_image(pair.image), read_label(pair.label)
-        if label.shape != image.shape[:2]:
+        image, stored = self.load_image(pair.image), self.load_label(pair.label)
+        if stored.shape != image.shape[:2]:
             raise DataError(
-                f"label {pair.label} is {label.shape[1]}x{label.shape[0]}, "
+                f"label {pair.label} is {stored.shape[1]}x{stored.shape[0]}, "
                 f"its image {pair.image} is {image.shape[1]}x{image.shape[0]} (width x height)"
             )
-        if self.void is not None:
-            label[label == self.void] = IGNORE
-        check_label(label, len(self.classes), pair.label)
-        return Sample(image, label, pair.name)
+        table = plain(len(self.classes)) if self.table is None else self.table
+        return Sample(image, to_classes(stored, table, pair.label), pair.name)

@@ -2,42 +2,75 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from fcnkern.data.colours import read_colour_names, read_colours
 from fcnkern.data.files import FileDataset, Pair, read_label
+from fcnkern.data.labels import plain
+from fcnkern.data.lists import contents, existing, lists_in, read_lines
 from fcnkern.data.palette import CAMVID_CLASSES, CAMVID_PALETTE, voc_palette
 from fcnkern.data.sample import IGNORE, DataError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_NOT_SPLITS = ("classes", "palette", "license", "readme")
 SEGNET_VOID = 11
+PUBLISHED = {"train": 367, "val": 101, "test": 233}
+STILLS, VOID = "701_StillsRaw_full", "Void"
 
 
 def camvid(path: str | Path, split: str = "train") -> FileDataset:
-    """CamVid with SegNet's 11 classes; which packaging it is shows from the folders.
+    """CamVid; which packaging it is shows from the folders. The first two have SegNet's 11 classes.
 
     - SegNet's original (`path` may also be the folder that holds `CamVid`): train/, trainannot/, ... and
       train.txt with an image and a label a line, of which the last two parts of each path count; 11 is void.
     - images/STEM.jpg, labels/STEM.png and train.txt with a stem a line, as `folder` reads them.
+    - the original: 701_StillsRaw_full/STEM.png, LabeledApproved_full/STEM_L.png in colours, label_colors.txt, which
+      names 32 colours; Void is no class, so that 31 are left. It has no splits: ``all`` is every frame, others need
+      a list of stems, such as train.txt, beside the folders.
 
     Raises: FileNotFoundError, DataError naming what is missing or malformed.
     """
-    root = _existing(Path(path))
+    root = existing(path)
     if (root / "CamVid").is_dir():
         root = root / "CamVid"
     if (root / "images").is_dir():
         pairs = _pairs_by_stem(root, _split_list(root, split))
+    elif (root / STILLS).is_dir():
+        return _original_camvid(root, split)
     elif (root / "trainannot").is_dir() or (root / f"{split}annot").is_dir():
         pairs = _pairs_by_line(root, _split_list(root, split))
     else:
         raise FileNotFoundError(
-            f"{root} has neither images/ and labels/ nor SegNet's train/ and trainannot/; "
-            f"it holds {_contents(root)}"
+            f"{root} has neither images/ and labels/ nor SegNet's train/ and trainannot/ nor {STILLS}/; "
+            f"it holds {contents(root)}"
         )
     return FileDataset(
-        f"camvid-{split}", list(CAMVID_CLASSES), CAMVID_PALETTE.copy(), pairs, void=SEGNET_VOID
+        f"camvid-{split}",
+        list(CAMVID_CLASSES),
+        CAMVID_PALETTE.copy(),
+        pairs,
+        plain(11, SEGNET_VOID),
+        published=PUBLISHED.get(split),
+    )
+
+
+def _original_camvid(root: Path, split: str) -> FileDataset:
+    colours = read_colour_names(root / "label_colors.txt")
+    if VOID not in colours:
+        raise DataError(f"{root / 'label_colors.txt'} names no colour {VOID}, it has {', '.join(colours)}")
+    names = [name for name in colours if name != VOID]
+    values = tuple(colours[name] for name in (*names, VOID))
+    frames = sorted(p.stem for p in (root / STILLS).glob("*.png")) if split == "all" else None
+    stems = read_lines(_split_list(root, split)) if frames is None else frames
+    return FileDataset(
+        f"camvid-{split}",
+        names,
+        np.array(values[:-1], np.uint8),
+        [Pair(s, root / STILLS / f"{s}.png", root / "LabeledApproved_full" / f"{s}_L.png") for s in stems],
+        plain(len(names), len(names)),
+        load_label=partial(read_colours, colours=values),
     )
 
 
@@ -56,55 +89,31 @@ def folder(path: str | Path, split: str = "train") -> FileDataset:
 
     Raises: FileNotFoundError, DataError naming what is missing or malformed.
     """
-    root = _existing(Path(path))
+    root = existing(path)
     for part in ("images", "labels"):
         if not (root / part).is_dir():
-            raise FileNotFoundError(f"{root} has no folder {part}/; it holds {_contents(root)}")
+            raise FileNotFoundError(f"{root} has no folder {part}/; it holds {contents(root)}")
     chosen = _split_list(root, split)
     pairs = _pairs_by_stem(root, chosen)
     classes = _class_names(root)
     return FileDataset(f"{root.name}-{split}", classes, _palette(root, len(classes)), pairs)
 
 
-def _existing(root: Path) -> Path:
-    if not root.is_dir():
-        parent = next(p for p in (root, *root.absolute().parents) if p.is_dir())
-        raise FileNotFoundError(f"data folder {root} does not exist; {parent} holds {_contents(parent)}")
-    return root
-
-
-def _contents(root: Path, limit: int = 12) -> str:
-    names = sorted(p.name + "/" * p.is_dir() for p in root.iterdir())
-    return (
-        ", ".join(names[:limit]) + (f", ... ({len(names)} entries)" if len(names) > limit else "")
-        or "nothing"
-    )
-
-
-def _lists(root: Path) -> dict[str, Path]:
-    return {p.stem: p for p in sorted(root.glob("*.txt")) if p.stem.lower() not in _NOT_SPLITS}
+def listed_splits(path: str | Path) -> list[str]:
+    """The splits that `camvid` and `folder` find lists of."""
+    root = existing(path)
+    root = root / "CamVid" if (root / "CamVid").is_dir() else root
+    return [*lists_in(root), *(["all"] if (root / STILLS).is_dir() else [])]
 
 
 def _split_list(root: Path, split: str) -> Path:
-    lists = _lists(root)
+    lists = lists_in(root)
     if split in lists:
         return lists[split]
     if split == "train" and "list" in lists:
         return lists["list"]
     there = ", ".join(p.name for p in lists.values()) or "no list at all"
     raise FileNotFoundError(f"{root} has no list {split}.txt for the split {split!r}; there is {there}")
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}") from error
-    lines = [line.split("#", 1)[0].strip() for line in text.splitlines()]
-    lines = [line for line in lines if line]
-    if not lines:
-        raise DataError(f"{path} is empty, wanted a line for each entry")
-    return lines
 
 
 def _by_stem(top: Path) -> dict[str, Path]:
@@ -120,19 +129,19 @@ def _by_stem(top: Path) -> dict[str, Path]:
 
 def _pairs_by_stem(root: Path, listing: Path) -> list[Pair]:
     images, labels = _by_stem(root / "images"), _by_stem(root / "labels")
-    pairs = []
-    for line in _lines(listing):
-        stem = line.rsplit(".", 1)[0] if line.lower().endswith(IMAGE_SUFFIXES) else line
-        for part, files in (("images", images), ("labels", labels)):
-            if stem not in files:
-                raise FileNotFoundError(f"{root / part / stem}.* is missing; {listing} lists it")
-        pairs.append(Pair(stem, images[stem], labels[stem]))
-    return pairs
+    lines = read_lines(listing)
+    stems = [line.rsplit(".", 1)[0] if line.lower().endswith(IMAGE_SUFFIXES) else line for line in lines]
+    places = (("images", images), ("labels", labels))
+    missing = [f"{root / part / stem}.*" for stem in stems for part, files in places if stem not in files]
+    if missing:
+        more = f"; missing too: {', '.join(missing[1:])}" if len(missing) > 1 else ""
+        raise FileNotFoundError(f"{missing[0]} is missing; {listing} lists it{more}")
+    return [Pair(stem, images[stem], labels[stem]) for stem in stems]
 
 
 def _pairs_by_line(root: Path, listing: Path) -> list[Pair]:
     pairs = []
-    for line in _lines(listing):
+    for line in read_lines(listing):
         parts = line.split()
         if len(parts) != 2:
             raise DataError(
@@ -145,7 +154,7 @@ def _pairs_by_line(root: Path, listing: Path) -> list[Pair]:
 
 def _class_names(root: Path) -> list[str]:
     if (root / "classes.txt").is_file():
-        return _lines(root / "classes.txt")
+        return read_lines(root / "classes.txt")
     highest = -1
     for file in _by_stem(root / "labels").values():
         label = read_label(file)
@@ -157,7 +166,7 @@ def _palette(root: Path, count: int) -> np.ndarray:
     path = root / "palette.txt"
     if not path.is_file():
         return voc_palette(count)
-    lines = _lines(path)
+    lines = read_lines(path)
     if len(lines) != count:
         raise DataError(f"{path} has {len(lines)} colours, wanted {count}, one a class")
     try:

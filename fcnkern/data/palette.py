@@ -41,3 +41,9 @@ CAMVID_PALETTE = np.array(
     np.uint8,
 )  # fmt: skip
 """Colours of SegNet's script for them, RGB."""
+
+VOC_CLASSES = [
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+]  # fmt: skip
+"""PASCAL VOC's 20 classes and the background, in its order."""

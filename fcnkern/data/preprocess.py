@@ -8,51 +8,68 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MEAN_LOG_DEPTH = 7.844
+"""Mean of the natural log of NYUDv2's depth in millimetres, as in the authors' networks."""
+
 
 @dataclass(frozen=True)
 class Preprocess:
     """Affine map per channel: (x / scale - mean) / std, after the channels are put in `order`.
 
-    `mean` and `std` are in the order of the output's channels and in units of x / scale. Instances compare by
-    value and pickle; weights name the preset that they were trained with, since another one costs accuracy
-    silently.
+    There are as many channels as `mean` has numbers; of RGB and depth only the colours are put in order. `mean`
+    and `std` are in the order of the output's channels and in units of x / scale. Instances compare by value and
+    pickle; weights name the preset that they were trained with, since another one costs accuracy silently.
     """
 
     name: str
     order: str
     scale: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if self.order not in ("rgb", "bgr"):
             raise ValueError(f"order is {self.order!r}, wanted 'rgb' or 'bgr'")
+        if len(self.mean) != len(self.std):
+            raise ValueError(
+                f"mean has {len(self.mean)} numbers and std {len(self.std)}, wanted one a channel"
+            )
 
     def __call__(self, image: np.ndarray) -> Tensor:
-        """`image` uint8 (H, W, 3) RGB -> float32 (3, H, W), contiguous.
+        """`image` (H, W, channels), colours as RGB -> float32 (channels, H, W), contiguous.
+
+        `image` is uint8 where the channels are three, else float32.
 
         Raises: TypeError, ValueError for another dtype or shape.
         """
-        if image.dtype != np.uint8:
-            raise TypeError(f"image is {image.dtype}, wanted uint8")
-        if image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"image has shape {image.shape}, wanted (height, width, 3)")
-        channels = np.moveaxis(image if self.order == "rgb" else image[:, :, ::-1], 2, 0)
-        x = torch.from_numpy(np.ascontiguousarray(channels, dtype=np.float32))
+        count = len(self.mean)
+        dtype = np.uint8 if count == 3 else np.float32
+        if image.dtype != dtype:
+            raise TypeError(f"image is {image.dtype}, wanted {np.dtype(dtype)}")
+        if image.ndim != 3 or image.shape[2] != count:
+            raise ValueError(
+                f"image has shape {image.shape}, wanted (height, width, {count}) for the preset {self.name!r}"
+            )
+        channels = np.moveaxis(image if self.order == "rgb" else self._swapped(image), 2, 0)
+        x = torch.from_numpy(np.array(channels, np.float32, order="C"))
         if self.scale != 1:
             x /= self.scale
         return (x - self._column(self.mean)) / self._column(self.std)
 
     def inverse(self, x: Tensor) -> np.ndarray:
         """The uint8 (H, W, 3) RGB image behind a float (3, H, W) input, for display."""
-        if x.dim() != 3 or x.shape[0] != 3:
+        if x.dim() != 3 or x.shape[0] != 3 or len(self.mean) != 3:
             raise ValueError(f"x has shape {tuple(x.shape)}, wanted (3, height, width)")
         values = (x.detach().float().cpu() * self._column(self.std) + self._column(self.mean)) * self.scale
         image = values.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
-        return np.ascontiguousarray(image if self.order == "rgb" else image[:, :, ::-1])
+        return np.ascontiguousarray(image if self.order == "rgb" else self._swapped(image))
 
     @staticmethod
-    def _column(values: tuple[float, float, float]) -> Tensor:
+    def _swapped(image: np.ndarray) -> np.ndarray:
+        return np.concatenate([image[:, :, 2::-1], image[:, :, 3:]], axis=2)
+
+    @staticmethod
+    def _column(values: tuple[float, ...]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32)[:, None, None]
 
 
@@ -61,16 +78,29 @@ presets = {
     "bvlc": Preprocess("bvlc", "bgr", 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0)),
     "torchvision": Preprocess("torchvision", "rgb", 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "torchvision-bgr": Preprocess("torchvision-bgr", "bgr", 1.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)),
+    "nyud": Preprocess("nyud", "bgr", 1.0, (116.190, 97.203, 92.318), (1.0, 1.0, 1.0)),
+    "nyud-hha": Preprocess("nyud-hha", "rgb", 1.0, (132.431, 94.076, 118.477), (1.0, 1.0, 1.0)),
+    "siftflow": Preprocess("siftflow", "bgr", 1.0, (114.578, 115.294, 108.353), (1.0, 1.0, 1.0)),
 }
 """`caffe`: BGR, 0..255, minus ImageNet's mean (the authors' nets); `bvlc`: the same with the rounded mean of BVLC's
 GoogLeNet; `torchvision`: RGB, 0..1, standardised; `torchvision-bgr`: torchvision's mean in BGR, 0..255, for weights
-whose first layer was folded (`fcnkern.weights.fold_first_layer`)."""
+whose first layer was folded (`fcnkern.weights.fold_first_layer`); `nyud`, `siftflow`: means of those data sets, as in
+the authors' networks; `nyud-hha`: channels as stored."""
+
+depth_presets = {
+    "nyud-depth": Preprocess("nyud-depth", "rgb", 1.0, (MEAN_LOG_DEPTH,), (1.0,)),
+    "nyud-rgbd": Preprocess(
+        "nyud-rgbd", "bgr", 1.0, (116.190, 97.203, 92.318, MEAN_LOG_DEPTH), (1.0, 1.0, 1.0, 1.0)
+    ),
+}
+"""Log depth, alone or behind the colours: presets of networks that do not take three channels."""
 
 
 def preset(name: str) -> Preprocess:
     """The preset of that name. Raises: ValueError naming those there are."""
-    if name not in presets:
+    known = presets | depth_presets
+    if name not in known:
         raise ValueError(
-            f"preprocessing preset {name!r} is unknown, wanted one of {', '.join(sorted(presets))}"
+            f"preprocessing preset {name!r} is unknown, wanted one of {', '.join(sorted(known))}"
         )
-    return presets[name]
+    return known[name]

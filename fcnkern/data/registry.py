@@ -2,36 +2,94 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from fcnkern.data.layouts import camvid, folder
+from fcnkern.data.ade20k import ade20k, ade20k_splits
+from fcnkern.data.cityscapes import cityscapes, cityscapes_splits
+from fcnkern.data.context import context, context_splits
+from fcnkern.data.layouts import camvid, folder, listed_splits
+from fcnkern.data.nyud import nyud, nyud_splits
 from fcnkern.data.sample import Dataset
-from fcnkern.data.scenes import Scenes
+from fcnkern.data.scenes import SPLITS, Scenes
+from fcnkern.data.siftflow import siftflow, siftflow_splits
+from fcnkern.data.voc import sbd, sbd_splits, voc, voc_splits
 
-_FORMS = "camvid:PATH, folder:PATH, scenes or scenes:count=400,size=96x128,seed=1"
-_FOLDERS = {"camvid": camvid, "folder": folder}
+
+class Kind(NamedTuple):
+    """A data set in a folder: `open(path, split, **options)`, `splits(path, **options)`."""
+
+    open: Callable[..., Dataset]
+    splits: Callable[..., list[str]]
+    options: tuple[str, ...] = ()
+
+
+KINDS = {
+    "camvid": Kind(camvid, listed_splits),
+    "folder": Kind(folder, listed_splits),
+    "voc": Kind(voc, voc_splits, ("sbd",)),
+    "sbd": Kind(sbd, sbd_splits, ("voc",)),
+    "nyud": Kind(nyud, nyud_splits, ("input",)),
+    "siftflow": Kind(siftflow, siftflow_splits, ("task",)),
+    "context": Kind(context, context_splits, ("voc", "classes")),
+    "cityscapes": Kind(cityscapes, cityscapes_splits),
+    "ade20k": Kind(ade20k, ade20k_splits),
+}
+RENAMED = ("train", "val", "test")
+
+
+def forms() -> str:
+    """How a data set is named, for messages and help."""
+    folders = (f"{name}:PATH{''.join(f'[,{o}=…]' for o in kind.options)}" for name, kind in KINDS.items())
+    return ", ".join((*folders, "scenes[:count=400,size=96x128,seed=1]"))
 
 
 def open_dataset(spec: str, split: str = "train", **options: Any) -> Dataset:
     """The data set that `spec` names.
 
-    - ``camvid:PATH``: see `camvid`; ``folder:PATH``: see `folder`;
+    - ``NAME:PATH``, with options behind commas or as keywords: ``voc:VOC2011,sbd=SBD``. The names and their options
+      are those of `KINDS`; see the function of that name for the layout it reads.
     - ``scenes``, with options after a colon or as keywords: `count` (samples in the split), `size`
       (HEIGHTxWIDTH, or a pair), `seed`: see `Scenes`.
+
+    ``train=NAME``, ``val=NAME`` and ``test=NAME`` say which split of a folder is meant by that word:
+    ``voc:VOC2012,sbd=SBD,train=trainaug``.
 
     Raises: ValueError for an unknown name or option; FileNotFoundError, DataError as the data set does.
     """
     kind, _, rest = spec.partition(":")
-    if kind in _FOLDERS:
-        if not rest:
-            raise ValueError(f"data set {spec!r} lacks its folder, wanted {kind}:PATH")
-        if options:
-            raise ValueError(f"data set {kind!r} has no options, got {', '.join(options)}")
-        return _FOLDERS[kind](rest, split)
     if kind == "scenes":
         return _scenes(split, {**_parse(spec, rest), **options})
-    raise ValueError(f"data set {spec!r} is unknown, wanted {_FORMS}")
+    path, options = _folder_options(spec, options)
+    renamed = {name: str(options.pop(name)) for name in RENAMED if name in options}
+    return KINDS[kind].open(path, renamed.get(split, split), **options)
+
+
+def dataset_splits(spec: str) -> list[str]:
+    """The splits that there are of the data set that `spec` names. Raises: as `open_dataset`."""
+    kind = spec.partition(":")[0]
+    if kind == "scenes":
+        return list(SPLITS)
+    path, options = _folder_options(spec, {})
+    return KINDS[kind].splits(path, **{k: v for k, v in options.items() if k not in RENAMED})
+
+
+def _folder_options(spec: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The path and the options of a ``NAME:PATH,option=value,...``; the path may hold commas itself."""
+    kind, _, rest = spec.partition(":")
+    if kind not in KINDS:
+        raise ValueError(f"data set {spec!r} is unknown, wanted {forms()}")
+    match = re.fullmatch(r"(.*?)((?:,\w+=[^,]*)*)", rest, re.DOTALL)
+    assert match is not None, "both groups may be empty"
+    if not match[1]:
+        raise ValueError(f"data set {spec!r} lacks its folder, wanted {kind}:PATH")
+    options = {**_parse(spec, match[2]), **options}
+    known = KINDS[kind].options
+    if unknown := sorted(set(options) - {*known, *RENAMED}):
+        has = f"has the options {', '.join(known)}" if known else "has no options"
+        raise ValueError(f"data set {kind!r} {has}, got {', '.join(unknown)}")
+    return match[1], options
 
 
 def _parse(spec: str, text: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Training, evaluation and prediction: what the command line does, for programs."""
 
 from fcnkern.engine.checkpoint import load_checkpoint, save_checkpoint
-from fcnkern.engine.evaluate import confusion_over
+from fcnkern.engine.evaluate import confusion_over, confusions_over
 from fcnkern.engine.network import Trained, load_trained
 from fcnkern.engine.predict import predict_files, predict_image
 from fcnkern.engine.report import metrics_line, metrics_record, metrics_table
@@ -15,6 +15,7 @@ __all__ = [
     "Trained",
     "Trainer",
     "confusion_over",
+    "confusions_over",
     "load_checkpoint",
     "load_trained",
     "metrics_line",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import SupportsIndex
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcnkern.data import Batch, Dataset, Preprocess, Sample, eval_batches
+from fcnkern.data import Dataset, Preprocess, Sample, eval_batches
 from fcnkern.engine.progress import Progress
 from fcnkern.functional import confusion_matrix
+from fcnkern.metrics import trimap
 from fcnkern.models import FCN
 
 
@@ -42,43 +44,63 @@ def confusion_over(
     precision: str = "fp32",
     progress: Progress | None = None,
 ) -> Tensor:
-    """Confusion matrix [truth, prediction] of a network over a data set.
+    """Confusion matrix [truth, prediction] of a network over a data set, int64 C x C: see `confusions_over`."""
+    return confusions_over(model, dataset, preprocess, limit=limit, precision=precision, progress=progress)[0]
 
-    The low-resolution scores are upsampled, compared and counted in one pass (``confusion_matrix`` with
-    ``resample``): no full-resolution scores and no label maps are stored.
+
+def confusions_over(
+    model: FCN,
+    dataset: Dataset,
+    preprocess: Preprocess,
+    widths: Sequence[int] = (),
+    *,
+    limit: int | None = None,
+    precision: str = "fp32",
+    progress: Progress | None = None,
+) -> list[Tensor]:
+    """Confusion matrices [truth, prediction] of a network over a data set: of all pixels, and near boundaries.
+
+    Every image is scored by itself in the size that it has. The low-resolution scores are upsampled, compared and
+    counted in one pass (``confusion_matrix`` with ``resample``): no full-resolution scores and no label maps are
+    stored.
 
     Args:
+        widths: of the bands along the boundaries to score too, in pixels (``fcnkern.metrics.trimap``).
         limit: use this many images, spread evenly over the data set; None for all.
         precision: ``fp32`` or ``bf16``.
         progress: advanced by one per image.
 
     Returns:
-        int64 C x C, on the CPU.
+        one matrix, and one for each of ``widths``; int64 C x C, on the CPU.
 
     Raises:
-        ValueError: the data set is empty or its number of classes is not the network's.
+        ValueError: the data set is empty, its number of classes is not the network's, or a width is below 1.
     """
     if len(dataset) == 0:
         raise ValueError("the data set to evaluate on has no images")
     if len(dataset.classes) != model.n_class:
         raise ValueError(f"the data set has {len(dataset.classes)} classes, the network {model.n_class}")
-    matrix = torch.zeros(model.n_class, model.n_class, dtype=torch.int64)
+    matrices = [torch.zeros(model.n_class, model.n_class, dtype=torch.int64) for _ in (0, *widths)]
+    ignore = dataset.ignore_index
     with evaluating(model, precision), closing(eval_batches(_spread(dataset, limit), preprocess)) as batches:
         for batch in batches:
-            matrix += _confusion(model, batch, dataset.ignore_index)
+            targets = [batch.labels, *(trimap(batch.labels, width, ignore) for width in widths)]
+            counter = _counter(model, batch.images, ignore)
+            for matrix, target in zip(matrices, targets, strict=True):
+                matrix += counter(target)
             if progress is not None:
                 progress.advance()
-    return matrix
+    return matrices
 
 
-def _confusion(model: FCN, batch: Batch, ignore_index: int) -> Tensor:
+def _counter(model: FCN, images: Tensor, ignore_index: int) -> Callable[[Tensor], Tensor]:
+    """Runs the network once; what comes back counts its predictions against targets."""
     if model.final_weight() is None:
-        scores, resample = model.scores(batch.images)
-        return confusion_matrix(scores, batch.labels, resample=resample, ignore_index=ignore_index)
+        scores, resample = model.scores(images)
+        return partial(confusion_matrix, scores, resample=resample, ignore_index=ignore_index)
     # A learned last upsampling is no Resample: its label map is made first, still without full-resolution scores.
-    return confusion_matrix(
-        model.predict(batch.images), batch.labels, model.n_class, ignore_index=ignore_index
-    )
+    labels = model.predict(images)
+    return partial(confusion_matrix, labels, num_classes=model.n_class, ignore_index=ignore_index)
 
 
 def _spread(dataset: Dataset, limit: int | None) -> Dataset:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from fcnkern.metrics import Metrics
@@ -14,6 +15,7 @@ NAMES = {
     "mean_iu": "mean IU",
     "fw_iu": "frequency-weighted IU",
 }
+PRESENT, BAND = "mean IU, true classes", "pixels to a boundary"
 
 
 def metrics_line(metrics: Metrics) -> str:
@@ -21,21 +23,41 @@ def metrics_line(metrics: Metrics) -> str:
     return ", ".join(f"{name} {100 * getattr(metrics, field):.1f} %" for field, name in NAMES.items())
 
 
-def metrics_table(metrics: Metrics, classes: Sequence[str]) -> str:
-    """The four metrics and the IU of each class, a line each, in per cent; - for a class that does not occur."""
-    width = max(map(len, (*NAMES.values(), *classes)))
+def metrics_table(
+    metrics: Metrics, classes: Sequence[str], bands: Mapping[int, Metrics] = MappingProxyType({})
+) -> str:
+    """The four metrics, and IU and accuracy of each class, a line each, in per cent; - for what does not exist.
+
+    Where a class is predicted that is never true, mean IU over the classes that are is on a line of its own.
+
+    bands: metrics within so many pixels of a boundary (``fcnkern.metrics.trimap``); two of each, in a table below.
+    """
+    width = max(map(len, (*NAMES.values(), *classes, PRESENT, BAND)))
     lines = [f"{name:<{width}}  {_percent(getattr(metrics, field))}" for field, name in NAMES.items()]
-    rows = zip(classes, metrics.per_class_iu, strict=True)
-    lines += ["", f"{'class':<{width}}  {'IU':>7}"]
-    lines += [f"{name:<{width}}  {_percent(value)}" for name, value in rows]
+    if metrics.present_mean_iu != metrics.mean_iu and not math.isnan(metrics.mean_iu):
+        lines.append(f"{PRESENT:<{width}}  {_percent(metrics.present_mean_iu)}")
+    rows = zip(classes, metrics.per_class_iu, metrics.per_class_accuracy, strict=True)
+    lines += ["", f"{'class':<{width}}  {'IU':>7}  accuracy"]
+    lines += [f"{name:<{width}}  {_percent(iu)}  {_percent(accuracy):>8}" for name, iu, accuracy in rows]
+    if bands:
+        lines += ["", f"{BAND:<{width}}  pixel accuracy  mean IU"]
+    for pixels, near in bands.items():
+        lines.append(f"{pixels:<{width}}  {_percent(near.pixel_accuracy):>14}  {_percent(near.mean_iu)}")
     return "\n".join(lines)
 
 
-def metrics_record(metrics: Metrics, classes: Sequence[str]) -> dict[str, Any]:
-    """The metrics as JSON takes them: fractions, None where a number does not exist."""
+def metrics_record(
+    metrics: Metrics, classes: Sequence[str], bands: Mapping[int, Metrics] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The metrics as JSON takes them: fractions, None where a number does not exist; ``bands`` under "trimap"."""
     record: dict[str, Any] = {field: _number(getattr(metrics, field)) for field in NAMES}
-    rows = zip(classes, metrics.per_class_iu, strict=True)
-    return record | {"per_class_iu": {name: _number(value) for name, value in rows}}
+    record["present_mean_iu"] = _number(metrics.present_mean_iu)
+    for field in ("per_class_iu", "per_class_accuracy"):
+        rows = zip(classes, getattr(metrics, field), strict=True)
+        record[field] = {name: _number(value) for name, value in rows}
+    if bands:
+        record["trimap"] = {str(pixels): metrics_record(near, classes) for pixels, near in bands.items()}
+    return record
 
 
 def _percent(value: float) -> str:

@@ -86,7 +86,7 @@ def _channels(weight: Tensor, preset: Preprocess) -> Tensor:
     return weight if preset.order == "rgb" else weight.flip(1)
 
 
-def _in_rgb(preset: Preprocess, values: tuple[float, float, float]) -> list[float]:
+def _in_rgb(preset: Preprocess, values: tuple[float, ...]) -> list[float]:
     return list(values if preset.order == "rgb" else reversed(values))
 
 

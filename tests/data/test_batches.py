@@ -55,15 +55,14 @@ def test_torchvision_preset_is_rgb_standardised() -> None:
 def test_inverse_returns_the_image(name: str) -> None:
     image = sample(9, 7).image
     assert np.array_equal(preset(name).inverse(preset(name)(image)), image)
-    assert preset(name)(np.full((1, 1, 3), FILL, np.uint8)).abs().max() < 0.8
+    if not name.startswith(("nyud", "siftflow")):  # those have means of their own
+        assert preset(name)(np.full((1, 1, 3), FILL, np.uint8)).abs().max() < 0.8
     assert pickle.loads(pickle.dumps(preset(name))) == preset(name)
 
 
 def test_preprocess_bad_input() -> None:
     caffe = preset("caffe")
-    with pytest.raises(
-        ValueError, match="'vgg' is unknown, wanted one of bvlc, caffe, torchvision, torchvision-bgr"
-    ):
+    with pytest.raises(ValueError, match=r"'vgg' is unknown, wanted one of bvlc, caffe, .*, torchvision-bgr"):
         preset("vgg")
     with pytest.raises(TypeError, match="float32, wanted uint8"):
         caffe(np.zeros((4, 4, 3), np.float32))

@@ -16,6 +16,7 @@ from fcnkern.data import (
     IGNORE,
     DataError,
     camvid,
+    dataset_splits,
     folder,
     open_dataset,
     read_image,
@@ -81,6 +82,55 @@ def test_camvid_in_segnets_packaging(segnet: Path, up: bool) -> None:
     assert np.array_equal(dataset[0].image, picture(1))
     assert np.array_equal(dataset[0].label, labels(1))
     assert dataset[0].label[0, 0] == IGNORE
+
+
+COLOURS = {"Animal": (64, 128, 64), "Road": (128, 64, 128), "Void": (0, 0, 0), "Sky": (128, 128, 128)}
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    (tmp_path / "label_colors.txt").write_text(
+        "".join(f"{r} {g} {b}\t\t{name}\n" for name, (r, g, b) in COLOURS.items())
+    )
+    table = np.array(list(COLOURS.values()), np.uint8)
+    for i, stem in enumerate(("0001TP_006690", "Seq05VD_f00000")):
+        save(picture(i), tmp_path / "701_StillsRaw_full" / f"{stem}.png")
+        save(table[labels(i, 4, void=2)], tmp_path / "LabeledApproved_full" / f"{stem}_L.png")
+    (tmp_path / "test.txt").write_text("Seq05VD_f00000\n")
+    return tmp_path
+
+
+def test_camvid_in_its_original_packaging(original: Path) -> None:
+    assert dataset_splits(f"camvid:{original}") == ["test", "all"]
+    dataset = open_dataset(f"camvid:{original}", "all")
+    assert dataset.classes == ["Animal", "Road", "Sky"]
+    assert dataset.palette.tolist() == [list(COLOURS[name]) for name in dataset.classes]
+    assert [s.name for s in dataset] == ["0001TP_006690", "Seq05VD_f00000"]
+    assert np.array_equal(dataset[1].image, picture(1))
+    assert np.array_equal(dataset[1].label, np.array([0, 1, IGNORE, 2])[labels(1, 4, void=2)])
+    assert np.array_equal(pickle.loads(pickle.dumps(dataset))[1].label, dataset[1].label)
+    assert [p.name for p in camvid(original, "test").pairs] == ["Seq05VD_f00000"]
+
+
+def test_colours_without_a_class(original: Path) -> None:
+    path = original / "LabeledApproved_full" / "Seq05VD_f00000_L.png"
+    colours = np.array(Image.open(path))
+    colours[2, 2:4] = (128, 128, 129), (255, 255, 255)
+    save(colours, path)
+    with expect(DataError, f"label {path} has 2 pixels of colours", "(128, 128, 129), (255, 255, 255)"):
+        camvid(original, "test")[0]
+    with expect(FileNotFoundError, "no list train.txt", "there is test.txt"):
+        camvid(original)
+    names = original / "label_colors.txt"
+    for line in ("1 2 Car", "1 2 300 Car", "64 128 64 Car", "1 2 3 Sky"):
+        with names.open("a") as file:
+            file.write(f"{line}\n")
+        with expect(DataError, "label_colors.txt has the line", line):
+            camvid(original)
+        names.write_text(names.read_text().replace(f"{line}\n", ""))
+    names.write_text("1 2 3 Car\n")
+    with expect(DataError, "names no colour Void, it has Car"):
+        camvid(original)
 
 
 def test_folder_with_all_its_options(by_stem: Path) -> None:
@@ -197,7 +247,7 @@ def test_label_values_out_of_range(by_stem: Path) -> None:
     label = labels(0)
     label[1, 1:4] = 12, 12, 200
     save(label, by_stem / "labels" / "a.png")
-    with expect(DataError, "labels/a.png has 3 pixels with values 12, 200, wanted 0..10 or 255"):
+    with expect(DataError, "labels/a.png has 3 pixels with values 12, 200, wanted 0..10 or 11, 255 (ignore)"):
         camvid(by_stem)[0]
     save(label.astype(np.uint16) * 300, by_stem / "labels" / "a.png")
     with expect(DataError, "labels/a.png has values 300,", "...", "wanted 0..255"):
@@ -206,7 +256,7 @@ def test_label_values_out_of_range(by_stem: Path) -> None:
 
 def test_modes_that_are_no_labels_or_images(by_stem: Path) -> None:
     save(picture(0), by_stem / "labels" / "a.png")
-    with expect(DataError, "labels/a.png has mode RGB, wanted class indices"):
+    with expect(DataError, "labels/a.png has mode RGB, wanted a single channel"):
         camvid(by_stem)[0]
     save(labels(0).astype(np.uint16), by_stem / "images" / "a.png")
     with expect(DataError, "images/a.png has mode I", "wanted 8 bits a channel"):

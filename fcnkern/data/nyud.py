@@ -1,0 +1,106 @@
+"""NYUDv2 with 40 classes (Silberman et al. 2012, Gupta et al. 2013), as the authors of FCN packed it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fcnkern.data.files import FileDataset, Pair, read_image, read_samples
+from fcnkern.data.labels import shifted
+from fcnkern.data.lists import find_root, lists_in, read_lines
+from fcnkern.data.matfile import need_scipy, read_mat
+from fcnkern.data.palette import voc_palette
+from fcnkern.data.preprocess import MEAN_LOG_DEPTH
+
+CLASSES = [
+    "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture",
+    "counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes",
+    "ceiling", "books", "refridgerator", "television", "paper", "towel", "shower curtain", "box", "whiteboard",
+    "person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag", "otherstructure", "otherfurniture",
+    "otherprop",
+]  # fmt: skip
+"""The 40 classes in the authors' order and spelling."""
+
+PUBLISHED = {"train": 381, "val": 414, "trainval": 795, "test": 654}
+
+
+def nyud(path: str | Path, split: str = "train", input: str = "color") -> FileDataset:
+    """NYUDv2: data/{images,depth,hha}/img_ID.png, segmentation/img_ID.mat and SPLIT.txt with an ID a line.
+
+    In the label, the variable ``segmentation``, 0 is no class and 1..40 are the classes. Where there is no
+    trainval.txt it is train.txt and val.txt.
+
+    Args:
+        input: what `Sample.image` holds; the preset of the same network's input is named behind it.
+
+            - ``color``: uint8 (H, W, 3), RGB (`nyud`);
+            - ``hha``: uint8 (H, W, 3), horizontal disparity, height above ground and angle with gravity, as stored
+              (`nyud-hha`);
+            - ``depth``: float32 (H, W, 1), natural log of the stored depth (`nyud-depth`);
+            - ``rgbd``: float32 (H, W, 4), RGB and the log of the depth, for early fusion (`nyud-rgbd`).
+
+    Raises: ValueError for another input; FileNotFoundError, DataError naming what is missing or malformed;
+    RuntimeError without scipy.
+    """
+    if input not in INPUTS:
+        raise ValueError(f"input is {input!r}, wanted one of {', '.join(INPUTS)}")
+    need_scipy()
+    root = find_root(path, "segmentation", ("nyud",))
+    folder, load_image = INPUTS[input]
+    pairs = [
+        Pair(i, root / "data" / folder / f"img_{i}.png", root / "segmentation" / f"img_{i}.mat")
+        for i in _ids(root, split)
+    ]
+    return FileDataset(
+        f"nyud-{split}-{input}",
+        list(CLASSES),
+        voc_palette(len(CLASSES)),
+        pairs,
+        shifted(len(CLASSES)),
+        load_image,
+        read_segmentation,
+        PUBLISHED.get(split),
+    )
+
+
+def nyud_splits(path: str | Path, input: str = "color") -> list[str]:
+    """The splits that `nyud` finds lists of."""
+    lists = set(lists_in(find_root(path, "segmentation", ("nyud",))))
+    return sorted(lists | ({"trainval"} if {"train", "val"} <= lists else set()))
+
+
+def read_segmentation(path: Path) -> np.ndarray:
+    """The stored label, 0..40."""
+    return read_mat(path, "segmentation")
+
+
+def read_log_depth(path: Path) -> np.ndarray:
+    """Natural log of a depth image, float32 (H, W, 1).
+
+    The authors take the log of every pixel, and so of 0, which means unmeasured; here it becomes the mean, which is 0
+    after the preset.
+    """
+    depth = read_samples(path).astype(np.float32)
+    log = np.full_like(depth, MEAN_LOG_DEPTH)
+    return np.log(depth, out=log, where=depth > 0)[:, :, None]
+
+
+def read_rgbd(path: Path) -> np.ndarray:
+    """An image of data/images and the log depth of the same name, float32 (H, W, 4)."""
+    depth = read_log_depth(path.parent.with_name("depth") / path.name)
+    return np.concatenate([read_image(path).astype(np.float32), depth], axis=2)
+
+
+INPUTS = {
+    "color": ("images", read_image),
+    "hha": ("hha", read_image),
+    "depth": ("depth", read_log_depth),
+    "rgbd": ("images", read_rgbd),
+}
+
+
+def _ids(root: Path, split: str) -> list[str]:
+    if split == "trainval" and not (root / "trainval.txt").is_file():
+        return _ids(root, "train") + _ids(root, "val")
+    return read_lines(root / f"{split}.txt")
