@@ -24,6 +24,7 @@ class FCNVGG16(FCN, VGG16):
         width: scales the channels of the body; 1 is the paper's network.
         upsampling: "fixed" keeps the bilinear transposed convolutions as they are, as the authors' code does (they
             stay in the state_dict, without gradient); "learned" trains all of them, from bilinear.
+        elide: compute only what the images influence, of the margin that conv1_1 pads with; see `FCN.elide`.
 
     Raises:
         ValueError: `n_class` < 1, a bad `width`, or an unknown `upsampling`.
@@ -33,9 +34,12 @@ class FCNVGG16(FCN, VGG16):
     tapped: ClassVar[tuple[str, ...]]
     tap_scales: ClassVar[tuple[float, ...]]
 
-    def __init__(self, n_class: int = 21, width: float = 1.0, upsampling: Upsampling = "fixed") -> None:
+    def __init__(
+        self, n_class: int = 21, width: float = 1.0, upsampling: Upsampling = "fixed", elide: bool = False
+    ) -> None:
         VGG16.__init__(self, width)
         self._attach_head(self.tapped, n_class, upsampling, self.tap_scales)
+        self.elide = elide
 
     @property
     def body(self) -> Body:  # type: ignore[override]

@@ -39,7 +39,14 @@ def list_models() -> list[str]:
     return list(_MODELS)
 
 
-def create(name: str, classes: int = 21, *, width: float = 1.0, upsampling: Upsampling = "fixed") -> FCN:
+def create(
+    name: str,
+    classes: int = 21,
+    *,
+    width: float = 1.0,
+    upsampling: Upsampling = "fixed",
+    elide: bool = False,
+) -> FCN:
     """A network by name, with new weights: `create("fcn8s_googlenet", classes=11)`.
 
     Args:
@@ -47,11 +54,14 @@ def create(name: str, classes: int = 21, *, width: float = 1.0, upsampling: Upsa
         classes: number of classes C.
         width: scales the channels of the body; 1 is the published network.
         upsampling: "fixed" (bilinear) or "learned", as in `FCN`.
+        elide: compute only what the images influence, as `FCN.elide` says; for the networks on VGG16.
 
     Raises:
-        ValueError: an unknown name, or an argument out of range.
+        ValueError: an unknown name, an argument out of range, or `elide` for another body.
     """
     full = ALIASES.get(name, name)
     if full not in _MODELS:
         raise ValueError(f"network {name!r} is unknown, wanted one of {', '.join([*_MODELS, *ALIASES])}")
-    return _MODELS[full](classes, width, upsampling)
+    model = _MODELS[full](classes, width, upsampling)
+    model.elide = elide
+    return model
