@@ -117,19 +117,18 @@ def _walk(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]
 
 
 def _is_sequential(module: nn.Module) -> bool:
-    return isinstance(module, nn.Sequential) and _computes_as(type(module), nn.Sequential, "forward")
+    return isinstance(module, nn.Sequential) and _computes_as(module, nn.Sequential, "forward")
 
 
 def _both_axes(name: str, layer: nn.Module) -> tuple[Layer, Layer]:
-    kind = type(layer)
-    if kind in PIXELWISE:
+    if type(layer) in PIXELWISE:
         return Layer(1), Layer(1)
     sizes: tuple[Any, ...]
-    if isinstance(layer, nn.MaxPool2d) and _computes_as(kind, nn.MaxPool2d, "forward"):
+    if isinstance(layer, nn.MaxPool2d) and _computes_as(layer, nn.MaxPool2d, "forward"):
         if any(_pair(layer.padding)) or layer.return_indices:
             raise ValueError(f"elide needs max pools without padding or indices, layer {name!r} is {layer}")
         sizes = (layer.kernel_size, layer.stride, 0, False, layer.ceil_mode, layer.dilation)
-    elif isinstance(layer, nn.Conv2d) and _computes_as(kind, nn.Conv2d, "forward", "_conv_forward"):
+    elif isinstance(layer, nn.Conv2d) and _computes_as(layer, nn.Conv2d, "forward", "_conv_forward"):
         if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
             raise ValueError(f"elide needs zero padding given in numbers, layer {name!r} is {layer}")
         sizes = (layer.kernel_size, layer.stride, layer.padding, False, False, layer.dilation)
@@ -141,9 +140,11 @@ def _both_axes(name: str, layer: nn.Module) -> tuple[Layer, Layer]:
     return Layer(*rows), Layer(*columns)
 
 
-def _computes_as(kind: type, base: type, *methods: str) -> bool:
-    """Whether a subclass, such as `BodyConv2d`, has the methods of its base."""
-    return all(getattr(kind, method) is getattr(base, method) for method in methods)
+def _computes_as(module: nn.Module, base: type, *methods: str) -> bool:
+    """Whether a module of a subclass, such as `BodyConv2d`, has the methods of its base."""
+    return all(
+        getattr(getattr(module, method), "__func__", None) is getattr(base, method) for method in methods
+    )
 
 
 def _pair(value: Any) -> tuple[Any, Any]:
