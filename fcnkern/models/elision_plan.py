@@ -163,17 +163,15 @@ def _live_part(wanted: Span, live: Span) -> Span:
 def _blank_lines(layers: tuple[Layer, ...], canvases: list[Canvas]) -> tuple[int, ...]:
     """How many lines of the blank each layer is given: as few as let its output have all that are distinct.
 
-    A canvas of N lines and one of N - stride·j lines give the same blank but for j constant lines. Layers with
-    stride 1 give as many as the next one is given, so that only maps behind a stride have to be stretched.
+    A canvas of N lines and one of N - stride·j lines give the same blank but for j constant lines, and those have at
+    least a kernel's span of constant lines. Layers with stride 1 give as many as the next one is given, so that only
+    maps behind a stride have to be stretched.
     """
     fed: list[int] = []
     for index in reversed(range(len(layers))):
         stride, before, behind = layers[index].stride, canvases[index], canvases[index + 1]
-        least = behind.distinct
-        if stride == 1 and fed:
-            least = max(least, fed[-1])
-        lines = before.distinct + (before.size - before.distinct) % stride
-        fed.append(min(before.size, max(lines, before.size - stride * (behind.size - least))))
+        least = max(behind.distinct, fed[-1]) if stride == 1 and fed else behind.distinct
+        fed.append(min(before.size, before.size - stride * (behind.size - least)))
     return tuple(reversed(fed))
 
 
