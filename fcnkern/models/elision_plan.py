@@ -163,9 +163,8 @@ def _live_part(wanted: Span, live: Span) -> Span:
 def _blank_lines(layers: tuple[Layer, ...], canvases: list[Canvas]) -> tuple[int, ...]:
     """How many lines of the blank each layer is given: as few as let its output have all that are distinct.
 
-    A canvas of N lines and one of N - stride·j lines give the same blank but for j constant lines, and those have at
-    least a kernel's span of constant lines. Layers with stride 1 give as many as the next one is given, so that only
-    maps behind a stride have to be stretched.
+    A canvas of N lines and one of N - stride·j lines give the same blank but for j constant lines. Layers with
+    stride 1 give as many as the next one is given, so that only maps behind a stride have to be stretched.
     """
     fed: list[int] = []
     for index in reversed(range(len(layers))):
