@@ -71,6 +71,7 @@ def options() -> argparse.Namespace:
     add = parser.add_argument
     add("--quick", action="store_true", help="the main cases, without torch.compile: a minute")
     add("--device", choices=["cpu", "cuda"], help="where to measure; a GPU where there is one")
+    add("--large", action="store_true", help="on a CPU also the cases that take minutes or gigabytes there")
     add("--only", default="", metavar="TEXT", help="only cases whose name holds TEXT")
     add("--seconds", type=float, metavar="S", help="of timing per case; 6, with --quick 2")
     add("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
@@ -88,7 +89,7 @@ def main() -> int:
     if given.device == "cpu" and missing:
         sys.exit(f"the C++ kernels are missing: {missing}")
     try:
-        cases = chosen(given.device, given.quick, given.only)
+        cases = chosen(given.device, given.quick, given.only, given.large)
     except ValueError as error:
         sys.exit(f"--only: {error}")
     can = ceilings(given.device)

@@ -25,21 +25,21 @@ BOUND = 1e-3  # relative; two networks in fp32, sixteen layers deep
 
 def contenders(case: Case) -> dict[str, Contender]:
     images, labels = torch.randn(case.images, 3, *case.shape.size), draw_labels(case)
-    ours = _network(case)
+    ours = new_network(case)
     stock = StockFCN8s(ours)
     networks: dict[str, tuple[nn.Module, Tensor]] = {"ours": (ours, images), "stock modules": (stock, images)}
     if "ours, channels_last" in case.rivals:
         dense = images.to(memory_format=torch.channels_last)
         for name, (network, _) in list(networks.items()):
             networks[f"{name}, channels_last"] = (_in_channels_last(network), dense)
-    call = _training_step if case.gradients else _inference
+    call = training_step if case.gradients else inference
     runs = {name: call(network.train(case.gradients), x, labels) for name, (network, x) in networks.items()}
     found = {name: Contender(run, runs["stock modules"], BOUND) for name, run in runs.items()}
     trunk = _trunk(ours, images)
     return found | {"trunk alone": Contender(trunk, trunk, BOUND)}
 
 
-def _network(case: Case) -> fcnkern.FCN8s:
+def new_network(case: Case) -> fcnkern.FCN8s:
     """FCN-8s without dropout, with classifiers that tell classes apart: as constructed they are zero."""
     network = fcnkern.FCN8s(case.shape.classes, width=case.width)
     for name in ("score_fr", "score_pool4", "score_pool3"):
@@ -56,11 +56,11 @@ def _in_channels_last(network: nn.Module) -> nn.Module:
     return copied
 
 
-def _inference(network: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Result]:
+def inference(network: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Result]:
     return lambda: (network.predict(images).long(),)  # type: ignore[operator]
 
 
-def _training_step(network: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Result]:
+def training_step(network: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Result]:
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=0.0, momentum=0.9)
     watched = network.get_parameter("score_fr.weight")

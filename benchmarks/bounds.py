@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bench_density import scorer
-from benchmarks.cases import ADD, ARGMAX, CONFUSION, CONV, DENSITY, LOSS, MODELS, Case
+from benchmarks.cases import ADD, ARGMAX, CONFUSION, CONV, DENSITY, ELISION, LOSS, MODELS, Case
 from benchmarks.stock import StockFCN8s
 from benchmarks.timing import Timer, timer
 from fcnkern import FCN8s
@@ -114,6 +114,21 @@ def _density(case: Case) -> Work:
     return Work(sum(p.numel() * p.element_size() for p in network.parameters()), counter.get_total_flops())
 
 
+def _elision(case: Case) -> Work:
+    """That of the plain network, less the products that elision leaves out of the trunk."""
+    plain = _models(case)
+    products = []
+    with torch.device("meta"), torch.no_grad():
+        network = FCN8s(case.shape.classes, width=case.width)
+        images = torch.empty(case.images, 3, *case.shape.size)
+        for network.elide in (False, True):
+            with FlopCounterMode(display=False) as counter:
+                network.scores(images)
+            products.append(counter.get_total_flops())
+    passes = 3 if case.gradients else 1
+    return plain._replace(flops=plain.flops - passes * (products[0] - products[1]))
+
+
 def _counts(case: Case) -> tuple[float, float, float]:
     """Scores, pixels and cells of a case."""
     classes, (h, w), (height, width) = case.shape
@@ -128,6 +143,7 @@ _WORK: dict[str, Callable[[Case], Work]] = {
     CONV: _conv,
     MODELS: _models,
     DENSITY: _density,
+    ELISION: _elision,
 }
 
 

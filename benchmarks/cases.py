@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -38,7 +38,7 @@ class Case:
         dtype: of the scores and features.
         label_type: of the labels.
         width: of the network's body.
-        large: takes minutes or gigabytes on a CPU and is measured on GPUs only.
+        large: takes minutes or gigabytes on a CPU and is measured on GPUs only, unless asked for.
     """
 
     name: str
@@ -66,13 +66,13 @@ class Case:
         return ["ours", *(name for name in self.rivals if not (quick and name.startswith("compiled")))]
 
 
-def chosen(device: str, quick: bool = False, only: str = "") -> list[Case]:
-    """The cases to measure on a device.
+def chosen(device: str, quick: bool = False, only: str = "", large: bool = False) -> list[Case]:
+    """The cases to measure on a device; `large`: on a CPU too, those that take minutes or gigabytes there.
 
     Raises:
         ValueError: no case there holds ``only`` in its name; the message lists those there are.
     """
-    there = [case for case in CASES if device != "cpu" or not case.large]
+    there = [case for case in CASES if device != "cpu" or large or not case.large]
     found = [case for case in there if only in case.name and (case.quick or not quick)]
     if not found:
         raise ValueError(f"no case holds {only!r}; there are: {'; '.join(case.name for case in there)}")
@@ -80,7 +80,8 @@ def chosen(device: str, quick: bool = False, only: str = "") -> list[Case]:
 
 
 LOSS, ARGMAX, ADD = "upsample_cross_entropy", "upsample_argmax", "upsample_add"
-CONFUSION, CONV, MODELS, DENSITY = "confusion_matrix", "conv1x1", "models", "density"
+CONFUSION, CONV, MODELS = "confusion_matrix", "conv1x1", "models"
+DENSITY, ELISION = "density", "elision"
 VOC = Shape(21, (70, 70), (500, 500))
 VOC_512 = Shape(21, (64, 64), (512, 512))
 ADE = Shape(150, (128, 128), (512, 512))
@@ -201,4 +202,18 @@ def _densities() -> list[Case]:
     ]
 
 
-CASES = [*_losses(), *_argmaxes(), *_others(), *_models(), *_densities()]
+def _elisions() -> list[Case]:
+    """FCN-8s at a quarter of the width, and at its own, which on a CPU takes minutes."""
+    rivals = {"plain": 1.35, "trunk alone, elided": None, "trunk alone, plain": None}
+    cases = []
+    for width, sides in ((0.25, (500, 224)), (1.0, (500, 375, 224))):
+        for side in sides:
+            shape = Shape(21, (side, side), (side, side))
+            size = "" if width == 1 else " at a quarter of the width"
+            for kind in ("inference", "step"):
+                case = Case(f"elide FCN-8s{size}, {side}×{side}, {kind}", ELISION, shape, rivals, width=width)
+                cases.append(replace(case, gradients=kind == "step", large=width == 1))
+    return cases
+
+
+CASES = [*_losses(), *_argmaxes(), *_others(), *_models(), *_densities(), *_elisions()]

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import __main__ as command_line
 from benchmarks.bounds import Ceilings, Work, ceilings, work
-from benchmarks.cases import ADD, CASES, CONV, DENSITY, MODELS, Case, Shape
+from benchmarks.cases import ADD, CASES, CONV, DENSITY, ELISION, MODELS, Case, Shape
 from benchmarks.compare import slower
 from benchmarks.contenders import Contender, build
 from benchmarks.memory import in_new_process
@@ -25,6 +25,7 @@ SMALL = {
     CONV: Shape(8, (4, 4), (4, 4)),
     MODELS: Shape(3, (30, 20), (30, 20)),
     DENSITY: Shape(3, (30, 20), (30, 20)),
+    ELISION: Shape(3, (30, 20), (30, 20)),
 }
 SMALL_LABELS = Shape(5, (14, 14), (80, 80))
 LINUX = pytest.mark.skipif(

@@ -29,6 +29,7 @@ class _FiveConvolutions(HiddenBody):
     """
 
     tap_names = ("pool1", "pool2", "fc7")
+    not_elided = "its first layers, on which alone the margin weighs, are too small a part of its work"
     convolutions: ClassVar[tuple[_Conv, ...]]
     normalised: ClassVar[bool]
 

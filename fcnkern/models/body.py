@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,22 @@ class Network(nn.Module):
             )
 
 
+class Chain(NamedTuple):
+    """A body as layers that run one after another, each on what the one before gave.
+
+    Attributes:
+        layers: with their names, in the order in which they run.
+        taps: feature map -> number of layers that it lies behind.
+        tails: feature map -> what is done to that map before it is returned, where anything is.
+        containers: modules, with their names, within which the layers are called.
+    """
+
+    layers: tuple[tuple[str, nn.Module], ...]
+    taps: Mapping[str, int]
+    tails: Mapping[str, Callable[[Tensor], Tensor]]
+    containers: tuple[tuple[str, nn.Module], ...] = ()
+
+
 class Body(Network):
     """A classifier without its classifier: what an FCN computes its feature maps with.
 
@@ -77,14 +93,24 @@ class Body(Network):
         preprocess: how input images must be prepared, a name of `fcnkern.data.presets`: at first that of the body's
             best known weights. It belongs to the weights: set it after loading others by `load_state_dict`.
         tap_names: the feature maps that the paper's heads tap, finest first; the last one goes into the classifier.
+        not_elided: why `FCN.elide` refuses this body, of those that have no `chain`.
     """
 
     preprocess: str = "torchvision"
     tap_names: ClassVar[tuple[str, ...]]
+    not_elided: ClassVar[str] = "it is not known to be one chain of layers"
 
     def features(self, x: Tensor) -> Mapping[str, Tensor]:
         """Images N,3,H,W -> the feature maps of `tap_names` by name."""
         raise NotImplementedError
+
+    def chain(self) -> Chain:
+        """The layers that give the feature maps of `tap_names`, for `fcnkern.models.elision`.
+
+        Raises:
+            ValueError: this body has none, for the reason `not_elided`.
+        """
+        raise ValueError(f"elide is not for {type(self).__name__}: {self.not_elided}")
 
     def forward(self, x: Tensor) -> Tensor:
         """Images N,3,H,W -> the features that go into the classifier."""
@@ -128,7 +154,7 @@ class Taps:
 
     def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        self._hooks: dict[str, _Keep] = {}
+        self._hooks: dict[str, Keep] = {}
         if isinstance(module, Body):
             unknown = [name for name in names if name not in module.tap_names]
             if unknown:
@@ -139,7 +165,7 @@ class Taps:
         submodules = dict(module.named_modules())
         for name in names:
             if name and name in submodules:
-                self._hooks[name] = _Keep()
+                self._hooks[name] = Keep()
                 submodules[name].register_forward_hook(self._hooks[name])
 
     def __call__(self, module: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -158,7 +184,7 @@ class Taps:
         return found
 
 
-class _Keep:
+class Keep:
     """A forward hook that keeps the output until it is taken."""
 
     def __init__(self) -> None:

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from fcnkern import functional as F
 from fcnkern.models.alignment import Alignment, Step, align
 from fcnkern.models.averaging import averaged_probabilities
-from fcnkern.models.body import Body, Network, Taps, check_images, parameter_layers
+from fcnkern.models.body import Body, Chain, Network, Taps, check_images, parameter_layers
+from fcnkern.models.elision import elided_features
+from fcnkern.models.elision_chain import chain_of, geometry
 from fcnkern.models.layers import BilinearDeconv2d, ScoreConv2d
 from fcnkern.models.tracing import trace
 from fcnkern.resample import Resample
@@ -45,6 +47,7 @@ class FCN(Network):
             0.01); default 1.
         pad: zeros around the image, on every side, before the body.
         in_channels: of the images.
+        elide: compute only what the images influence, of bodies that are one chain of layers; see the attribute.
 
     Attributes:
         alignment: kernels, crops, stride, receptive field and smallest image; see `Alignment`.
@@ -67,6 +70,7 @@ class FCN(Network):
     final_stride: int
     final_offset: int
     score_fr: ScoreConv2d
+    _elide = False
 
     def __init__(
         self,
@@ -78,6 +82,7 @@ class FCN(Network):
         scales: Sequence[float] | None = None,
         pad: int = 0,
         in_channels: int = 3,
+        elide: bool = False,
     ) -> None:
         super().__init__()
         if taps is None:
@@ -86,6 +91,30 @@ class FCN(Network):
             taps = body.tap_names
         self.body = body
         self._attach_head(taps, classes, upsampling, scales, pad, in_channels)
+        self.elide = elide
+
+    @property
+    def elide(self) -> bool:
+        """Whether to leave out the work that the margin of zeros causes, and not the images; may be switched.
+
+        The same network, state_dict, result and gradients, but for rounding (`fcnkern.models.elision`): what the
+        body makes of its margin is computed once, on a small map, and put round what the images influence. For
+        bodies that are one chain of layers: VGG16, a third to half of whose work is for its margin of 100 pixels,
+        and any `nn.Sequential`.
+
+        Setting it raises ValueError where the body is another, or has a layer that cannot be computed in part. A
+        call raises RuntimeError where layers have hooks, and where batch normalisation or dropout before the last
+        stage is in training mode: these must see whole maps. Dropout after fc6 and fc7 draws the numbers that it
+        draws without `elide`. Under `torch.compile` and `torch.export` the body runs plainly: elided, each size of
+        images would be a graph of its own.
+        """
+        return self._elide
+
+    @elide.setter
+    def elide(self, on: bool) -> None:
+        if on:
+            geometry(self._chain())
+        self._elide = bool(on)
 
     @property
     def preprocess(self) -> str:
@@ -157,7 +186,7 @@ class FCN(Network):
         """
         check_images(x, self._in_channels)
         size = (x.shape[2], x.shape[3])
-        features = self._features(self.body, self._padded(x))
+        features = self._feature_maps(x)
         scores = F.conv1x1(features[self.taps[-1]], self.score_fr.weight, self.score_fr.bias)
         skips = reversed(self.taps[:-1])
         steps = zip(skips, self.alignment.steps, self._step_layers, reversed(self._scales), strict=True)
@@ -250,14 +279,23 @@ class FCN(Network):
                 self.get_parameter(f"{layer}.weight").div_(scale)
         return report
 
-    def _padded(self, x: Tensor) -> Tensor:
-        """The images with the zeros that the body wants around them, and those that small images need."""
+    def _chain(self) -> Chain:
+        return chain_of(self.body, self.taps)
+
+    def _feature_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """The taps by name."""
+        margins = self._margins(x)
+        if self._elide and not torch.compiler.is_compiling():
+            return elided_features(self._chain(), x, margins)
+        return self._features(self.body, nn.functional.pad(x, margins) if any(margins) else x)
+
+    def _margins(self, x: Tensor) -> tuple[int, int, int, int]:
+        """Zeros that the body wants around the images, and those that small ones need: left, right, top, bottom."""
         least, pad = self.alignment.min_size, self._pad
         height, width = x.shape[2], x.shape[3]
-        if pad or height < least or width < least:
-            right, below = max(0, least - width), max(0, least - height)
-            return nn.functional.pad(x, (pad, pad + right, pad, pad + below))
-        return x
+        if height < least or width < least:
+            return pad, pad + max(0, least - width), pad, pad + max(0, least - height)
+        return pad, pad, pad, pad
 
     @staticmethod
     def _score_name(tap: str) -> str:

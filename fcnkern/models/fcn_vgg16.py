@@ -25,6 +25,7 @@ class FCNVGG16(FCN, VGG16):
         upsampling: "fixed" keeps the bilinear transposed convolutions as they are, as the authors' code does (they
             stay in the state_dict, without gradient); "learned" trains all of them, from bilinear.
         in_channels: of the images.
+        elide: compute only what the images influence, of the margin that conv1_1 pads with; see `FCN.elide`.
 
     Raises:
         ValueError: `n_class` < 1, a bad `width` or `in_channels`, or an unknown `upsampling`.
@@ -35,10 +36,16 @@ class FCNVGG16(FCN, VGG16):
     tap_scales: ClassVar[tuple[float, ...]]
 
     def __init__(
-        self, n_class: int = 21, width: float = 1.0, upsampling: Upsampling = "fixed", in_channels: int = 3
+        self,
+        n_class: int = 21,
+        width: float = 1.0,
+        upsampling: Upsampling = "fixed",
+        in_channels: int = 3,
+        elide: bool = False,
     ) -> None:
         VGG16.__init__(self, width, in_channels=in_channels)
         self._attach_head(self.tapped, n_class, upsampling, self.tap_scales, in_channels=in_channels)
+        self.elide = elide
 
     @property
     def body(self) -> Body:  # type: ignore[override]

@@ -57,6 +57,7 @@ def create(
     width: float = 1.0,
     upsampling: Upsampling = "fixed",
     in_channels: int = 3,
+    elide: bool = False,
 ) -> FCN:
     """A network by name, with new weights: `create("fcn8s_googlenet", classes=11)`.
 
@@ -66,11 +67,14 @@ def create(
         width: scales the channels of the body; 1 is the published network.
         upsampling: "fixed" (bilinear) or "learned", as in `FCN`.
         in_channels: of the images; more than 3 for early fusion (see `fcnkern.models.surgery.fuse_early`).
+        elide: compute only what the images influence, as `FCN.elide` says; for the networks on VGG16.
 
     Raises:
-        ValueError: an unknown name, or an argument out of range.
+        ValueError: an unknown name, an argument out of range, or `elide` for another body.
     """
     full = ALIASES.get(name, name)
     if full not in _MODELS:
         raise ValueError(f"network {name!r} is unknown, wanted one of {', '.join([*_MODELS, *ALIASES])}")
-    return _MODELS[full](classes, width, upsampling, in_channels)
+    model = _MODELS[full](classes, width, upsampling, in_channels)
+    model.elide = elide
+    return model

@@ -7,12 +7,28 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from fcnkern.models.body import HiddenBody, check_images, check_in_channels, check_width, scale_channels
+from fcnkern.models.body import (
+    Chain,
+    HiddenBody,
+    check_images,
+    check_in_channels,
+    check_width,
+    scale_channels,
+)
 from fcnkern.models.layers import BodyConv2d
 from fcnkern.weights import LoadReport, transfer_body
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 PAD = 100
+TRUNK = tuple(
+    name
+    for stage, convs in enumerate(STAGES, 1)
+    for name in (
+        *(f"{kind}{stage}_{index}" for index in range(1, len(convs) + 1) for kind in ("conv", "relu")),
+        f"pool{stage}",
+    )
+)
+"""conv1_1, relu1_1 ... pool5, in the order in which they run."""
 
 
 class VGG16(HiddenBody):
@@ -73,19 +89,27 @@ class VGG16(HiddenBody):
             ValueError: `x` is not N,3,H,W with N, H, W >= 1.
         """
         check_images(x, self.in_channels)
-        taps: list[Tensor] = []
-        for stage, convs in enumerate(STAGES, 1):
-            for index in range(1, len(convs) + 1):
-                x = getattr(self, f"conv{stage}_{index}")(x)
-                x = getattr(self, f"relu{stage}_{index}")(x)
-            x = getattr(self, f"pool{stage}")(x)
-            taps.append(x)
-        return taps[2], taps[3], taps[4]
+        maps: dict[str, Tensor] = {}
+        for name in TRUNK:
+            x = getattr(self, name)(x)
+            if name in ("pool3", "pool4"):
+                maps[name] = x
+        return maps["pool3"], maps["pool4"], x
 
     def features(self, x: Tensor) -> Mapping[str, Tensor]:
         """Images N,3,H,W -> pool3, pool4 and fc7 by name."""
         pool3, pool4, pool5 = self.pools(x)
         return {"pool3": pool3, "pool4": pool4, "fc7": self.classify(pool5)}
+
+    def chain(self) -> Chain:
+        """conv1_1 ... pool5, behind which `classify` gives fc7."""
+        if type(self).features is not VGG16.features or type(self).pools is not VGG16.pools:
+            raise ValueError(
+                f"elide is not for {type(self).__name__}, which computes feature maps of its own"
+            )
+        layers = tuple((name, getattr(self, name)) for name in TRUNK)
+        taps = {"pool3": TRUNK.index("pool3") + 1, "pool4": TRUNK.index("pool4") + 1, "fc7": len(TRUNK)}
+        return Chain(layers, taps, {"fc7": self.classify})
 
     def copy_params_from_vgg16(self, vgg16: nn.Module | Mapping[str, Any]) -> LoadReport:
         """Take the body's weights from another VGG16 and report what was taken.
