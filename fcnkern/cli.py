@@ -1,4 +1,4 @@
-"""The ``fcnkern`` command: train, eval, predict, demo, models, convert, info."""
+"""The ``fcnkern`` command: train, eval, predict, demo, models, convert, export, info."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from fcnkern.engine.demo import run_demo
 from fcnkern.engine.progress import Progress
 from fcnkern.engine.schedules import SCHEDULES
 from fcnkern.engine.settings import ARCHITECTURES, PRECISIONS, REDUCTIONS
+from fcnkern.export import add_export
 from fcnkern.metrics import from_confusion
 from fcnkern.models.summary import models_table, summarize
 from fcnkern.weights.command import add_convert
@@ -74,6 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_models(commands.add_parser("models", parents=[common], help="the networks, in numbers"))
     add_convert(commands.add_parser("convert", parents=[common], help="rename weights of another library"))
+    add_export(commands.add_parser("export", parents=[common], help="a network as ONNX or torch.export"))
     _add_info(commands.add_parser("info", parents=[common], help="versions, build, backends"))
     return parser
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fcnkern import functional as F
+from fcnkern.models import portable
 from fcnkern.models.alignment import Alignment, Step, align
 from fcnkern.models.averaging import averaged_probabilities
 from fcnkern.models.body import Body, Network, Taps, check_images, parameter_layers
@@ -172,6 +173,8 @@ class FCN(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images N,3,H,W -> logits N,C,H,W. For a loss or a label map `loss` and `predict` need far less memory."""
+        if torch.compiler.is_exporting():
+            return portable.logits(self, x)
         scores, _ = self.scores(x)
         weight = self._deconv(self.final_layer).step_weight()
         full = F.upsample_add(scores, weight, stride=self.final_stride)
@@ -220,6 +223,8 @@ class FCN(Network):
                 `fcnkern.models.averaging.averaged_probabilities` forms it, at full resolution.
         """
         if tuple(scales) == (1.0,) and not flip:
+            if torch.compiler.is_exporting():
+                return portable.logits(self, x).argmax(1).to(out_dtype)
             scores, resample = self.scores(x)
             return F.upsample_argmax(scores, resample, weight=self.final_weight(), out_dtype=out_dtype)
         check_images(x, self._in_channels)
