@@ -262,6 +262,9 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         metavar="X,X",
         help="average over sizes, such as 0.75,1,1.25",
     )
+    parser.add_argument(
+        "--tile", type=size, metavar="HxW", help="windows of this size, for images larger than memory"
+    )
     _add_machine(parser)
 
 
@@ -275,6 +278,7 @@ def _predict(options: argparse.Namespace) -> int:
         precision=options.precision,
         scales=options.scales,
         flip=options.flip,
+        tile=options.tile,
         quiet=options.quiet,
     )
     print(
