@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch._dynamo.exc import UserError
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as tracing
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from fcnkern._files import write_atomically
 from fcnkern.engine.network import Trained, load_trained
@@ -65,6 +67,8 @@ def to_program(
     """
     if model.training:
         raise ValueError("model must be in evaluation mode, or dropout would be exported: call model.eval()")
+    # With channels-last weights PyTorch's tracer asks for layouts, and so for sizes.
+    model = convert_conv2d_weight_memory_format(deepcopy(model), torch.contiguous_format)
     for layer in model.modules():
         if isinstance(layer, BilinearDeconv2d):
             layer.refresh()  # tracing does not look whether it was changed
