@@ -29,9 +29,12 @@ NETWORKS = list_models() if FULL else ["fcn32s_vgg16", "fcn8s_caffenet", "fcn16s
 
 
 def network(name: str, upsampling: str = "fixed") -> FCN:
-    model = create(name, 5, width=1 / 64, upsampling=upsampling)
+    """Random weights, but with scores of equal means, so that images have several labels."""
+    model = create(name, 5, width=1 / 64, upsampling=upsampling).eval()
     _caffe.randomize(model)
-    return model.eval()
+    with torch.no_grad():
+        model.get_parameter("score_fr.bias").sub_(model(torch.randn(1, 3, 97, 130)).mean((0, 2, 3)))
+    return model
 
 
 def session(path: Path) -> Any:
