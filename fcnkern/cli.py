@@ -1,4 +1,4 @@
-"""The ``fcnkern`` command: train, eval, predict, sheet, demo, models, convert, data, info."""
+"""The ``fcnkern`` command: train, eval, predict, sheet, demo, models, convert, export, data, info."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from fcnkern.engine.progress import Progress
 from fcnkern.engine.schedules import SCHEDULES
 from fcnkern.engine.settings import ARCHITECTURES, PRECISIONS, REDUCTIONS
 from fcnkern.engine.sheets import add_sheet
+from fcnkern.export import add_export
 from fcnkern.metrics import from_confusion
 from fcnkern.models.summary import models_table, summarize
 from fcnkern.weights.command import add_convert
@@ -78,6 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_models(commands.add_parser("models", parents=[common], help="the networks, in numbers"))
     add_convert(commands.add_parser("convert", parents=[common], help="rename weights of another library"))
+    add_export(commands.add_parser("export", parents=[common], help="a network as ONNX or torch.export"))
     add_data(commands.add_parser("data", help="examine a data set"))
     _add_info(commands.add_parser("info", parents=[common], help="versions, build, backends"))
     return parser
@@ -272,6 +274,9 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         metavar="X,X",
         help="average over sizes, such as 0.75,1,1.25",
     )
+    parser.add_argument(
+        "--tile", type=size, metavar="HxW", help="windows of this size, for images larger than memory"
+    )
     _add_machine(parser)
 
 
@@ -285,6 +290,7 @@ def _predict(options: argparse.Namespace) -> int:
         precision=options.precision,
         scales=options.scales,
         flip=options.flip,
+        tile=options.tile,
         quiet=options.quiet,
     )
     print(

@@ -24,11 +24,13 @@ def predict_image(
     *,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    tile: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """The classes of an image: uint8 (H, W, 3) RGB -> uint8 (H, W); ``scales`` and ``flip`` as in ``FCN.predict``."""
+    """The classes of an image: uint8 (H, W, 3) RGB -> uint8 (H, W); ``scales``, ``flip`` and ``tile`` as in
+    ``FCN.predict``."""
     batch = preset(trained.model.preprocess)(image)[None]
     with evaluating(trained.model, precision):
-        labels: np.ndarray = trained.model.predict(batch, scales=scales, flip=flip)[0].numpy()
+        labels: np.ndarray = trained.model.predict(batch, scales=scales, flip=flip, tile=tile)[0].numpy()
     return labels
 
 
@@ -86,6 +88,7 @@ def predict_files(
     precision: str = "fp32",
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    tile: tuple[int, int] | None = None,
     quiet: bool = False,
 ) -> list[tuple[Path, Path]]:
     """Writes NAME.png (class indices with the palette) and NAME_overlay.png for every image.
@@ -94,6 +97,7 @@ def predict_files(
         inputs: image files and folders of them.
         out: folder of the outputs, made if need be.
         scales, flip: average over resized and mirrored copies, as in ``FCN.predict``.
+        tile: size of windows for images larger than memory, as in ``FCN.predict``.
 
     Returns:
         the paths written.
@@ -106,7 +110,7 @@ def predict_files(
     with Progress("predict", len(images), enabled=not quiet) as bar:
         for path, (label_path, overlay_path) in zip(images, plan, strict=True):
             image = read_image(path)
-            labels = predict_image(trained, image, precision, scales=scales, flip=flip)
+            labels = predict_image(trained, image, precision, scales=scales, flip=flip, tile=tile)
             save_png(indexed(labels, trained.palette), label_path)
             save_png(Image.fromarray(overlay(image, labels, trained.palette)), overlay_path)
             bar.advance()

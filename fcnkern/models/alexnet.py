@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from fcnkern.models.body import HiddenBody, check_images, check_in_channels, check_width, scale_channels
-from fcnkern.models.layers import BodyConv2d, CaffeLRN
+from fcnkern.models.layers import BodyConv2d, CaffeLRN, CeilMaxPool2d
 
 PAD = 100
 
@@ -44,7 +44,7 @@ class _FiveConvolutions(HiddenBody):
             self.add_module(f"conv{index}", layer)
             self.add_module(f"relu{index}", nn.ReLU(inplace=True))
             if index in (1, 2, 5):
-                self.add_module(f"pool{index}", nn.MaxPool2d(3, stride=2, ceil_mode=True))
+                self.add_module(f"pool{index}", CeilMaxPool2d(3, stride=2))
             if index in (1, 2) and self.normalised:
                 self.add_module(f"norm{index}", CaffeLRN())
             channels = out

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from itertools import count
+from math import ceil
 from typing import NamedTuple
 
 from fcnkern.models.geometry import CoordinateMap, Layer
@@ -45,6 +46,8 @@ class Alignment(NamedTuple):
         stride: image pixels per value of the coarsest tap.
         field: receptive field of the coarsest tap in pixels, or None behind an upsampling layer.
         min_size: images of at least that many pixels a side are covered; smaller ones must be padded.
+        margin: a score at a pixel depends on no pixel farther away than this, along either axis; None where the
+            field of a tap is not known. A value of the whole image, as global pooling gives it, does not count.
     """
 
     steps: tuple[Step, ...]
@@ -52,6 +55,7 @@ class Alignment(NamedTuple):
     stride: int
     field: int | None
     min_size: int
+    margin: int | None
 
     @property
     def final_offset(self) -> int:
@@ -81,7 +85,21 @@ def align(taps: Mapping[str, Traced], pad: int = 0) -> Alignment:
     if final.offset > 0 or None in sizes:
         raise ValueError(_uncovered(taps, final, pad))
     least = max(size for size in sizes if size is not None)
-    return Alignment(steps, final, rows[-1].stride, rows[-1].field, least)
+    margins = [_margin(paths, steps, final) for paths in (rows, columns)]
+    margin = None if None in margins else max(each for each in margins if each is not None)
+    return Alignment(steps, final, rows[-1].stride, rows[-1].field, least, margin)
+
+
+def _margin(paths: Sequence[Path], steps: Sequence[Step], final: Step) -> int | None:
+    """`Alignment.margin` along one axis: how far the upsampling of each tap reaches, and half the tap's field."""
+    reach, margin = Fraction(final.kernel - 1, 2), 0
+    for path, step in zip(paths, (*reversed(steps), None), strict=True):
+        if path.field is None:
+            return None
+        margin = max(margin, ceil(reach + Fraction(path.field - 1, 2)))
+        if step is not None:
+            reach += Fraction(step.kernel - 1, 2) * path.stride
+    return margin
 
 
 def _axes(taps: Mapping[str, Traced], pad: int) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from fcnkern.models.body import Body, Chain, Keep
 from fcnkern.models.geometry import Layer
-from fcnkern.models.layers import CaffeLRN
+from fcnkern.models.layers import CaffeLRN, CeilMaxPool2d
 
 PIXELWISE = {
     nn.Identity,
@@ -124,7 +124,8 @@ def _both_axes(name: str, layer: nn.Module) -> tuple[Layer, Layer]:
     if type(layer) in PIXELWISE:
         return Layer(1), Layer(1)
     sizes: tuple[Any, ...]
-    if isinstance(layer, nn.MaxPool2d) and _computes_as(layer, nn.MaxPool2d, "forward"):
+    pool = CeilMaxPool2d if isinstance(layer, CeilMaxPool2d) else nn.MaxPool2d
+    if isinstance(layer, pool) and _computes_as(layer, pool, "forward"):
         if any(_pair(layer.padding)) or layer.return_indices:
             raise ValueError(f"elide needs max pools without padding or indices, layer {name!r} is {layer}")
         sizes = (layer.kernel_size, layer.stride, 0, False, layer.ceil_mode, layer.dilation)

@@ -6,20 +6,23 @@ Crop offsets and kernels come from the traced body (`fcnkern.models.alignment`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
 from fcnkern import functional as F
+from fcnkern.models import portable
 from fcnkern.models.alignment import Alignment, Step, align
 from fcnkern.models.averaging import averaged_probabilities
 from fcnkern.models.body import Body, Chain, Network, Taps, check_images, parameter_layers
 from fcnkern.models.elision import elided_features
 from fcnkern.models.elision_chain import chain_of, geometry
 from fcnkern.models.layers import BilinearDeconv2d, ScoreConv2d
+from fcnkern.models.tiling import tiled
 from fcnkern.models.tracing import trace
-from fcnkern.resample import Resample
+from fcnkern.resample import Pair, Resample
 from fcnkern.weights import LoadReport, transfer_same_names
 
 Upsampling = Literal["fixed", "learned"]
@@ -201,6 +204,8 @@ class FCN(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images N,3,H,W -> logits N,C,H,W. For a loss or a label map `loss` and `predict` need far less memory."""
+        if torch.compiler.is_exporting():
+            return portable.logits(self, x)
         scores, _ = self.scores(x)
         weight = self._deconv(self.final_layer).step_weight()
         full = F.upsample_add(scores, weight, stride=self.final_stride)
@@ -240,6 +245,7 @@ class FCN(Network):
         out_dtype: torch.dtype = torch.uint8,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        tile: Pair | None = None,
     ) -> Tensor:
         """Images N,3,H,W -> label map N,H,W, without full-resolution scores. Call `eval()` first: dropout is not
         switched off here.
@@ -247,8 +253,22 @@ class FCN(Network):
         Args:
             scales, flip: label what is most probable on average over resized and mirrored copies of the images, as
                 `fcnkern.models.averaging.averaged_probabilities` forms it, at full resolution.
+            tile: height and width of the windows that the network sees one at a time, for images larger than
+                memory; the labels are those without tiles. `x` may then lie on another device than the network,
+                the CPU for example, where the labels are put together. Not with `scales` or `flip`.
+
+        Raises:
+            ValueError: a bad scale, a tile too small for the receptive field, or tiles with `scales` or `flip`.
         """
+        if tile is not None:
+            if tuple(scales) != (1.0,) or flip:
+                raise ValueError(f"tile excludes scales and flip, got {tile}, {tuple(scales)} and {flip}")
+            check_images(x, self._in_channels)
+            one = partial(self.predict, out_dtype=out_dtype)
+            return tiled(one, x, tile, self.alignment, self.score_fr.weight.device, out_dtype)
         if tuple(scales) == (1.0,) and not flip:
+            if torch.compiler.is_exporting():
+                return portable.logits(self, x).argmax(1).to(out_dtype)
             scores, resample = self.scores(x)
             return F.upsample_argmax(scores, resample, weight=self.final_weight(), out_dtype=out_dtype)
         check_images(x, self._in_channels)

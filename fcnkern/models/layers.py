@@ -29,6 +29,26 @@ class ScoreConv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
 
+class CeilMaxPool2d(nn.MaxPool2d):
+    """Max pooling without padding whose output size is rounded up, as Caffe's: `nn.MaxPool2d(ceil_mode=True)`.
+
+    An exported program pads by stride - 1 values of -inf at the end and rounds down instead, which is the same where
+    the kernel is no smaller than the stride. PyTorch's rounding up asks whether the last window begins behind the
+    input, a question that depends on the size of the image and would pin it.
+    """
+
+    def __init__(self, kernel_size: int, stride: int) -> None:
+        super().__init__(kernel_size, stride, ceil_mode=True)
+        self.end = stride - 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N,C,H,W -> N,C,h,w."""
+        if not torch.compiler.is_exporting():
+            return super().forward(x)
+        padded = nn.functional.pad(x, (0, self.end, 0, self.end), value=-torch.inf)
+        return nn.functional.max_pool2d(padded, self.kernel_size, self.stride)
+
+
 def bilinear_kernel(size: int) -> Tensor:
     """The (size, size) fp64 kernel of the authors' `upsample_filt`, for upsampling by (size + 1) // 2."""
     factor = (size + 1) // 2

@@ -15,7 +15,7 @@ from fcnkern.models.body import (
     check_width,
     scale_channels,
 )
-from fcnkern.models.layers import BodyConv2d
+from fcnkern.models.layers import BodyConv2d, CeilMaxPool2d
 from fcnkern.weights import LoadReport, transfer_body
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -74,7 +74,7 @@ class VGG16(HiddenBody):
                 )
                 self.add_module(f"relu{stage}_{index}", nn.ReLU(inplace=True))
                 channels = out_channels
-            self.add_module(f"pool{stage}", nn.MaxPool2d(2, stride=2, ceil_mode=True))
+            self.add_module(f"pool{stage}", CeilMaxPool2d(2, stride=2))
         self._add_hidden(channels, 7, width)
 
     def pool_channels(self, stage: int) -> int:
