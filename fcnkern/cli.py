@@ -21,7 +21,7 @@ from fcnkern.engine import (
     metrics_table,
     predict_files,
 )
-from fcnkern.engine.command import INTERRUPTED, add_train
+from fcnkern.engine.command import add_train
 from fcnkern.engine.demo import run_demo
 from fcnkern.engine.progress import Progress
 from fcnkern.engine.settings import PRECISIONS
@@ -30,11 +30,14 @@ from fcnkern.metrics import from_confusion
 from fcnkern.models.summary import models_table, summarize
 from fcnkern.weights.command import add_convert
 
-USER_ERROR = 2
+USER_ERROR, INTERRUPTED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code: 0, 2 for an error of the user's, 130 when interrupted."""
+    """Runs the command line; returns the exit code.
+
+    0; 2 for an error of the user's; 128 and its number when a signal stopped the command.
+    """
     options = make_parser().parse_args(arguments)
     try:
         return int(options.run(options))

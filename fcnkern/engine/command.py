@@ -13,7 +13,7 @@ from fcnkern.engine.runs import resume_run, start_run
 from fcnkern.engine.settings import SETTINGS, TrainSettings
 from fcnkern.engine.values import argument
 
-INTERRUPTED = 130
+SIGNALLED = 128
 DEFAULT_OUT = Path("fcnkern-run")
 DEFAULT_TIME = 900.0
 
@@ -64,7 +64,9 @@ def _train(options: argparse.Namespace) -> int:
             f"stopped at iteration {result.iteration}; go on with: fcnkern train --resume {trainer.last}",
             file=sys.stderr,
         )
-        return INTERRUPTED
+        return SIGNALLED + result.signal
+    if result.skipped:
+        print(f"left out {result.skipped} images that could not be read", file=sys.stderr)
     print(f"trained {result.iteration} iterations in {result.elapsed:.0f} s; written to {trainer.out}")
     if result.metrics is not None:
         print(metrics_table(result.metrics, trainer.train_set.classes))

@@ -11,14 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from fcnkern.data import Batch, Dataset, Preprocess, Sample, eval_batches
+from fcnkern.engine.device import autocast, device_of, moved
 from fcnkern.engine.progress import Progress
 from fcnkern.functional import confusion_matrix
 from fcnkern.models import FCN
-
-
-def autocast(precision: str) -> torch.autocast:
-    """Context of reduced precision: ``fp32`` leaves everything as it is, ``bf16`` runs the products in bfloat16."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
 
 
 @contextmanager
@@ -27,7 +23,7 @@ def evaluating(model: nn.Module, precision: str = "fp32") -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), autocast(precision):
+        with torch.no_grad(), autocast(precision, device_of(model)):
             yield
     finally:
         model.train(was_training)
@@ -49,7 +45,7 @@ def confusion_over(
 
     Args:
         limit: use this many images, spread evenly over the data set; None for all.
-        precision: ``fp32`` or ``bf16``.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
         progress: advanced by one per image.
 
     Returns:
@@ -62,13 +58,14 @@ def confusion_over(
         raise ValueError("the data set to evaluate on has no images")
     if len(dataset.classes) != model.n_class:
         raise ValueError(f"the data set has {len(dataset.classes)} classes, the network {model.n_class}")
-    matrix = torch.zeros(model.n_class, model.n_class, dtype=torch.int64)
+    device = device_of(model)
+    matrix = torch.zeros(model.n_class, model.n_class, dtype=torch.int64, device=device)
     with evaluating(model, precision), closing(eval_batches(_spread(dataset, limit), preprocess)) as batches:
         for batch in batches:
-            matrix += _confusion(model, batch, dataset.ignore_index)
+            matrix += _confusion(model, moved(batch, device), dataset.ignore_index)
             if progress is not None:
                 progress.advance()
-    return matrix
+    return matrix.cpu()
 
 
 def _confusion(model: FCN, batch: Batch, ignore_index: int) -> Tensor:

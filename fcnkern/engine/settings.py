@@ -70,6 +70,9 @@ class TrainSettings:
         "bf16 or fp16 (with loss scaling): autocast; weights and optimiser stay fp32",
         choices=PRECISIONS,
     )
+    device: str = setting("auto", RUN, "auto, cpu, cuda or cuda:N", metavar="NAME", resumable=True)
+    compile: bool = setting(False, RUN, "run the network through torch.compile", resumable=True)
+    tensorboard: bool = setting(False, RUN, "write events for TensorBoard, too", resumable=True)
     seed: int = setting(0, RUN, "of everything random", parse=int, metavar="N", least=0)
 
     data: str = setting("scenes", DATA, "camvid:PATH, folder:PATH or scenes", metavar="SPEC", resumable=True)
@@ -82,10 +85,19 @@ class TrainSettings:
         metavar="N",
         above=0,
     )
+    accumulate: int = setting(
+        1, DATA, "batches whose gradients are averaged in an iteration", parse=int, metavar="N", above=0
+    )
     crop: tuple[int, int] | None = setting(
         None, DATA, "random crop, HEIGHTxWIDTH; whole images without", parse=size, metavar="HxW"
     )
     augment: bool = setting(False, DATA, "random mirror and scale")
+    shift: int = setting(
+        0, DATA, "largest random shift in pixels, the paper's 32", parse=int, metavar="N", least=0
+    )
+    skip_broken: bool = setting(
+        False, DATA, "leave out images that are missing or damaged, and count them", resumable=True
+    )
     preprocess: str | None = setting(
         None, DATA, "input preset; without, the one the weights want", choices=tuple(presets)
     )
@@ -126,14 +138,33 @@ class TrainSettings:
         above=0,
     )
 
-    reduction: str = setting(
+    ema: float | None = setting(
+        None,
+        LEARNING,
+        "validate and keep an exponential moving average of the weights, of this decay: 0.999",
+        parse=float,
+        metavar="X",
+        above=0,
+        below=1,
+    )
+
+    reduction: Literal["valid", "batch"] = setting(
         "valid", LOSS, "valid: mean over pixels; batch: sum / images, the paper's", choices=REDUCTIONS
     )
     sampling: float | None = setting(
         None, LOSS, "share of the pixels to keep in the loss", parse=float, metavar="P", above=0, most=1
     )
+    sampling_mode: str = setting(
+        "uniform",
+        LOSS,
+        "keep cells at random, classes alike (balanced), or the pixels of least probability (hard)",
+        choices=SAMPLING_MODES,
+    )
     cell: int = setting(
         32, LOSS, "side of the cells of pixels that are kept or dropped", parse=int, metavar="N", above=0
+    )
+    aux: float | None = setting(
+        None, LOSS, "weight of losses on each stream's own scores", parse=float, metavar="W", above=0
     )
     class_weights: str = setting(
         "none", LOSS, "none, median, sqrt (of median), or one number per class: 1,0.5,...", metavar="W"

@@ -119,6 +119,7 @@ class FCN(Network):
         self._features = Taps(self.body, taps)
         traced = trace(self.body, self._features, in_channels)
         by_stride = sorted(traced, key=lambda name: traced[name].rows.stride)
+        self._traced = traced
         self.alignment = align({name: traced[name] for name in by_stride}, pad)
         self.taps = tuple(by_stride)
         self._scales = tuple(scales) if scales is not None else (1.0,) * (len(taps) - 1)
@@ -155,16 +156,34 @@ class FCN(Network):
             Scores N,C,h,w before the last upsampling, and `Resample.deconv` bound to (H, W). Where the last
             transposed convolution is not fixed bilinear its weight, `final_weight()`, belongs to it.
         """
+        return self.streams(x)[0]
+
+    def stream_alignments(self) -> dict[str, Alignment]:
+        """How the scores of each tap alone lie on the image, coarsest first: what `streams` takes.
+
+        Raises:
+            ValueError: those of a tap do not cover images of every size.
+        """
+        return {tap: align({tap: self._traced[tap]}, self._pad) for tap in reversed(self.taps)}
+
+    def streams(
+        self, x: Tensor, alone: Mapping[str, Alignment] | None = None
+    ) -> list[tuple[Tensor, Resample]]:
+        """`scores` of `x`, and behind them those of each tap in `alone`, with its own upsampling to the pixels."""
         check_images(x, self._in_channels)
         size = (x.shape[2], x.shape[3])
         features = self._features(self.body, self._padded(x))
         scores = F.conv1x1(features[self.taps[-1]], self.score_fr.weight, self.score_fr.bias)
         skips = reversed(self.taps[:-1])
         steps = zip(skips, self.alignment.steps, self._step_layers, reversed(self._scales), strict=True)
+        found = {self.taps[-1]: scores}
         for tap, step, layer, scale in steps:
+            if alone:
+                score = getattr(self, self._score_name(tap))
+                found[tap] = F.conv1x1(features[tap], score.weight * scale, score.bias)
             scores = self._add_skip(scores, self._deconv(layer), step, features[tap], tap, scale)
-        odd = self.alignment.final.kernel % 2 == 1
-        return scores, Resample.deconv(self.final_stride, self.final_offset, size, odd=odd)
+        pairs = [(scores, _to_image(self.alignment, size))]
+        return pairs + [(found[tap], _to_image(own, size)) for tap, own in (alone or {}).items()]
 
     def final_weight(self) -> Tensor | None:
         """Weight (C, C, k, k) of the last upsampling, or None where it is fixed bilinear."""
@@ -299,3 +318,8 @@ class FCN(Network):
 
 def _plain(tap: str) -> str:
     return tap.replace(".", "_")
+
+
+def _to_image(alignment: Alignment, size: tuple[int, int]) -> Resample:
+    final = alignment.final
+    return Resample.deconv(final.factor, alignment.final_offset, size, odd=final.kernel % 2 == 1)
