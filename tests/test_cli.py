@@ -42,7 +42,12 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_train_writes_checkpoints_and_a_log(checkpoint: Path) -> None:
-    assert {file.name for file in checkpoint.parent.iterdir()} == {"last.pt", "best.pt", "log.csv"}
+    assert {file.name for file in checkpoint.parent.iterdir()} == {
+        "last.pt",
+        "best.pt",
+        "log.csv",
+        "config.toml",
+    }
     assert [row["split"] for row in read_log(checkpoint.parent / "log.csv")] == ["train", "train", "val"]
     trained = load_trained(checkpoint)
     assert trained.classes == list(CAMVID_CLASSES)

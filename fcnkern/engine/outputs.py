@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcnkern.engine.checkpoint import save_checkpoint
+from fcnkern.engine.config import CONFIG, write_config
 from fcnkern.engine.log import CsvLog
+from fcnkern.engine.settings import TrainSettings
 from fcnkern.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -16,7 +18,8 @@ LAST, BEST, LOG, EVENTS = "last.pt", "best.pt", "log.csv", "events"
 
 
 class Outputs:
-    """Writes into the folder ``out``: ``last.pt``, ``best.pt``, ``log.csv`` and, with ``tensorboard``, ``events/``.
+    """Writes into the folder ``out``: ``last.pt``, ``best.pt``, ``log.csv``, ``config.toml`` and, on request,
+    ``events/`` for TensorBoard.
 
     Nothing is written before the first call; ``close`` may be followed by further calls.
 
@@ -48,8 +51,9 @@ class Outputs:
         """
         save_checkpoint(path, record)
 
-    def open(self, iteration: int) -> None:
-        """Begins the log after ``iteration``: what it holds of later ones is written again."""
+    def open(self, iteration: int, settings: TrainSettings) -> None:
+        """Writes the settings and begins the log after ``iteration``: what it holds of later ones comes again."""
+        write_config(self.out / CONFIG, settings)
         self._log = CsvLog(self.out / LOG, iteration)
         if self._writer_type is not None:
             self._events = self._writer_type(str(self.out / EVENTS), purge_step=iteration + 1)

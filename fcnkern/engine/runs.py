@@ -29,11 +29,10 @@ def start_run(settings: TrainSettings, out: str | Path, *, quiet: bool = False) 
         FileExistsError: the folder holds a run already.
         FileNotFoundError, ValueError, RuntimeError: data, weights or settings are missing or do not fit.
     """
+    if settings.stages is not None:
+        raise ValueError("settings with stages are for run_stages, start_run trains one network")
     out = Path(out)
-    if (out / LAST).exists():
-        raise FileExistsError(
-            f"{out} holds a run already: resume from {out / LAST}, or choose another folder"
-        )
+    check_empty(out)
     _set_threads(settings)
     device = choose_device(settings.device)
     train_set, val_set = _data(settings, quiet)
@@ -52,6 +51,18 @@ def start_run(settings: TrainSettings, out: str | Path, *, quiet: bool = False) 
         class_p=_class_probabilities(settings, train_set),
         quiet=quiet,
     )
+
+
+def check_empty(out: Path) -> None:
+    """Refuses a folder that holds a run.
+
+    Raises:
+        FileExistsError: it does.
+    """
+    if (out / LAST).exists() or any(out.glob(f"*s/{LAST}")):
+        raise FileExistsError(
+            f"{out} holds a run already: go on with --resume {out}, or choose another folder"
+        )
 
 
 def resume_run(

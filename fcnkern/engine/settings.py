@@ -11,7 +11,7 @@ from typing import Any, Literal
 from fcnkern.data import presets
 from fcnkern.engine._setting import setting, settings_of
 from fcnkern.engine.schedules import SCHEDULES
-from fcnkern.engine.values import duration, number_or_none, size
+from fcnkern.engine.values import duration, number_or_none, size, strides
 from fcnkern.models.registry import ALIASES, list_models
 
 ARCHITECTURES = (*ALIASES, *list_models())
@@ -105,6 +105,13 @@ class TrainSettings:
     arch: str = setting(
         "fcn8s", NETWORK, "network, see 'fcnkern models'", choices=ARCHITECTURES, metavar="NAME"
     )
+    stages: tuple[int, ...] | None = setting(
+        None,
+        NETWORK,
+        "train fcn32s, fcn16s and fcn8s of arch's body in turn, each in its folder of DIR: 32,16,8",
+        parse=strides,
+        metavar="S,S",
+    )
     width: float = setting(1.0, NETWORK, "scale of the channels", parse=float, metavar="X", above=0)
     upsampling: Literal["fixed", "learned"] = setting(
         "fixed", NETWORK, "upsampling layers", choices=("fixed", "learned")
@@ -120,6 +127,14 @@ class TrainSettings:
     )
 
     lr: float = setting(0.01, LEARNING, "learning rate", parse=float, metavar="X", above=0)
+    stage_lr: float = setting(
+        1.0,
+        LEARNING,
+        "multiplier of the rate from each stage to the next, the paper's 0.01",
+        parse=float,
+        metavar="X",
+        above=0,
+    )
     momentum: float = setting(0.9, LEARNING, "momentum", parse=float, metavar="X", least=0, below=1)
     weight_decay: float = setting(
         5e-4, LEARNING, "weight decay; none on biases", parse=float, metavar="X", least=0
@@ -177,6 +192,18 @@ class TrainSettings:
             raise ValueError("a training run needs an end: give iterations, time_limit, or both")
         if self.crop is not None and (len(self.crop) != 2 or min(self.crop) < 1):
             raise ValueError(f"crop must be a positive height and width, got {self.crop}")
+        if self.stages is not None:
+            self._check_stages(self.stages)
+
+    def _check_stages(self, stages: tuple[int, ...]) -> None:
+        runs = [STAGES[i:j] for i in range(len(STAGES)) for j in range(i + 1, len(STAGES) + 1)]
+        if stages not in runs:
+            wanted = ",".join(map(str, STAGES))
+            raise ValueError(f"stages must be {wanted} or neighbours among them, in this order, got {stages}")
+        if "atonce" in self.arch:
+            raise ValueError(f"stages and arch {self.arch} exclude each other: at once is without stages")
+        if self.aux is not None and 32 in stages:
+            raise ValueError("aux and the stage 32 exclude each other: fcn32s has one stream")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for a checkpoint."""
@@ -190,8 +217,8 @@ class TrainSettings:
             ValueError: a setting is unknown (the checkpoint is from another version).
         """
         check_names(values)
-        crop = values.get("crop")
-        return cls(**{**values, "crop": None if crop is None else tuple(crop)})
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**plain)
 
     def changed(self, **changes: Any) -> TrainSettings:
         """These settings with changes that leave the meaning of a resumed run intact.

@@ -70,10 +70,10 @@ class Position:
 class Trainer:
     """Trains ``model`` on ``train_set`` as ``settings`` say, writing into the folder ``out``.
 
-    ``out`` gets ``last.pt`` (the newest checkpoint), ``best.pt`` (the one of best validation mean IU) and
-    ``log.csv``. With the same settings, data, device and number of threads a run is reproducible bit for bit on the
-    CPU, also when it was killed and resumed in between (unless a time limit sets the schedule: then the clock takes
-    part). The network is trained on the device where it is.
+    ``out`` gets ``last.pt`` (the newest checkpoint), ``best.pt`` (the one of best validation mean IU), ``log.csv``
+    and ``config.toml`` (the settings). With the same settings, data and number of threads a run on the CPU is
+    reproducible bit for bit, also when it was killed and resumed in between (unless a time limit sets the schedule:
+    then the clock takes part). The network is trained on the device where it is.
 
     Args:
         val_set: data set to validate on, or None to train without.
@@ -146,8 +146,8 @@ class Trainer:
         settings, position = self.settings, self.position
         self._clock = time.monotonic() - position.elapsed
         metrics, stopped = None, 0
+        self._outputs.open(position.iteration, settings)
         self._save(self.last)
-        self._outputs.open(position.iteration)
         bar = Progress("train", settings.iterations, position.iteration, enabled=not self.quiet)
         try:
             with stop_requested() as stop, bar, closing(self._batches()) as batches:
