@@ -176,14 +176,25 @@ class FCN(Network):
         scores = F.conv1x1(features[self.taps[-1]], self.score_fr.weight, self.score_fr.bias)
         skips = reversed(self.taps[:-1])
         steps = zip(skips, self.alignment.steps, self._step_layers, reversed(self._scales), strict=True)
-        found = {self.taps[-1]: scores}
         for tap, step, layer, scale in steps:
-            if alone:
-                score = getattr(self, self._score_name(tap))
-                found[tap] = F.conv1x1(features[tap], score.weight * scale, score.bias)
             scores = self._add_skip(scores, self._deconv(layer), step, features[tap], tap, scale)
-        pairs = [(scores, _to_image(self.alignment, size))]
-        return pairs + [(found[tap], _to_image(own, size)) for tap, own in (alone or {}).items()]
+        summed = (scores, _to_image(self.alignment, size))
+        return [summed, *(self._stream(tap, features[tap], own, size) for tap, own in (alone or {}).items())]
+
+    def _stream(
+        self, tap: str, features: Tensor, own: Alignment, size: tuple[int, int]
+    ) -> tuple[Tensor, Resample]:
+        """The scores of one tap where they reach pixels of the image, and their upsampling to it."""
+        factor, kernel, offset = own.final.factor, own.final.kernel, own.final_offset
+        start = max(0, (offset - kernel) // factor + 1)
+        bottom, right = ((offset + side - 1) // factor + 1 for side in size)
+        seen = features[:, :, start:bottom, start:right]
+        name, scale = "score_fr", 1.0
+        if tap != self.taps[-1]:
+            name, scale = self._score_name(tap), self._scales[self.taps.index(tap)]
+        score = getattr(self, name)
+        moved = own._replace(final=own.final._replace(offset=start * factor - offset))
+        return F.conv1x1(seen, score.weight * scale, score.bias), _to_image(moved, size)
 
     def final_weight(self) -> Tensor | None:
         """Weight (C, C, k, k) of the last upsampling, or None where it is fixed bilinear."""
