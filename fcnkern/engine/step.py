@@ -111,6 +111,8 @@ class Learner:
             with autocast(self._settings.precision, self._device):
                 total, loss, stats = self._objective(on_device.images, on_device.labels, sampling)
         except ValueError as error:
+            if self._device.type != "cpu":  # a GPU reports a label out of range one call late
+                raise
             raise ValueError(f"{error} (on {_listed(batch.names)})") from error
         scale = self._sampling.images_ratio if self._settings.reduction == "batch" else 1.0
         if not math.isfinite(total.item()):

@@ -16,7 +16,14 @@ import pytest
 import torch
 
 from fcnkern.cli import main
-from fcnkern.engine import TrainSettings, load_checkpoint, load_trained, resume_run, start_run
+from fcnkern.engine import (
+    TrainSettings,
+    load_checkpoint,
+    load_trained,
+    resume_run,
+    save_checkpoint,
+    start_run,
+)
 from fcnkern.engine.log import read_log
 from fcnkern.engine.trainer import Trainer
 from tests.engine._runs import TINY, Images, losses, tiny
@@ -69,6 +76,31 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path: Path, prec
     resume_run(tmp_path / "parts" / "last.pt", iterations=6, quiet=True).run()
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     assert same_state(tmp_path / "parts" / "last.pt", tmp_path / "whole" / "last.pt")
+
+
+def test_a_checkpoint_of_an_older_version_is_resumed(tmp_path: Path) -> None:
+    settings = {**RANDOM, "schedule": "constant"}
+    tiny(tmp_path / "whole", iterations=6, **settings).run()
+    tiny(tmp_path / "parts", iterations=3, **settings).run()
+    last = tmp_path / "parts" / "last.pt"
+    record = load_checkpoint(last)
+    new = ("scaler", "complete", "confusion", "class_p", "data", "format", "format_version")
+    added = (
+        "device",
+        "compile",
+        "tensorboard",
+        "accumulate",
+        "shift",
+        "skip_broken",
+        "stages",
+        "stage_lr",
+        "ema",
+    )
+    added = (*added, "sampling_mode", "aux")
+    record["settings"] = {name: value for name, value in record["settings"].items() if name not in added}
+    save_checkpoint(last, {name: value for name, value in record.items() if name not in new})
+    assert resume_run(last, iterations=6, quiet=True).run().iteration == 6
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
 def command(out: Path, *more: str) -> list[str]:
