@@ -8,6 +8,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from fcnkern.engine.progress import Progress
+
+
+class StoppedError(Exception):
+    """A signal asked for the end of what was being done."""
+
+
+class Stoppable(Progress):
+    """Progress that is not shown, of work that a signal ends: ``advance`` raises ``StoppedError`` then."""
+
+    def __init__(self, stop: Callable[[], int]) -> None:
+        super().__init__("", None, enabled=False)
+        self._stop = stop
+
+    def advance(self, note: str = "") -> None:
+        """Counts one more."""
+        super().advance(note)
+        if self._stop():
+            raise StoppedError
+
 
 @contextmanager
 def stop_requested() -> Iterator[Callable[[], int]]:

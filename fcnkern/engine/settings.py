@@ -246,9 +246,10 @@ def check_names(names: Iterable[str], more: Iterable[str] = ()) -> None:
         ValueError: naming the unknown ones, each with the nearest that exists.
     """
     known = [*SETTINGS, *more]
-    unknown = []
-    for name in sorted(set(names) - set(known)):
-        near = difflib.get_close_matches(name, known, n=1)
-        unknown.append(f"{name} (did you mean {near[0]}?)" if near else name)
-    if unknown:
-        raise ValueError(f"unknown training settings: {', '.join(unknown)}")
+    unknown = sorted(set(names) - set(known))
+    if not unknown:
+        return
+    near = {name: difflib.get_close_matches(name, known, n=1) for name in unknown}
+    told = [f"{name} (did you mean {near[name][0]}?)" if near[name] else name for name in unknown]
+    every = "" if all(near.values()) else f"; there are {', '.join(known)}"
+    raise ValueError(f"unknown training settings: {', '.join(told)}{every}")

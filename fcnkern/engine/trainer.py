@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from fcnkern.data import Augment, Batch, Dataset, ShuffledIndices, preset, train
 from fcnkern.engine.broken import SkipBroken
 from fcnkern.engine.evaluate import confusion_over
 from fcnkern.engine.fingerprint import check_same_data, fingerprint
-from fcnkern.engine.interrupt import stop_requested
+from fcnkern.engine.interrupt import Stoppable, StoppedError, stop_requested
 from fcnkern.engine.loss_sampling import LossSampling
 from fcnkern.engine.outputs import Outputs
 from fcnkern.engine.progress import Progress
@@ -60,11 +60,15 @@ class TrainResult:
 
 @dataclass
 class Position:
-    """Where a run stands: iterations and seconds done, best validation mean IU so far."""
+    """Where a run stands: iterations and seconds done, best validation mean IU so far.
+
+    validating: a validation is due before the next iteration; a signal stopped it.
+    """
 
     iteration: int = 0
     elapsed: float = 0.0
     best_mean_iu: float = -1.0
+    validating: bool = False
 
 
 class Trainer:
@@ -151,15 +155,21 @@ class Trainer:
         bar = Progress("train", settings.iterations, position.iteration, enabled=not self.quiet)
         try:
             with stop_requested() as stop, bar, closing(self._batches()) as batches:
-                while self._progress() < 1.0 and not stopped:
-                    self._iterate(batches, bar)
-                    if self._due(settings.val_every) and self._progress() < 1.0:
-                        self._validate(bar, settings.val_limit)
-                    if self._due(settings.save_every):
-                        self._save(self.last)
+                try:
+                    if position.validating:
+                        self._validate(bar, stop, settings.val_limit)
+                    while self._progress() < 1.0:
+                        self._iterate(batches, bar)
+                        if self._due(settings.val_every) and self._progress() < 1.0:
+                            position.validating = True
+                            self._validate(bar, stop, settings.val_limit)
+                        if self._due(settings.save_every):
+                            self._save(self.last)
+                        if stop():
+                            raise StoppedError
+                    metrics = self._validate(bar, stop, None)
+                except StoppedError:
                     stopped = stop()
-                if not stopped:
-                    metrics = self._validate(bar, None)
                 self._save(self.last, complete=not stopped)
         finally:
             self._outputs.close()
@@ -226,18 +236,21 @@ class Trainer:
 
     # ---------------------------------------------------------------- validation, checkpoints
 
-    def _validate(self, bar: Progress, limit: int | None) -> Metrics | None:
+    def _validate(self, bar: Progress, stop: Callable[[], int], limit: int | None) -> Metrics | None:
         """Scores the network on the validation set and keeps the checkpoint if it is the best."""
-        if self.val_set is None:
-            return None
         position = self.position
+        if self.val_set is None:
+            position.validating = False
+            return None
         self._final = confusion_over(
             self._learner.best_model,
             self.val_set,
             preset(self.model.preprocess),
             limit=limit,
             precision=self.settings.precision,
+            progress=Stoppable(stop),
         )
+        position.validating = False
         metrics = from_confusion(self._final)
         position.elapsed = time.monotonic() - self._clock
         self._outputs.metrics(position.iteration, position.elapsed, metrics)
@@ -275,7 +288,8 @@ class Trainer:
         if "data" in record:
             check_same_data(record["data"], self.train_set)
         self._learner.restore(record)
-        self.position = Position(record["iteration"], record["elapsed"], record["best_mean_iu"])
+        known = {field.name: record[field.name] for field in fields(Position) if field.name in record}
+        self.position = Position(**known)
 
 
 def _blend(old: Step, new: Step) -> Step:

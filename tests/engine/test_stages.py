@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ from fcnkern.cli import main
 from fcnkern.engine import TrainSettings, load_checkpoint, load_trained, start_run
 from fcnkern.engine.log import read_log
 from fcnkern.engine.stages import stage_settings
-from tests.engine._runs import TINY, losses
+from tests.engine._runs import TINY, losses, stopping_after
 
 WORDS = ["train", *(f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()), "--quiet"]
 NAMES = ("32s", "16s", "8s")
@@ -47,22 +44,6 @@ def test_every_stage_starts_as_the_one_before_ended(
         assert not fresh.get_parameter(f"score_{fresh.taps[0]}.weight").any()
     rates = [float(read_log(tmp_path / name / "log.csv")[0]["lr"]) for name in NAMES]
     assert rates == pytest.approx([0.02, 0.002, 0.0002])
-
-
-def stopping_after(checks: int) -> Callable[[], Any]:
-    """In place of ``stop_requested``: SIGTERM has come after so many iterations, over all stages."""
-    done = 0
-
-    def stop() -> int:
-        nonlocal done
-        done += 1
-        return signal.SIGTERM if done >= checks else 0
-
-    @contextmanager
-    def requested() -> Iterator[Callable[[], int]]:
-        yield stop
-
-    return requested
 
 
 @pytest.mark.parametrize("every", [1, 3])
