@@ -16,7 +16,7 @@ from fcnkern.engine.loss_sampling import balanced_probabilities
 from fcnkern.engine.network import starting_network, trained_from
 from fcnkern.engine.outputs import LAST
 from fcnkern.engine.progress import say
-from fcnkern.engine.settings import TrainSettings
+from fcnkern.engine.settings import STAGES, TrainSettings
 from fcnkern.engine.trainer import Trainer
 
 NO_SPLIT = "none"
@@ -35,7 +35,7 @@ def start_run(settings: TrainSettings, out: str | Path, *, quiet: bool = False) 
     check_empty(out)
     _set_threads(settings)
     device = choose_device(settings.device)
-    train_set, val_set = _data(settings, quiet)
+    train_set, val_set = _data(settings)
     torch.manual_seed(settings.seed)
     model, origin = starting_network(settings, len(train_set.classes))
     model.to(device)
@@ -59,7 +59,7 @@ def check_empty(out: Path) -> None:
     Raises:
         FileExistsError: it does.
     """
-    if (out / LAST).exists() or any(out.glob(f"*s/{LAST}")):
+    if any((out / folder / LAST).exists() for folder in (".", *(f"{stride}s" for stride in STAGES))):
         raise FileExistsError(
             f"{out} holds a run already: go on with --resume {out}, or choose another folder"
         )
@@ -82,7 +82,7 @@ def resume_run(
     trained = trained_from(record, checkpoint)
     settings = trained.settings.changed(**changes)
     _set_threads(settings)
-    train_set, val_set = _data(settings, quiet)
+    train_set, val_set = _data(settings)
     if train_set.classes != trained.classes:
         raise ValueError(
             f"data set {settings.data} has the classes {', '.join(train_set.classes)}, "
@@ -115,7 +115,7 @@ def _class_probabilities(settings: TrainSettings, train_set: Dataset) -> list[fl
     return balanced_probabilities(class_shares(train_set).tolist(), settings.sampling)
 
 
-def _data(settings: TrainSettings, quiet: bool) -> tuple[Dataset, Dataset | None]:
+def _data(settings: TrainSettings) -> tuple[Dataset, Dataset | None]:
     """The training set and, unless it is switched off, the validation set."""
     train_set, val_set = open_dataset(settings.data, "train"), None
     if settings.val_split != NO_SPLIT:
@@ -125,10 +125,5 @@ def _data(settings: TrainSettings, quiet: bool) -> tuple[Dataset, Dataset | None
             raise FileNotFoundError(f"{error} (val_split {NO_SPLIT!r} trains without validation)") from error
     if not settings.skip_broken:
         return train_set, val_set
-    report = _silent if quiet else say
-    tolerant = None if val_set is None else SkipBroken(val_set, blank=True, report=report)
-    return SkipBroken(train_set, blank=False, report=report), tolerant
-
-
-def _silent(message: str) -> None:
-    """Says nothing."""
+    tolerant = None if val_set is None else SkipBroken(val_set, blank=True, report=say)
+    return SkipBroken(train_set, blank=False, report=say), tolerant

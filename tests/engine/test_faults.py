@@ -67,7 +67,10 @@ def test_damaged_images_are_skipped_on_request_and_counted(
     cut(folder / "images" / "p2.png")
     cut(folder / "labels" / "p4.png")
     assert main(words(folder, tmp_path / "run", "--skip-broken")) == 0
-    assert "left out 2 images that could not be read" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "left out 2 images that could not be read" in error
+    for part, name in (("image", "images/p2.png"), ("label", "labels/p4.png")):
+        assert error.count(f"skipped: {part} {folder / name} is truncated") == 1
     assert len(losses(tmp_path / "run")) == 8
 
 
