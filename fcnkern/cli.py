@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,38 +12,35 @@ from typing import Any
 import torch
 
 import fcnkern
-from fcnkern.data import open_dataset, preset, presets
+from fcnkern.data import open_dataset, preset
 from fcnkern.data.command import add_data
-from fcnkern.data.registry import forms
 from fcnkern.engine import (
-    TrainSettings,
     confusions_over,
     load_trained,
     metrics_line,
     metrics_record,
     metrics_table,
     predict_files,
-    resume_run,
-    start_run,
 )
+from fcnkern.engine.command import add_train
 from fcnkern.engine.demo import run_demo
 from fcnkern.engine.progress import Progress
-from fcnkern.engine.schedules import SCHEDULES
-from fcnkern.engine.settings import ARCHITECTURES, PRECISIONS, REDUCTIONS
+from fcnkern.engine.settings import PRECISIONS
 from fcnkern.engine.sheets import add_sheet
+from fcnkern.engine.values import argument, numbers, size, widths
 from fcnkern.export import add_export
 from fcnkern.metrics import from_confusion
 from fcnkern.models.summary import models_table, summarize
 from fcnkern.weights.command import add_convert
 
 USER_ERROR, INTERRUPTED = 2, 130
-DEFAULT_OUT = Path("fcnkern-run")
-DEFAULT_TIME = 900.0
-NOT_SETTINGS = ("command", "run", "debug", "quiet", "out", "resume")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code: 0, 2 for an error of the user's, 130 when interrupted."""
+    """Runs the command line; returns the exit code.
+
+    0; 2 for an error of the user's; 128 and its number when a signal stopped the command.
+    """
     options = make_parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -67,10 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     common.add_argument("--quiet", action="store_true", help="show no progress")
-    train = commands.add_parser(
-        "train", parents=[common], help="train a network", argument_default=argparse.SUPPRESS
-    )
-    _add_train(train)
+    add_train(commands.add_parser("train", parents=[common], help="train a network"))
     _add_eval(commands.add_parser("eval", parents=[common], help="score a checkpoint on a data set"))
     _add_predict(commands.add_parser("predict", parents=[common], help="segment images"))
     add_sheet(commands.add_parser("sheet", parents=[common], help="compare networks in a picture"))
@@ -83,104 +76,6 @@ def make_parser() -> argparse.ArgumentParser:
     add_data(commands.add_parser("data", help="examine a data set"))
     _add_info(commands.add_parser("info", parents=[common], help="versions, build, backends"))
     return parser
-
-
-# -------------------------------------------------------------------- train
-
-
-def _add_train(parser: argparse.ArgumentParser) -> None:
-    """Options without a default here take that of ``TrainSettings``; only those given change a resumed run."""
-    default = {name: field.default for name, field in TrainSettings.__dataclass_fields__.items()}
-
-    def add(group: argparse._ArgumentGroup, flag: str, text: str, **keywords: Any) -> None:
-        value = default[flag.removeprefix("--").replace("-", "_")]
-        note = "" if value in (None, False) else f" (default {value})"
-        group.add_argument(flag, help=text + note, **keywords)
-
-    parser.set_defaults(run=_train)
-    group = parser.add_argument_group("run")
-    paths: dict[str, Any] = {"type": Path, "default": None}
-    group.add_argument(
-        "--out", metavar="DIR", help=f"folder of checkpoints and log (default {DEFAULT_OUT})", **paths
-    )
-    group.add_argument("--resume", metavar="FILE", help="go on from this checkpoint, exactly", **paths)
-    add(group, "--iterations", "iterations to train", type=int, metavar="N")
-    add(
-        group,
-        "--time-limit",
-        "time to train: 90s, 15m, 2h; 15m if no end is given",
-        type=duration,
-        metavar="T",
-    )
-    add(group, "--val-every", "iterations between validations, 0: only at the end", type=int, metavar="N")
-    add(group, "--val-limit", "images of the validations in between, all at the end", type=int, metavar="N")
-    add(group, "--save-every", "iterations between checkpoints", type=int, metavar="N")
-    add(group, "--threads", "CPU threads", type=int, metavar="N")
-    add(group, "--precision", "fp32, or bf16 autocast: faster where the CPU has it", choices=PRECISIONS)
-    add(group, "--seed", "of everything random", type=int, metavar="N")
-
-    group = parser.add_argument_group("data")
-    add(group, "--data", forms(), metavar="SPEC")
-    add(group, "--batch-size", "images per iteration", type=int, metavar="N")
-    add(group, "--val-split", "split to validate on, or none", metavar="NAME")
-    add(group, "--crop", "random crop, HEIGHTxWIDTH; whole images without", type=size, metavar="HxW")
-    add(group, "--augment", "random mirror and scale", action="store_true")
-    add(group, "--preprocess", "input preset", choices=tuple(presets))
-
-    group = parser.add_argument_group("network")
-    add(group, "--arch", "network, see 'fcnkern models'", choices=ARCHITECTURES, metavar="NAME")
-    add(group, "--width", "scale of the channels", type=float, metavar="X")
-    add(group, "--upsampling", "upsampling layers", choices=("fixed", "learned"))
-    add(group, "--dropout", "instead of the body's own", type=float, metavar="P")
-    add(group, "--weights", "weights for the body: .caffemodel, .npz, .safetensors, .pth", metavar="FILE")
-    add(
-        group,
-        "--init-from",
-        "checkpoint of the coarser, or of the same, network to start from",
-        metavar="FILE",
-    )
-
-    group = parser.add_argument_group("optimiser and loss")
-    add(group, "--lr", "learning rate", type=float, metavar="X")
-    add(group, "--momentum", "momentum", type=float, metavar="X")
-    add(group, "--weight-decay", "weight decay", type=float, metavar="X")
-    add(group, "--score-lr", "multiplier of the rate for the score layers", type=float, metavar="X")
-    add(group, "--schedule", "of the learning rate", choices=SCHEDULES)
-    add(group, "--warmup", "iterations of linear warm-up", type=int, metavar="N")
-    add(
-        group, "--clip", "largest norm of the gradient; 'none' for no limit", type=number_or_none, metavar="X"
-    )
-    add(group, "--reduction", "valid: mean over pixels; batch: sum / images, the paper's", choices=REDUCTIONS)
-    add(group, "--sampling", "loss sampling: probability to keep a cell of pixels", type=float, metavar="P")
-    add(group, "--cell", "side of a sampling cell in pixels", type=int, metavar="N")
-    add(
-        group,
-        "--class-weights",
-        "none, median, sqrt (of median), or one number per class: 1,0.5,...",
-        metavar="W",
-    )
-
-
-def _train(options: argparse.Namespace) -> int:
-    given = {name: value for name, value in vars(options).items() if name not in NOT_SETTINGS}
-    if options.resume is not None:
-        trainer = resume_run(options.resume, options.out, quiet=options.quiet, **given)
-    else:
-        if not {"iterations", "time_limit"} & set(given):
-            given["time_limit"] = DEFAULT_TIME
-        trainer = start_run(TrainSettings(**given), options.out or DEFAULT_OUT, quiet=options.quiet)
-    result = trainer.run()
-    if result.interrupted:
-        print(
-            f"stopped at iteration {result.iteration}; go on with: fcnkern train --resume {trainer.last}",
-            file=sys.stderr,
-        )
-        return INTERRUPTED
-    print(f"trained {result.iteration} iterations in {result.elapsed:.0f} s; written to {trainer.out}")
-    if result.metrics is not None:
-        print(metrics_table(result.metrics, trainer.train_set.classes))
-        print(f"best validation mean IU so far: {100 * result.best_mean_iu:.2f} %, in {trainer.best}")
-    return 0
 
 
 # -------------------------------------------------------------------- eval and predict
@@ -196,7 +91,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="score this many images only")
     parser.add_argument(
         "--trimap",
-        type=widths,
+        type=argument(widths),
         default=(),
         metavar="N,N",
         help="score bands of these widths along the boundaries too: 1,2,4,8",
@@ -269,13 +164,16 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flip", action="store_true", help="average over the mirrored image too")
     parser.add_argument(
         "--scales",
-        type=numbers,
+        type=argument(numbers),
         default=(1.0,),
         metavar="X,X",
         help="average over sizes, such as 0.75,1,1.25",
     )
     parser.add_argument(
-        "--tile", type=size, metavar="HxW", help="windows of this size, for images larger than memory"
+        "--tile",
+        type=argument(size),
+        metavar="HxW",
+        help="windows of this size, for images larger than memory",
     )
     _add_machine(parser)
 
@@ -355,45 +253,6 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 def _info(options: argparse.Namespace) -> int:
     print(json.dumps(fcnkern.info(), indent=2) if options.json else fcnkern.format_info())
     return 0
-
-
-# -------------------------------------------------------------------- values and tables
-
-
-def duration(text: str) -> float:
-    """Seconds from 90, 90s, 15m or 2h."""
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)([smh]?)", text)
-    if match is None or float(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time, wanted for example 90s, 15m or 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def size(text: str) -> tuple[int, int]:
-    """(height, width) from HEIGHTxWIDTH."""
-    match = re.fullmatch(r"(\d+)[xX](\d+)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size, wanted HEIGHTxWIDTH such as 240x320")
-    return int(match[1]), int(match[2])
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    """Numbers from text with commas between them."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} are no numbers, wanted for example 0.75,1,1.25") from None
-
-
-def widths(text: str) -> tuple[int, ...]:
-    """Different whole numbers of at least 1 from text with commas between them."""
-    if re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} are no widths in pixels, wanted for example 1,2,4,8")
-    return tuple(dict.fromkeys(int(part) for part in text.split(",")))
-
-
-def number_or_none(text: str) -> float | None:
-    """A number, or None from "none"."""
-    return None if text.lower() == "none" else float(text)
 
 
 if __name__ == "__main__":

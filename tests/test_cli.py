@@ -15,7 +15,7 @@ from PIL import Image
 
 from fcnkern import cli
 from fcnkern.data import CAMVID_CLASSES, CAMVID_PALETTE
-from fcnkern.engine import demo, load_trained, predict_image
+from fcnkern.engine import demo, load_trained, predict_image, values
 from fcnkern.engine.log import read_log
 from fcnkern.models import list_models
 
@@ -42,7 +42,12 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_train_writes_checkpoints_and_a_log(checkpoint: Path) -> None:
-    assert {file.name for file in checkpoint.parent.iterdir()} == {"last.pt", "best.pt", "log.csv"}
+    assert {file.name for file in checkpoint.parent.iterdir()} == {
+        "last.pt",
+        "best.pt",
+        "log.csv",
+        "config.toml",
+    }
     assert [row["split"] for row in read_log(checkpoint.parent / "log.csv")] == ["train", "train", "val"]
     trained = load_trained(checkpoint)
     assert trained.classes == list(CAMVID_CLASSES)
@@ -171,13 +176,21 @@ def test_unknown_words_get_the_usage(words: list[str], capsys: pytest.CaptureFix
 
 
 def test_values_of_options() -> None:
-    assert [cli.duration(text) for text in ("90", "90s", "15m", "1.5h")] == [90, 90, 900, 5400]
-    assert cli.size("240x320") == (240, 320)
-    assert cli.number_or_none("none") is None
-    assert cli.numbers("0.75,1") == (0.75, 1.0)
-    for parse, text in ((cli.numbers, "1;2"), (cli.duration, "0"), (cli.duration, "5d"), (cli.size, "240")):
+    assert [values.duration(text) for text in ("90", "90s", "15m", "1.5h")] == [90, 90, 900, 5400]
+    assert values.size("240x320") == (240, 320)
+    assert values.number_or_none("none") is None
+    assert values.numbers("0.75,1") == (0.75, 1.0)
+    assert values.strides("32,16") == (32, 16)
+    wrong = {
+        "1;2": values.numbers,
+        "0": values.duration,
+        "5d": values.duration,
+        "240": values.size,
+        "a": values.strides,
+    }
+    for text, parse in wrong.items():
         with pytest.raises(argparse.ArgumentTypeError, match=text):
-            parse(text)
+            values.argument(parse)(text)
 
 
 def test_models_lists_every_network_with_its_geometry(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,18 +4,26 @@ from fcnkern.engine.checkpoint import load_checkpoint, save_checkpoint
 from fcnkern.engine.evaluate import confusion_over, confusions_over
 from fcnkern.engine.network import Trained, load_trained
 from fcnkern.engine.predict import predict_files, predict_image
+from fcnkern.engine.recipes import RECIPES, Rates, convert_rate, with_recipe
 from fcnkern.engine.report import metrics_line, metrics_record, metrics_table
 from fcnkern.engine.runs import resume_run, start_run
 from fcnkern.engine.settings import TrainSettings
+from fcnkern.engine.stages import StageResult, run_stages
+from fcnkern.engine.step import DivergedError
 from fcnkern.engine.trainer import Trainer, TrainResult
 
 __all__ = [
+    "RECIPES",
+    "DivergedError",
+    "Rates",
+    "StageResult",
     "TrainResult",
     "TrainSettings",
     "Trained",
     "Trainer",
     "confusion_over",
     "confusions_over",
+    "convert_rate",
     "load_checkpoint",
     "load_trained",
     "metrics_line",
@@ -24,6 +32,8 @@ __all__ = [
     "predict_files",
     "predict_image",
     "resume_run",
+    "run_stages",
     "save_checkpoint",
     "start_run",
+    "with_recipe",
 ]

@@ -15,9 +15,18 @@ REQUIRED = ("state_dict", "classes", "palette", "preprocess", "settings", "itera
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
-    """Writes a checkpoint atomically; ``content`` holds tensors, numbers, strings, lists and dicts only."""
+    """Writes a checkpoint atomically; ``content`` holds tensors, numbers, strings, lists and dicts only.
+
+    Raises:
+        OSError: it cannot be written, for example because the disk is full; an older file of the name is untouched.
+    """
     record = {"format": FORMAT, "format_version": FORMAT_VERSION, **content}
-    write_atomically(Path(path), lambda file: torch.save(record, file))
+    try:
+        write_atomically(Path(path), lambda file: torch.save(record, file))
+    except (OSError, RuntimeError) as error:  # RuntimeError is torch's, around a failing write
+        reason = error if isinstance(error, OSError) else error.__context__ or error
+        kept = "; what it held before is intact" if Path(path).exists() else ""
+        raise OSError(f"checkpoint {path} cannot be written: {reason}{kept}") from error
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -11,11 +11,23 @@ from fcnkern.data import Dataset
 MOST_IMAGES = 200
 
 
+def class_shares(dataset: Dataset, most_images: int = MOST_IMAGES) -> Tensor:
+    """Share of each class among the labelled pixels, float64 C, of at most ``most_images`` images."""
+    pixels, _ = _counts(dataset, most_images)
+    return torch.from_numpy(pixels / max(pixels.sum(), 1))
+
+
 def class_frequencies(dataset: Dataset, most_images: int = MOST_IMAGES) -> Tensor:
     """Share of each class among the pixels of the images it occurs in (SegNet's definition), float64 C.
 
     Looks at no more than ``most_images`` images, spread evenly. A class that never occurs has share 0.
     """
+    pixels, area = _counts(dataset, most_images)
+    return torch.from_numpy(pixels / np.maximum(area, 1))
+
+
+def _counts(dataset: Dataset, most_images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of each class, and labelled pixels of the images it occurs in."""
     classes = len(dataset.classes)
     pixels, area = np.zeros(classes), np.zeros(classes)
     for index in np.linspace(0, len(dataset) - 1, min(most_images, len(dataset))).round().astype(int):
@@ -23,7 +35,7 @@ def class_frequencies(dataset: Dataset, most_images: int = MOST_IMAGES) -> Tenso
         counts = np.bincount(label.reshape(-1), minlength=256)[:classes]
         pixels += counts
         area += (counts > 0) * counts.sum()
-    return torch.from_numpy(pixels / np.maximum(area, 1))
+    return pixels, area
 
 
 def class_weights(spec: str, dataset: Dataset) -> Tensor | None:

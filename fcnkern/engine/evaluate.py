@@ -12,15 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from fcnkern.data import Dataset, Preprocess, Sample, eval_batches
+from fcnkern.engine.device import autocast, device_of, moved
 from fcnkern.engine.progress import Progress
 from fcnkern.functional import confusion_matrix
 from fcnkern.metrics import trimap
 from fcnkern.models import FCN
-
-
-def autocast(precision: str) -> torch.autocast:
-    """Context of reduced precision: ``fp32`` leaves everything as it is, ``bf16`` runs the products in bfloat16."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
 
 
 @contextmanager
@@ -29,7 +25,7 @@ def evaluating(model: nn.Module, precision: str = "fp32") -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), autocast(precision):
+        with torch.no_grad(), autocast(precision, device_of(model)):
             yield
     finally:
         model.train(was_training)
@@ -67,7 +63,7 @@ def confusions_over(
     Args:
         widths: of the bands along the boundaries to score too, in pixels (``fcnkern.metrics.trimap``).
         limit: use this many images, spread evenly over the data set; None for all.
-        precision: ``fp32`` or ``bf16``.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
         progress: advanced by one per image.
 
     Returns:
@@ -80,17 +76,18 @@ def confusions_over(
         raise ValueError("the data set to evaluate on has no images")
     if len(dataset.classes) != model.n_class:
         raise ValueError(f"the data set has {len(dataset.classes)} classes, the network {model.n_class}")
-    matrices = [torch.zeros(model.n_class, model.n_class, dtype=torch.int64) for _ in (0, *widths)]
-    ignore = dataset.ignore_index
+    device, size, ignore = device_of(model), (model.n_class, model.n_class), dataset.ignore_index
+    matrices = [torch.zeros(size, dtype=torch.int64, device=device) for _ in (0, *widths)]
     with evaluating(model, precision), closing(eval_batches(_spread(dataset, limit), preprocess)) as batches:
         for batch in batches:
-            targets = [batch.labels, *(trimap(batch.labels, width, ignore) for width in widths)]
-            counter = _counter(model, batch.images, ignore)
-            for matrix, target in zip(matrices, targets, strict=True):
+            bands = [trimap(batch.labels, width, ignore).to(device) for width in widths]
+            images, labels = moved(batch, device)[:2]
+            counter = _counter(model, images, ignore)
+            for matrix, target in zip(matrices, (labels, *bands), strict=True):
                 matrix += counter(target)
             if progress is not None:
                 progress.advance()
-    return matrices
+    return [matrix.cpu() for matrix in matrices]
 
 
 def _counter(model: FCN, images: Tensor, ignore_index: int) -> Callable[[Tensor], Tensor]:

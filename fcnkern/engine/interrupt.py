@@ -8,27 +8,47 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from fcnkern.engine.progress import Progress
+
+
+class StoppedError(Exception):
+    """A signal asked for the end of what was being done."""
+
+
+class Stoppable(Progress):
+    """Progress that is not shown, of work that a signal ends: ``advance`` raises ``StoppedError`` then."""
+
+    def __init__(self, stop: Callable[[], int]) -> None:
+        super().__init__("", None, enabled=False)
+        self._stop = stop
+
+    def advance(self, note: str = "") -> None:
+        """Counts one more."""
+        super().advance(note)
+        if self._stop():
+            raise StoppedError
+
 
 @contextmanager
-def stop_requested() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether SIGINT (Ctrl-C) or SIGTERM has come.
+def stop_requested() -> Iterator[Callable[[], int]]:
+    """Yields a function that returns SIGINT (Ctrl-C) or SIGTERM once that has come, and 0 until then.
 
-    The first signal only asks; a second Ctrl-C interrupts at once. Outside the main thread, where Python allows no
-    signal handlers, nothing is caught.
+    The first signal only asks; a second Ctrl-C interrupts at once, a second SIGTERM changes nothing: what shuts a
+    machine down may repeat itself. Outside the main thread, where Python allows no handlers, nothing is caught.
     """
-    received = threading.Event()
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield received.is_set
+        yield lambda: 0
         return
 
     def ask(signum: int, frame: FrameType | None) -> None:
-        if received.is_set():
+        if received and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        received.set()
+        received.append(signum)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield received.is_set
+        yield lambda: received[0] if received else 0
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import timedelta
 from types import TracebackType
 
 from tqdm import tqdm
@@ -18,7 +19,7 @@ def say(message: str) -> None:
 
 
 class Progress:
-    """A tqdm bar on standard error; where that is no terminal, one line every 20 seconds.
+    """A tqdm bar on standard error; where that is no terminal, one line every 20 seconds. Both tell the time left.
 
     Args:
         what: what is being counted, as shown before the bar.
@@ -29,6 +30,7 @@ class Progress:
 
     def __init__(self, what: str, total: int | None, start: int = 0, enabled: bool = True) -> None:
         self._what, self._total, self._done, self._enabled = what, total, start, enabled
+        self._start, self._began = start, time.monotonic()
         self._is_terminal = sys.stderr.isatty()
         self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
         self._bar = tqdm(
@@ -45,8 +47,12 @@ class Progress:
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update()
         if self._enabled and not self._is_terminal and time.monotonic() >= self._next_line:
-            total = "" if self._total is None else f"/{self._total}"
-            print(f"{self._what} {self._done}{total} {note}".rstrip(), file=sys.stderr, flush=True)
+            parts = [f"{self._what} {self._done}"]
+            if self._total is not None:
+                each = (time.monotonic() - self._began) / (self._done - self._start)
+                left = timedelta(seconds=round(each * (self._total - self._done)))
+                parts = [f"{parts[0]}/{self._total}", f"{left} left"]
+            print(", ".join(filter(None, [*parts, note])), file=sys.stderr, flush=True)
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
 
     def say(self, message: str) -> None:

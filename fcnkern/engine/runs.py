@@ -8,12 +8,16 @@ from typing import Any
 import torch
 
 from fcnkern.data import Dataset, open_dataset
+from fcnkern.engine.broken import SkipBroken
 from fcnkern.engine.checkpoint import load_checkpoint
-from fcnkern.engine.class_weights import class_weights
+from fcnkern.engine.class_weights import class_shares, class_weights
+from fcnkern.engine.device import choose_device
+from fcnkern.engine.loss_sampling import balanced_probabilities
 from fcnkern.engine.network import starting_network, trained_from
+from fcnkern.engine.outputs import LAST
 from fcnkern.engine.progress import say
-from fcnkern.engine.settings import TrainSettings
-from fcnkern.engine.trainer import LAST, Trainer
+from fcnkern.engine.settings import STAGES, TrainSettings
+from fcnkern.engine.trainer import Trainer
 
 NO_SPLIT = "none"
 
@@ -25,19 +29,40 @@ def start_run(settings: TrainSettings, out: str | Path, *, quiet: bool = False) 
         FileExistsError: the folder holds a run already.
         FileNotFoundError, ValueError, RuntimeError: data, weights or settings are missing or do not fit.
     """
+    if settings.stages is not None:
+        raise ValueError("settings with stages are for run_stages, start_run trains one network")
     out = Path(out)
-    if (out / LAST).exists():
-        raise FileExistsError(
-            f"{out} holds a run already: resume from {out / LAST}, or choose another folder"
-        )
+    check_empty(out)
     _set_threads(settings)
+    device = choose_device(settings.device)
     train_set, val_set = _data(settings)
     torch.manual_seed(settings.seed)
     model, origin = starting_network(settings, len(train_set.classes))
+    model.to(device)
     if not quiet:
         say(f"{settings.arch}, width {settings.width:g}: {origin}")
-    weight = class_weights(settings.class_weights, train_set)
-    return Trainer(settings, model, train_set, val_set, out, class_weight=weight, quiet=quiet)
+    return Trainer(
+        settings,
+        model,
+        train_set,
+        val_set,
+        out,
+        class_weight=class_weights(settings.class_weights, train_set),
+        class_p=_class_probabilities(settings, train_set),
+        quiet=quiet,
+    )
+
+
+def check_empty(out: Path) -> None:
+    """Refuses a folder that holds a run.
+
+    Raises:
+        FileExistsError: it does.
+    """
+    if any((out / folder / LAST).exists() for folder in (".", *(f"{stride}s" for stride in STAGES))):
+        raise FileExistsError(
+            f"{out} holds a run already: go on with --resume {out}, or choose another folder"
+        )
 
 
 def resume_run(
@@ -64,7 +89,7 @@ def resume_run(
             f"{checkpoint} was trained on {', '.join(trained.classes)}"
         )
     folder = checkpoint.parent if out is None else Path(out)
-    trained.model.train()
+    trained.model.to(choose_device(settings.device)).train()
     return Trainer(
         settings,
         trained.model,
@@ -72,6 +97,7 @@ def resume_run(
         val_set,
         folder,
         class_weight=record["class_weight"],
+        class_p=record.get("class_p"),
         resume=record,
         quiet=quiet,
     )
@@ -82,12 +108,22 @@ def _set_threads(settings: TrainSettings) -> None:
         torch.set_num_threads(settings.threads)
 
 
+def _class_probabilities(settings: TrainSettings, train_set: Dataset) -> list[float] | None:
+    """Probabilities to keep a pixel of each class, where the settings ask for balanced sampling."""
+    if settings.sampling is None or settings.sampling_mode != "balanced":
+        return None
+    return balanced_probabilities(class_shares(train_set).tolist(), settings.sampling)
+
+
 def _data(settings: TrainSettings) -> tuple[Dataset, Dataset | None]:
     """The training set and, unless it is switched off, the validation set."""
-    train_set = open_dataset(settings.data, "train")
-    if settings.val_split == NO_SPLIT:
-        return train_set, None
-    try:
-        return train_set, open_dataset(settings.data, settings.val_split)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error} (val_split {NO_SPLIT!r} trains without validation)") from error
+    train_set, val_set = open_dataset(settings.data, "train"), None
+    if settings.val_split != NO_SPLIT:
+        try:
+            val_set = open_dataset(settings.data, settings.val_split)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error} (val_split {NO_SPLIT!r} trains without validation)") from error
+    if not settings.skip_broken:
+        return train_set, val_set
+    tolerant = None if val_set is None else SkipBroken(val_set, blank=True, report=say)
+    return SkipBroken(train_set, blank=False, report=say), tolerant

@@ -3,137 +3,207 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fcnkern.data import presets
+from fcnkern.engine._setting import setting, settings_of
 from fcnkern.engine.schedules import SCHEDULES
+from fcnkern.engine.values import duration, number_or_none, size, strides
 from fcnkern.models.registry import ALIASES, list_models
 
 ARCHITECTURES = (*ALIASES, *list_models())
 REDUCTIONS = ("valid", "batch")
-PRECISIONS = ("fp32", "bf16")
-RUN_ONLY = (
-    "iterations",
-    "time_limit",
-    "data",
-    "val_split",
-    "val_every",
-    "val_limit",
-    "save_every",
-    "threads",
-)
+PRECISIONS = ("fp32", "bf16", "fp16")
+SAMPLING_MODES = ("uniform", "balanced", "hard")
+STAGES = (32, 16, 8)
+RUN, DATA, NETWORK, LEARNING, LOSS = "run", "data", "network", "optimiser", "loss"
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Settings of a training run.
+    """Settings of a training run; what each means is the text of its field, which ``fcnkern train --help`` shows.
 
-    Attributes:
-        data: data set specification, as ``fcnkern.data.open_dataset`` reads it.
-        val_split: split to validate on, or ``none``.
-        arch, width, upsampling: the network, by a name of ``fcnkern.models.list_models()`` or a short one such as
-            ``fcn8s`` (on VGG16); ``width`` scales the channels of the body.
-        dropout: probability of dropping an activation where the body has dropout, or None for the body's own.
-        weights: file of weights for the body, as ``fcnkern.weights.load_body`` reads it, or None.
-        init_from: checkpoint of a coarser (or the same) network to start from, or None.
-        preprocess: name of the input preset in ``fcnkern.data.presets``, or None for the one the weights want.
-        iterations, time_limit: where training ends, whichever comes first; seconds; at least one is given.
-        batch_size: images per iteration. crop: (height, width) of the random crop, or None for whole images.
-        lr, momentum, weight_decay: of SGD; biases learn at twice the rate without decay (section 4.3).
-        score_lr: multiplier of the rate for the score layers, which start at zero.
-        schedule, warmup: see ``schedules``; warm-up in iterations.
-        clip: largest norm of the whole gradient, or None.
-        reduction: ``valid`` (mean over pixels) or ``batch`` (sum over pixels / images, Caffe's and the paper's).
-        sampling, cell: probability to keep a ``cell`` x ``cell`` block of pixels in the loss, or None for all.
-        class_weights: ``none``, ``median``, ``sqrt``, or one number per class (comma separated).
-        augment: random mirror and scale.
-        seed: of the weights, data order, augmentation, dropout and sampling.
-        val_every: iterations between validations (0: only at the end). val_limit: images used then, or None.
-        save_every: iterations between checkpoints.
-        threads: CPU threads, or None for PyTorch's choice.
-        precision: ``fp32``, or ``bf16`` for autocast (weights and optimiser stay fp32).
+    Raises:
+        ValueError: a value out of range, or values that exclude each other.
     """
 
-    data: str = "scenes"
-    val_split: str = "val"
-    arch: str = "fcn8s"
-    width: float = 1.0
-    upsampling: Literal["fixed", "learned"] = "fixed"
-    dropout: float | None = None
-    weights: str | None = None
-    init_from: str | None = None
-    preprocess: str | None = None
-    iterations: int | None = None
-    time_limit: float | None = None
-    batch_size: int = 1
-    crop: tuple[int, int] | None = None
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    score_lr: float = 1.0
-    schedule: str = "poly"
-    warmup: int = 50
-    clip: float | None = 5.0
-    reduction: str = "valid"
-    sampling: float | None = None
-    cell: int = 32
-    class_weights: str = "none"
-    augment: bool = False
-    seed: int = 0
-    val_every: int = 0
-    val_limit: int | None = None
-    save_every: int = 200
-    threads: int | None = None
-    precision: str = "fp32"
+    iterations: int | None = setting(
+        None, RUN, "iterations to train, of each stage", parse=int, metavar="N", above=0, resumable=True
+    )
+    time_limit: float | None = setting(
+        None,
+        RUN,
+        "seconds to train, of all stages together: 90s, 15m, 2h; 15m if no end is given",
+        parse=duration,
+        metavar="T",
+        above=0,
+        resumable=True,
+    )
+    val_every: int = setting(
+        0,
+        RUN,
+        "iterations between validations, 0: only at the end",
+        parse=int,
+        metavar="N",
+        least=0,
+        resumable=True,
+    )
+    val_limit: int | None = setting(
+        None,
+        RUN,
+        "images of the validations in between, all at the end",
+        parse=int,
+        metavar="N",
+        above=0,
+        resumable=True,
+    )
+    save_every: int = setting(
+        200, RUN, "iterations between checkpoints", parse=int, metavar="N", above=0, resumable=True
+    )
+    threads: int | None = setting(None, RUN, "CPU threads", parse=int, metavar="N", above=0, resumable=True)
+    precision: str = setting(
+        "fp32",
+        RUN,
+        "bf16 or fp16 (with loss scaling): autocast; weights and optimiser stay fp32",
+        choices=PRECISIONS,
+    )
+    device: str = setting("auto", RUN, "auto, cpu, cuda or cuda:N", metavar="NAME", resumable=True)
+    compile: bool = setting(False, RUN, "run the network through torch.compile", resumable=True)
+    tensorboard: bool = setting(False, RUN, "write events for TensorBoard, too", resumable=True)
+    seed: int = setting(0, RUN, "of everything random", parse=int, metavar="N", least=0)
+
+    data: str = setting("scenes", DATA, "camvid:PATH, folder:PATH or scenes", metavar="SPEC", resumable=True)
+    val_split: str = setting("val", DATA, "split to validate on, or none", metavar="NAME", resumable=True)
+    batch_size: int = setting(
+        1,
+        DATA,
+        "images per iteration; 1/P times as many with --sampling P",
+        parse=int,
+        metavar="N",
+        above=0,
+    )
+    accumulate: int = setting(
+        1, DATA, "batches whose gradients are averaged in an iteration", parse=int, metavar="N", above=0
+    )
+    crop: tuple[int, int] | None = setting(
+        None, DATA, "random crop, HEIGHTxWIDTH; whole images without", parse=size, metavar="HxW"
+    )
+    augment: bool = setting(False, DATA, "random mirror and scale")
+    shift: int = setting(
+        0, DATA, "largest random shift in pixels, the paper's 32", parse=int, metavar="N", least=0
+    )
+    skip_broken: bool = setting(
+        False, DATA, "leave out images that are missing or damaged, and count them", resumable=True
+    )
+    preprocess: str | None = setting(
+        None, DATA, "input preset; without, the one the weights want", choices=tuple(presets)
+    )
+
+    arch: str = setting(
+        "fcn8s", NETWORK, "network, see 'fcnkern models'", choices=ARCHITECTURES, metavar="NAME"
+    )
+    stages: tuple[int, ...] | None = setting(
+        None,
+        NETWORK,
+        "train fcn32s, fcn16s and fcn8s of arch's body in turn, each in its folder of DIR: 32,16,8",
+        parse=strides,
+        metavar="S,S",
+    )
+    width: float = setting(1.0, NETWORK, "scale of the channels", parse=float, metavar="X", above=0)
+    upsampling: Literal["fixed", "learned"] = setting(
+        "fixed", NETWORK, "upsampling layers", choices=("fixed", "learned")
+    )
+    dropout: float | None = setting(
+        None, NETWORK, "instead of the body's own", parse=float, metavar="P", least=0, below=1
+    )
+    weights: str | None = setting(
+        None, NETWORK, "weights for the body: .caffemodel, .npz, .safetensors, .pth", metavar="FILE"
+    )
+    init_from: str | None = setting(
+        None, NETWORK, "checkpoint of the coarser, or of the same, network to start from", metavar="FILE"
+    )
+
+    lr: float = setting(0.01, LEARNING, "learning rate", parse=float, metavar="X", above=0)
+    stage_lr: float = setting(
+        1.0,
+        LEARNING,
+        "multiplier of the rate from each stage to the next, the paper's 0.01",
+        parse=float,
+        metavar="X",
+        above=0,
+    )
+    momentum: float = setting(0.9, LEARNING, "momentum", parse=float, metavar="X", least=0, below=1)
+    weight_decay: float = setting(
+        5e-4, LEARNING, "weight decay; none on biases", parse=float, metavar="X", least=0
+    )
+    score_lr: float = setting(
+        1.0, LEARNING, "multiplier of the rate for the score layers", parse=float, metavar="X", above=0
+    )
+    schedule: str = setting("poly", LEARNING, "of the learning rate", choices=SCHEDULES)
+    warmup: int = setting(50, LEARNING, "iterations of linear warm-up", parse=int, metavar="N", least=0)
+    clip: float | None = setting(
+        5.0,
+        LEARNING,
+        "largest norm of the gradient; 'none' for no limit",
+        parse=number_or_none,
+        metavar="X",
+        above=0,
+    )
+
+    ema: float | None = setting(
+        None,
+        LEARNING,
+        "validate and keep an exponential moving average of the weights, of this decay: 0.999",
+        parse=float,
+        metavar="X",
+        above=0,
+        below=1,
+    )
+
+    reduction: Literal["valid", "batch"] = setting(
+        "valid", LOSS, "valid: mean over pixels; batch: sum / images, the paper's", choices=REDUCTIONS
+    )
+    sampling: float | None = setting(
+        None, LOSS, "share of the pixels to keep in the loss", parse=float, metavar="P", above=0, most=1
+    )
+    sampling_mode: str = setting(
+        "uniform",
+        LOSS,
+        "keep cells at random, classes alike (balanced), or the pixels of least probability (hard)",
+        choices=SAMPLING_MODES,
+    )
+    cell: int = setting(
+        32, LOSS, "side of the cells of pixels that are kept or dropped", parse=int, metavar="N", above=0
+    )
+    aux: float | None = setting(
+        None, LOSS, "weight of losses on each stream's own scores", parse=float, metavar="W", above=0
+    )
+    class_weights: str = setting(
+        "none", LOSS, "none, median, sqrt (of median), or one number per class: 1,0.5,...", metavar="W"
+    )
 
     def __post_init__(self) -> None:
-        self._one_of("arch", ARCHITECTURES)
-        self._one_of("preprocess", (None, *presets))
-        self._one_of("schedule", SCHEDULES)
-        self._one_of("reduction", REDUCTIONS)
-        self._one_of("precision", PRECISIONS)
-        self._one_of("upsampling", ("fixed", "learned"))
+        for name, known in SETTINGS.items():
+            known.check(name, getattr(self, name))
         if self.iterations is None and self.time_limit is None:
             raise ValueError("a training run needs an end: give iterations, time_limit, or both")
-        for name in (
-            "width",
-            "iterations",
-            "time_limit",
-            "batch_size",
-            "lr",
-            "score_lr",
-            "clip",
-            "cell",
-            "val_limit",
-            "save_every",
-            "threads",
-        ):
-            self._at_least(name, 0, exclusive=True)
-        for name in ("weight_decay", "warmup", "val_every", "seed"):
-            self._at_least(name, 0, exclusive=False)
-        for name in ("momentum", "dropout"):
-            value = getattr(self, name)
-            if not (0.0 <= value < 1.0 if value is not None else name == "dropout"):
-                raise ValueError(f"{name} must be in [0, 1), got {value}")
-        if self.sampling is not None and not 0.0 < self.sampling <= 1.0:
-            raise ValueError(f"sampling must be a probability in (0, 1], got {self.sampling}")
         if self.crop is not None and (len(self.crop) != 2 or min(self.crop) < 1):
             raise ValueError(f"crop must be a positive height and width, got {self.crop}")
+        if self.stages is not None:
+            self._check_stages(self.stages)
 
-    def _one_of(self, name: str, choices: tuple[str | None, ...]) -> None:
-        if getattr(self, name) not in choices:
-            raise ValueError(
-                f"{name} must be one of {', '.join(filter(None, choices))}, got {getattr(self, name)!r}"
-            )
-
-    def _at_least(self, name: str, bound: float, exclusive: bool) -> None:
-        value = getattr(self, name)
-        # Written so that NaN, which compares false with everything, is refused too.
-        if value is not None and not (value > bound or (value == bound and not exclusive)):
-            raise ValueError(
-                f"{name} must be {'more than' if exclusive else 'at least'} {bound}, got {value}"
-            )
+    def _check_stages(self, stages: tuple[int, ...]) -> None:
+        runs = [STAGES[i:j] for i in range(len(STAGES)) for j in range(i + 1, len(STAGES) + 1)]
+        if stages not in runs:
+            wanted = ",".join(map(str, STAGES))
+            raise ValueError(f"stages must be {wanted} or neighbours among them, in this order, got {stages}")
+        if "atonce" in self.arch:
+            raise ValueError(f"stages and arch {self.arch} exclude each other: at once is without stages")
+        if self.aux is not None and 32 in stages:
+            raise ValueError("aux and the stage 32 exclude each other: fcn32s has one stream")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for a checkpoint."""
@@ -146,12 +216,9 @@ class TrainSettings:
         Raises:
             ValueError: a setting is unknown (the checkpoint is from another version).
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"unknown training settings: {', '.join(unknown)}")
-        crop = values.get("crop")
-        return cls(**{**values, "crop": None if crop is None else tuple(crop)})
+        check_names(values)
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**plain)
 
     def changed(self, **changes: Any) -> TrainSettings:
         """These settings with changes that leave the meaning of a resumed run intact.
@@ -159,10 +226,30 @@ class TrainSettings:
         Raises:
             ValueError: a change would make the rest of the run differ from its beginning.
         """
+        allowed = [name for name, known in SETTINGS.items() if known.resumable]
         for name, value in changes.items():
-            if name not in RUN_ONLY and getattr(self, name) != value:
+            if name not in allowed and getattr(self, name) != value:
                 raise ValueError(
                     f"{name} cannot change when resuming (the run has {getattr(self, name)!r}, got {value!r}); "
-                    f"only {', '.join(RUN_ONLY)} can: start a new run with init_from instead"
+                    f"only {', '.join(allowed)} can: start a new run with init_from instead"
                 )
         return dataclasses.replace(self, **changes)
+
+
+SETTINGS = settings_of(TrainSettings)
+
+
+def check_names(names: Iterable[str], more: Iterable[str] = ()) -> None:
+    """Refuses what is neither a setting nor in ``more``.
+
+    Raises:
+        ValueError: naming the unknown ones, each with the nearest that exists.
+    """
+    known = [*SETTINGS, *more]
+    unknown = sorted(set(names) - set(known))
+    if not unknown:
+        return
+    near = {name: difflib.get_close_matches(name, known, n=1) for name in unknown}
+    told = [f"{name} (did you mean {near[name][0]}?)" if near[name] else name for name in unknown]
+    every = "" if all(near.values()) else f"; there are {', '.join(known)}"
+    raise ValueError(f"unknown training settings: {', '.join(told)}{every}")

@@ -2,84 +2,93 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 import fcnkern
 from fcnkern.data import Augment, Batch, Dataset, ShuffledIndices, preset, train_batches
-from fcnkern.engine.checkpoint import save_checkpoint
-from fcnkern.engine.evaluate import autocast, confusion_over
-from fcnkern.engine.interrupt import stop_requested
-from fcnkern.engine.log import CsvLog
-from fcnkern.engine.optim import make_optimizer, set_rate
+from fcnkern.engine.broken import SkipBroken
+from fcnkern.engine.evaluate import confusion_over
+from fcnkern.engine.fingerprint import check_same_data, fingerprint
+from fcnkern.engine.interrupt import Stoppable, StoppedError, stop_requested
+from fcnkern.engine.loss_sampling import LossSampling
+from fcnkern.engine.outputs import Outputs
 from fcnkern.engine.progress import Progress
 from fcnkern.engine.report import metrics_line
 from fcnkern.engine.schedules import schedule_factor, warmup_factor
 from fcnkern.engine.settings import TrainSettings
+from fcnkern.engine.step import DivergedError, Learner, Step
 from fcnkern.metrics import Metrics, from_confusion
 from fcnkern.models import FCN
-from fcnkern.sampling import Sampling
 
-LAST, BEST, LOG = "last.pt", "best.pt", "log.csv"
 SMOOTHING = 0.95
 SCALES = (0.75, 1.5)
 
 
 @dataclass
-class Step:
-    """What one iteration reports: the loss as optimised, its mean over pixels, the accuracy, the rate."""
-
-    loss: float
-    pixel_loss: float
-    accuracy: float
-    lr: float
-
-
-@dataclass
 class TrainResult:
-    """How a run ended: iterations done, seconds, last and best validation, and whether a signal stopped it."""
+    """How a run ended.
+
+    Attributes:
+        iteration, elapsed: iterations done and seconds taken.
+        metrics: of the last validation, on all of the validation set, or None.
+        best_mean_iu: of all validations.
+        signal: number of the signal that stopped the run before its end, or 0.
+        skipped: images left out because they could not be read.
+    """
 
     iteration: int
     elapsed: float
     metrics: Metrics | None
     best_mean_iu: float
-    interrupted: bool
+    signal: int
+    skipped: int
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal stopped the run before its end."""
+        return self.signal != 0
 
 
 @dataclass
 class Position:
-    """Where a run stands: iterations and seconds done, best validation mean IU so far."""
+    """Where a run stands: iterations and seconds done, best validation mean IU so far.
+
+    validating: a validation is due before the next iteration; a signal stopped it.
+    """
 
     iteration: int = 0
     elapsed: float = 0.0
     best_mean_iu: float = -1.0
+    validating: bool = False
 
 
 class Trainer:
     """Trains ``model`` on ``train_set`` as ``settings`` say, writing into the folder ``out``.
 
-    ``out`` gets ``last.pt`` (the newest checkpoint), ``best.pt`` (the one of best validation mean IU) and
-    ``log.csv``. With the same settings, data and number of threads a run is reproducible bit for bit, also when it
-    was killed and resumed in between (unless a time limit sets the schedule: then the clock takes part).
+    ``out`` gets ``last.pt`` (the newest checkpoint), ``best.pt`` (the one of best validation mean IU), ``log.csv``
+    and ``config.toml`` (the settings). With the same settings, data and number of threads a run on the CPU is
+    reproducible bit for bit, also when it was killed and resumed in between (unless a time limit sets the schedule:
+    then the clock takes part). The network is trained on the device where it is.
 
     Args:
         val_set: data set to validate on, or None to train without.
         class_weight: float C, or None.
+        class_p: probabilities of the classes in balanced sampling, or None.
         resume: a loaded checkpoint of this very run to go on from, or None.
         quiet: show no progress.
 
     Raises:
         RuntimeError: the network is not ready (an uninitialised body).
-        ValueError: the data set's classes are not the network's.
+        ValueError: the data set's classes are not the network's, or it is not the one the run began with.
     """
 
     def __init__(
@@ -91,6 +100,7 @@ class Trainer:
         out: Path,
         *,
         class_weight: Tensor | None = None,
+        class_p: Sequence[float] | None = None,
         resume: dict[str, Any] | None = None,
         quiet: bool = False,
     ) -> None:
@@ -101,66 +111,107 @@ class Trainer:
         self.settings, self.model, self.out, self.quiet = settings, model, out, quiet
         self.train_set, self.val_set = train_set, val_set
         self.class_weight = class_weight
-        self.optimizer = make_optimizer(
-            model, momentum=settings.momentum, weight_decay=settings.weight_decay, score_lr=settings.score_lr
+        self._outputs = Outputs(out, tensorboard=settings.tensorboard)
+        self._sampling = LossSampling(settings, class_p)
+        self._learner = Learner(
+            model,
+            settings,
+            self._sampling,
+            class_weight=class_weight,
+            ignore_index=train_set.ignore_index,
         )
         self.position = Position()
+        self._final: Tensor | None = None
         self._smooth: Step | None = None
         if resume is not None:
             self._restore(resume)
+        self._data = fingerprint(train_set)
         model.check_ready()
 
     @property
     def last(self) -> Path:
         """The newest checkpoint."""
-        return self.out / LAST
+        return self._outputs.last
 
     @property
     def best(self) -> Path:
         """The checkpoint of best validation mean IU."""
-        return self.out / BEST
+        return self._outputs.best
 
     # ---------------------------------------------------------------- the loop
 
     def run(self) -> TrainResult:
-        """Trains until the limit, a signal or an error; the last validation is always on all of ``val_set``."""
+        """Trains until the limit, a signal or an error; the last validation is always on all of ``val_set``.
+
+        Raises:
+            DivergedError: a loss, a gradient or a weight is not finite; names the images.
+            OSError: an image cannot be read or a file not be written; names it.
+        """
         settings, position = self.settings, self.position
         self._clock = time.monotonic() - position.elapsed
+        metrics, stopped = None, 0
+        self._outputs.open(position.iteration, settings)
         self._save(self.last)
-        metrics, interrupted = None, False
-        log = CsvLog(self.out / LOG, position.iteration)
         bar = Progress("train", settings.iterations, position.iteration, enabled=not self.quiet)
         try:
             with stop_requested() as stop, bar, closing(self._batches()) as batches:
-                while self._progress() < 1.0 and not interrupted:
-                    step = self._step(next(batches))
-                    position.iteration += 1
-                    self._report(step, log, bar)
-                    if self._due(settings.val_every) and self._progress() < 1.0:
-                        self._validate(log, bar, settings.val_limit)
-                    if self._due(settings.save_every):
-                        self._save(self.last)
-                    interrupted = stop()
-                if not interrupted:
-                    metrics = self._validate(log, bar, None)
-                self._save(self.last)
+                try:
+                    if position.validating:
+                        self._validate(bar, stop, settings.val_limit)
+                    while self._progress() < 1.0:
+                        self._iterate(batches, bar)
+                        if self._due(settings.val_every) and self._progress() < 1.0:
+                            position.validating = True
+                            self._validate(bar, stop, settings.val_limit)
+                        if self._due(settings.save_every):
+                            self._save(self.last)
+                        if stop():
+                            raise StoppedError
+                    metrics = self._validate(bar, stop, None)
+                except StoppedError:
+                    stopped = stop()
+                self._save(self.last, complete=not stopped)
         finally:
-            log.close()
-        return TrainResult(position.iteration, position.elapsed, metrics, position.best_mean_iu, interrupted)
+            self._outputs.close()
+        skipped = sum(len(d.broken) for d in (self.train_set, self.val_set) if isinstance(d, SkipBroken))
+        return TrainResult(
+            position.iteration, position.elapsed, metrics, position.best_mean_iu, stopped, skipped
+        )
+
+    def _iterate(self, batches: Generator[Batch, None, None], bar: Progress) -> None:
+        settings, position = self.settings, self.position
+        factor = schedule_factor(settings.schedule, self._progress())
+        rate = settings.lr * factor * warmup_factor(position.iteration, settings.warmup)
+        try:
+            step = self._learner.step(list(islice(batches, settings.accumulate)), rate)
+        except DivergedError as error:
+            raise self._advised(error) from error
+        position.iteration += 1
+        position.elapsed = time.monotonic() - self._clock
+        self._outputs.step(position.iteration, position.elapsed, **vars(step))
+        self._smooth = step if self._smooth is None else _blend(self._smooth, step)
+        note = f"loss {self._smooth.pixel_loss:.3f}, accuracy {100 * self._smooth.accuracy:.1f} %"
+        if settings.time_limit is not None:
+            note += f", {max(0.0, settings.time_limit - position.elapsed):.0f} s left"
+        bar.advance(note)
 
     def _batches(self) -> Generator[Batch, None, None]:
         """The training batches from here on: data order and augmentation depend on seed and iteration alone."""
         settings = self.settings
         augment = None
-        if settings.augment or settings.crop is not None:
-            scale = SCALES if settings.augment else None
-            augment = Augment(settings.seed, mirror=settings.augment, scale=scale, crop=settings.crop)
-        indices = ShuffledIndices(len(self.train_set), settings.batch_size, settings.seed)
+        if settings.augment or settings.shift or settings.crop is not None:
+            augment = Augment(
+                settings.seed,
+                mirror=settings.augment,
+                scale=SCALES if settings.augment else None,
+                translate=settings.shift,
+                crop=settings.crop,
+            )
         return train_batches(
             self.train_set,
             preset(self.model.preprocess),
-            indices,
-            start=self.position.iteration,
+            ShuffledIndices(len(self.train_set), self._sampling.images, settings.seed),
+            start=self.position.iteration * settings.accumulate,
             augment=augment,
         )
 
@@ -174,95 +225,35 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return every > 0 and self.position.iteration % every == 0
 
-    # ---------------------------------------------------------------- one iteration
-
-    def _step(self, batch: Batch) -> Step:
+    def _advised(self, error: DivergedError) -> DivergedError:
+        """The error with where it happened and what helps."""
         settings = self.settings
-        rate = self._rate()
-        set_rate(self.optimizer, rate)
-        self.optimizer.zero_grad(set_to_none=True)
-        with autocast(settings.precision):
-            loss, stats = self.model.loss(
-                batch.images.contiguous(memory_format=torch.channels_last),
-                batch.labels,
-                class_weight=self.class_weight,
-                ignore_index=self.train_set.ignore_index,
-                reduction=settings.reduction,
-                sampling=self._sampling(),
-                return_stats=True,
-            )
-        self._check_finite("the loss", loss.item())
-        loss.backward()
-        limit = math.inf if settings.clip is None else settings.clip
-        norm = clip_grad_norm_(self._learning(), limit)
-        self._check_finite("the norm of the gradient", norm.item())
-        self.optimizer.step()
-        valid, correct = (int(count) for count in stats)
-        pixels = max(valid, 1)
-        pixel_loss = loss.item() * (len(batch.images) / pixels if settings.reduction == "batch" else 1.0)
-        return Step(loss.item(), pixel_loss, correct / pixels, rate)
-
-    def _rate(self) -> float:
-        settings = self.settings
-        factor = schedule_factor(settings.schedule, self._progress())
-        return settings.lr * factor * warmup_factor(self.position.iteration, settings.warmup)
-
-    def _sampling(self) -> Sampling | None:
-        """The loss sampling of this iteration; its seed comes from torch's generator, whose state is saved."""
-        if self.settings.sampling is None:
-            return None
-        seed = int(torch.randint(2**62, ()).item())
-        return Sampling(self.settings.sampling, cell=self.settings.cell, seed=seed)
-
-    def _learning(self) -> list[Tensor]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-
-    def _check_finite(self, what: str, value: float) -> None:
-        if not math.isfinite(value):
-            raise RuntimeError(
-                f"{what} is {value} at iteration {self.position.iteration}: training diverged; "
-                f"start again with a lower lr (it was {self.settings.lr:g}) or clip (it was {self.settings.clip}); "
-                f"the last good checkpoint is {self.last}"
-            )
-
-    # ---------------------------------------------------------------- reports, validation, checkpoints
-
-    def _report(self, step: Step, log: CsvLog, bar: Progress) -> None:
-        self.position.elapsed = time.monotonic() - self._clock
-        log.write(
-            iteration=self.position.iteration,
-            split="train",
-            loss=step.loss,
-            pixel_loss=step.pixel_loss,
-            accuracy=step.accuracy,
-            lr=step.lr,
-            elapsed=round(self.position.elapsed, 3),
+        return DivergedError(
+            f"{error} at iteration {self.position.iteration}: training diverged; "
+            f"start again with a lower lr (it was {settings.lr:g}) or clip (it was {settings.clip}); "
+            f"the last good checkpoint is {self.last}"
         )
-        self._smooth = step if self._smooth is None else _blend(self._smooth, step)
-        note = f"loss {self._smooth.pixel_loss:.3f}, accuracy {100 * self._smooth.accuracy:.1f} %"
-        if self.settings.time_limit is not None:
-            note += f", {max(0.0, self.settings.time_limit - self.position.elapsed):.0f} s left"
-        bar.advance(note)
 
-    def _validate(self, log: CsvLog, bar: Progress, limit: int | None) -> Metrics | None:
+    # ---------------------------------------------------------------- validation, checkpoints
+
+    def _validate(self, bar: Progress, stop: Callable[[], int], limit: int | None) -> Metrics | None:
         """Scores the network on the validation set and keeps the checkpoint if it is the best."""
+        position = self.position
         if self.val_set is None:
+            position.validating = False
             return None
-        position, model = self.position, self.model
-        matrix = confusion_over(
-            model, self.val_set, preset(model.preprocess), limit=limit, precision=self.settings.precision
+        self._final = confusion_over(
+            self._learner.best_model,
+            self.val_set,
+            preset(self.model.preprocess),
+            limit=limit,
+            precision=self.settings.precision,
+            progress=Stoppable(stop),
         )
-        metrics = from_confusion(matrix)
+        position.validating = False
+        metrics = from_confusion(self._final)
         position.elapsed = time.monotonic() - self._clock
-        log.write(
-            iteration=position.iteration,
-            split="val",
-            accuracy=metrics.pixel_accuracy,
-            elapsed=round(position.elapsed, 3),
-            mean_accuracy=metrics.mean_accuracy,
-            mean_iu=metrics.mean_iu,
-            fw_iu=metrics.fw_iu,
-        )
+        self._outputs.metrics(position.iteration, position.elapsed, metrics)
         bar.say(
             f"iteration {position.iteration}, {position.elapsed:.0f} s: validation {metrics_line(metrics)}"
         )
@@ -271,30 +262,34 @@ class Trainer:
             self._save(self.best)
         return metrics
 
-    def _save(self, path: Path) -> None:
-        self._check_finite("the norm of the weights", get_total_norm(self._learning()).item())
-        position = self.position
+    def _save(self, path: Path, *, complete: bool = False) -> None:
+        """Writes a checkpoint; ``complete`` says that the run has come to its end, with its last validation."""
+        try:
+            state = self._learner.state()
+        except DivergedError as error:
+            raise self._advised(error) from error
         content = {
             "version": fcnkern.__version__,
-            "state_dict": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
-            "iteration": position.iteration,
-            "elapsed": position.elapsed,
-            "best_mean_iu": position.best_mean_iu,
+            **state,
+            **vars(self.position),
+            "complete": complete,
+            "confusion": self._final if complete else None,
             "class_weight": self.class_weight,
+            "class_p": self._sampling.class_p,
             "settings": self.settings.to_dict(),
+            "data": self._data,
             "classes": list(self.train_set.classes),
             "palette": torch.from_numpy(self.train_set.palette.copy()),
             "preprocess": self.model.preprocess,
         }
-        save_checkpoint(path, content)
+        self._outputs.save(path, content)
 
     def _restore(self, record: dict[str, Any]) -> None:
-        self.model.load_state_dict(record["state_dict"])
-        self.optimizer.load_state_dict(record["optimizer"])
-        torch.set_rng_state(record["rng"])
-        self.position = Position(record["iteration"], record["elapsed"], record["best_mean_iu"])
+        if "data" in record:
+            check_same_data(record["data"], self.train_set)
+        self._learner.restore(record)
+        known = {field.name: record[field.name] for field in fields(Position) if field.name in record}
+        self.position = Position(**known)
 
 
 def _blend(old: Step, new: Step) -> Step:

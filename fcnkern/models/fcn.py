@@ -151,6 +151,7 @@ class FCN(Network):
         self._features = Taps(self.body, taps)
         traced = trace(self.body, self._features, in_channels)
         by_stride = sorted(traced, key=lambda name: traced[name].rows.stride)
+        self._traced = traced
         self.alignment = align({name: traced[name] for name in by_stride}, pad)
         self.taps = tuple(by_stride)
         self._scales = tuple(scales) if scales is not None else (1.0,) * (len(taps) - 1)
@@ -187,6 +188,20 @@ class FCN(Network):
             Scores N,C,h,w before the last upsampling, and `Resample.deconv` bound to (H, W). Where the last
             transposed convolution is not fixed bilinear its weight, `final_weight()`, belongs to it.
         """
+        return self.streams(x)[0]
+
+    def stream_alignments(self) -> dict[str, Alignment]:
+        """How the scores of each tap alone lie on the image, coarsest first: what `streams` takes.
+
+        Raises:
+            ValueError: those of a tap do not cover images of every size.
+        """
+        return {tap: align({tap: self._traced[tap]}, self._pad) for tap in reversed(self.taps)}
+
+    def streams(
+        self, x: Tensor, alone: Mapping[str, Alignment] | None = None
+    ) -> list[tuple[Tensor, Resample]]:
+        """`scores` of `x`, and behind them those of each tap in `alone`, with its own upsampling to the pixels."""
         check_images(x, self._in_channels)
         size = (x.shape[2], x.shape[3])
         features = self._feature_maps(x)
@@ -195,8 +210,23 @@ class FCN(Network):
         steps = zip(skips, self.alignment.steps, self._step_layers, reversed(self._scales), strict=True)
         for tap, step, layer, scale in steps:
             scores = self._add_skip(scores, self._deconv(layer), step, features[tap], tap, scale)
-        odd = self.alignment.final.kernel % 2 == 1
-        return scores, Resample.deconv(self.final_stride, self.final_offset, size, odd=odd)
+        summed = (scores, _to_image(self.alignment, size))
+        return [summed, *(self._stream(tap, features[tap], own, size) for tap, own in (alone or {}).items())]
+
+    def _stream(
+        self, tap: str, features: Tensor, own: Alignment, size: tuple[int, int]
+    ) -> tuple[Tensor, Resample]:
+        """The scores of one tap where they reach pixels of the image, and their upsampling to it."""
+        factor, kernel, offset = own.final.factor, own.final.kernel, own.final_offset
+        start = max(0, (offset - kernel) // factor + 1)
+        bottom, right = ((offset + side - 1) // factor + 1 for side in size)
+        seen = features[:, :, start:bottom, start:right]
+        name, scale = "score_fr", 1.0
+        if tap != self.taps[-1]:
+            name, scale = self._score_name(tap), self._scales[self.taps.index(tap)]
+        score = getattr(self, name)
+        moved = own._replace(final=own.final._replace(offset=start * factor - offset))
+        return F.conv1x1(seen, score.weight * scale, score.bias), _to_image(moved, size)
 
     def final_weight(self) -> Tensor | None:
         """Weight (C, C, k, k) of the last upsampling, or None where it is fixed bilinear."""
@@ -357,3 +387,8 @@ class FCN(Network):
 
 def _plain(tap: str) -> str:
     return tap.replace(".", "_")
+
+
+def _to_image(alignment: Alignment, size: tuple[int, int]) -> Resample:
+    final = alignment.final
+    return Resample.deconv(final.factor, alignment.final_offset, size, odd=final.kernel % 2 == 1)

@@ -40,7 +40,9 @@ class _Tracer(fx.Tracer):
     """Takes this package's layers for layers, as it does PyTorch's."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.Conv2d | nn.MaxPool2d | CaffeLRN) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, nn.Conv2d | nn.MaxPool2d | CaffeLRN) or super().is_leaf_module(
+            m, module_qualified_name
+        )
 
 
 def symbolic(module: nn.Module) -> fx.GraphModule:

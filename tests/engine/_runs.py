@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,22 @@ def tiny(out: Path, **settings: Any) -> Trainer:
 def losses(out: Path) -> list[tuple[str, str]]:
     """(iteration, loss) of the training rows of a log, as written: equal text is equal bits."""
     return [(row["iteration"], row["loss"]) for row in read_log(out / "log.csv") if row["split"] == "train"]
+
+
+def stopping_after(checks: int) -> Callable[[], Any]:
+    """In place of ``stop_requested``: SIGTERM has come at the given check, over all stages."""
+    done = 0
+
+    def stop() -> int:
+        nonlocal done
+        done += 1
+        return signal.SIGTERM if done >= checks else 0
+
+    @contextmanager
+    def requested() -> Iterator[Callable[[], int]]:
+        yield stop
+
+    return requested
 
 
 class Images:

@@ -37,7 +37,8 @@ class FullResolution(TorchDispatchMode):
 
 @pytest.mark.parametrize("upsampling", ["fixed", "learned"])
 def test_no_full_resolution_scores(tmp_path: Path, upsampling: str) -> None:
-    trainer = tiny(tmp_path, iterations=1, val_split="val", sampling=0.5, upsampling=upsampling)
+    extras = {"sampling": 0.5, "aux": 0.5, "ema": 0.9, "accumulate": 2}
+    trainer = tiny(tmp_path, iterations=1, val_split="val", upsampling=upsampling, **extras)
     with FullResolution() as seen:
         trainer.run()
         trained = load_trained(trainer.last)

@@ -16,10 +16,17 @@ import pytest
 import torch
 
 from fcnkern.cli import main
-from fcnkern.engine import TrainSettings, load_checkpoint, load_trained, resume_run, start_run
+from fcnkern.engine import (
+    TrainSettings,
+    load_checkpoint,
+    load_trained,
+    resume_run,
+    save_checkpoint,
+    start_run,
+)
 from fcnkern.engine.log import read_log
 from fcnkern.engine.trainer import Trainer
-from tests.engine._runs import TINY, Images, losses, tiny
+from tests.engine._runs import TINY, Images, losses, stopping_after, tiny
 
 # Everything random at once: crops, mirroring, scaling, dropout, loss sampling, order of the data.
 RANDOM = {"augment": True, "crop": (20, 28), "dropout": 0.5, "sampling": 0.5, "cell": 4, "batch_size": 2}
@@ -69,6 +76,56 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path: Path, prec
     resume_run(tmp_path / "parts" / "last.pt", iterations=6, quiet=True).run()
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     assert same_state(tmp_path / "parts" / "last.pt", tmp_path / "whole" / "last.pt")
+
+
+def test_a_signal_stops_validations_too_and_they_are_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"iterations": 5, "val_split": "val", "val_every": 2, "val_limit": 2, "dropout": 0.5}
+    tiny(tmp_path / "whole", **settings).run()
+    parts, stops = tmp_path / "parts", 0
+    # A check after each iteration and each scored image: every one is met once, later ones after an earlier stop.
+    for checks in (1, 2, 4, 1, 3, 2, 1, 99):
+        monkeypatch.setattr("fcnkern.engine.trainer.stop_requested", stopping_after(checks))
+        trainer = tiny(parts, **settings) if stops == 0 else resume_run(parts / "last.pt", quiet=True)
+        result = trainer.run()
+        stops += 1
+        if not result.interrupted:
+            break
+    assert stops > 4
+    assert result.iteration == 5
+    logs = [
+        [{key: value for key, value in row.items() if key != "elapsed"} for row in read_log(out / "log.csv")]
+        for out in (tmp_path / "whole", parts)
+    ]
+    assert logs[0] == logs[1]
+    for name in ("last.pt", "best.pt"):
+        assert same_state(parts / name, tmp_path / "whole" / name)
+
+
+def test_a_checkpoint_of_an_older_version_is_resumed(tmp_path: Path) -> None:
+    settings = {**RANDOM, "schedule": "constant"}
+    tiny(tmp_path / "whole", iterations=6, **settings).run()
+    tiny(tmp_path / "parts", iterations=3, **settings).run()
+    last = tmp_path / "parts" / "last.pt"
+    record = load_checkpoint(last)
+    new = ("scaler", "complete", "confusion", "class_p", "data", "format", "format_version")
+    added = (
+        "device",
+        "compile",
+        "tensorboard",
+        "accumulate",
+        "shift",
+        "skip_broken",
+        "stages",
+        "stage_lr",
+        "ema",
+    )
+    added = (*added, "sampling_mode", "aux")
+    record["settings"] = {name: value for name, value in record["settings"].items() if name not in added}
+    save_checkpoint(last, {name: value for name, value in record.items() if name not in new})
+    assert resume_run(last, iterations=6, quiet=True).run().iteration == 6
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
 def command(out: Path, *more: str) -> list[str]:

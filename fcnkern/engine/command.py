@@ -1,0 +1,139 @@
+"""``fcnkern train``: every setting of ``TrainSettings`` as an option."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from fcnkern.engine._setting import Setting
+from fcnkern.engine.config import CONFIG, read_config
+from fcnkern.engine.outputs import LAST
+from fcnkern.engine.recipes import RECIPES, with_recipe
+from fcnkern.engine.report import metrics_table
+from fcnkern.engine.runs import check_empty, resume_run, start_run
+from fcnkern.engine.settings import SETTINGS, TrainSettings
+from fcnkern.engine.stages import run_stages, stages_table
+from fcnkern.engine.trainer import Trainer
+from fcnkern.engine.values import argument
+
+SIGNALLED = 128
+DEFAULT_OUT = Path("fcnkern-run")
+DEFAULT_TIME = 900.0
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``fcnkern train``; what is not given is absent from the result.
+
+    So what a resumed run or a file says is changed by what is given, and by nothing else.
+    """
+    parser.set_defaults(run=_train)
+    parser.argument_default = argparse.SUPPRESS
+    group = parser.add_argument_group("where")
+    paths: dict[str, Any] = {"type": Path, "default": None}
+    group.add_argument(
+        "--out", metavar="DIR", help=f"folder of checkpoints and log (default {DEFAULT_OUT})", **paths
+    )
+    group.add_argument(
+        "--resume", metavar="PATH", help="go on with the run in this folder, or from this checkpoint", **paths
+    )
+    group.add_argument("--config", metavar="FILE", help="settings in TOML; options come before it", **paths)
+    group.add_argument(
+        "--recipe", choices=tuple(RECIPES), help="the paper's settings; options and FILE come before them"
+    )
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for name, known in SETTINGS.items():
+        if known.group not in groups:
+            groups[known.group] = parser.add_argument_group(known.group)
+        _add_option(groups[known.group], name, known)
+
+
+def _add_option(group: argparse._ArgumentGroup, name: str, known: Setting) -> None:
+    default = TrainSettings.__dataclass_fields__[name].default
+    text = known.text if default in (None, False) else f"{known.text} (default {default})"
+    flag = f"--{name.replace('_', '-')}"
+    if default is False:
+        group.add_argument(flag, help=text, action=argparse.BooleanOptionalAction)
+    else:
+        group.add_argument(
+            flag, help=text, type=argument(known.parse), metavar=known.metavar, choices=known.choices
+        )
+
+
+def _train(options: argparse.Namespace) -> int:
+    given = {name: value for name, value in vars(options).items() if name in SETTINGS or name == "recipe"}
+    if options.resume is not None:
+        plan = _resumed(options, given)
+    else:
+        out = options.out or DEFAULT_OUT
+        check_empty(out)
+        plan = _settings(options.config, given), out
+    if isinstance(plan, Trainer):
+        return _run_one(plan)
+    settings, out = plan
+    if settings.stages is None:
+        return _run_one(start_run(settings, out, quiet=options.quiet))
+    return _run_stages(settings, out, options.quiet)
+
+
+def _settings(config: Path | None, given: dict[str, Any]) -> TrainSettings:
+    """The settings of a new run: what is given, before what the file says, before the recipe's."""
+    wanted = with_recipe({**(read_config(config) if config is not None else {}), **given})
+    if not {"iterations", "time_limit"} & set(wanted):
+        wanted["time_limit"] = DEFAULT_TIME
+    return TrainSettings(**wanted)
+
+
+def _resumed(options: argparse.Namespace, given: dict[str, Any]) -> Trainer | tuple[TrainSettings, Path]:
+    """The trainer of a checkpoint; for a folder without one, the settings it was begun with."""
+    for name in ("config", "recipe"):
+        if getattr(options, name, None) is not None:
+            raise ValueError(f"{name} is for new runs: a resumed run keeps its settings")
+    place: Path = options.resume
+    if place.is_dir() and not (place / LAST).exists():
+        if not (place / CONFIG).exists():
+            raise FileNotFoundError(f"{place} holds no run: neither {LAST} nor {CONFIG} is there")
+        if options.out is not None:
+            raise ValueError(f"out cannot change when resuming the folder {place}")
+        return TrainSettings(**read_config(place / CONFIG)).changed(**given), place
+    checkpoint = place / LAST if place.is_dir() else place
+    return resume_run(checkpoint, options.out, quiet=options.quiet, **given)
+
+
+def _run_one(trainer: Trainer) -> int:
+    result = trainer.run()
+    if result.signal:
+        return _stopped(result.iteration, trainer.last, result.signal)
+    _say_skipped(result.skipped)
+    print(f"trained {result.iteration} iterations in {result.elapsed:.0f} s; written to {trainer.out}")
+    if result.metrics is not None:
+        print(metrics_table(result.metrics, trainer.train_set.classes))
+        print(f"best validation mean IU so far: {100 * result.best_mean_iu:.2f} %, in {trainer.best}")
+    return 0
+
+
+def _run_stages(settings: TrainSettings, out: Path, quiet: bool) -> int:
+    results = run_stages(settings, out, quiet=quiet)
+    last = results[-1]
+    if last.signal:
+        return _stopped(last.iteration, out, last.signal, f" of stage {last.name}")
+    _say_skipped(sum(result.skipped for result in results))
+    if last.metrics is not None:
+        print(metrics_table(last.metrics, last.classes), end="\n\n")
+    print(stages_table(results))
+    print(f"trained {len(results)} stages; the last one is in {out / last.name}")
+    return 0
+
+
+def _stopped(iteration: int, place: Path, signal: int, stage: str = "") -> int:
+    print(
+        f"stopped at iteration {iteration}{stage}; go on with: fcnkern train --resume {place}",
+        file=sys.stderr,
+    )
+    return SIGNALLED + signal
+
+
+def _say_skipped(count: int) -> None:
+    if count:
+        print(f"left out {count} image{'s' * (count > 1)} that could not be read", file=sys.stderr)

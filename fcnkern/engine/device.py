@@ -1,0 +1,48 @@
+"""Where a network runs, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from fcnkern.data import Batch
+
+AUTO = "auto"
+AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str = AUTO) -> torch.device:
+    """The device of a name such as ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        ValueError: the name is no device's, or there is no such device on this machine.
+    """
+    if name == AUTO:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {name} does not exist: PyTorch finds {torch.cuda.device_count()} CUDA devices"
+        )
+    return device
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the parameters of a network are."""
+    return next(model.parameters()).device
+
+
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device, its images with channels last: convolutions of few channels are faster so."""
+    images = batch.images.to(device, memory_format=torch.channels_last)
+    return batch._replace(images=images, labels=batch.labels.to(device))
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Context of reduced precision: ``bf16`` and ``fp16`` run the products in 16 bits, ``fp32`` all as it is."""
+    return torch.autocast(device.type, AUTOCAST_TYPES.get(precision), enabled=precision in AUTOCAST_TYPES)

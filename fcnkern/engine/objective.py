@@ -1,0 +1,81 @@
+"""What training minimises: the loss of low-resolution scores, and of the streams they are summed from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fcnkern.functional import upsample_cross_entropy
+from fcnkern.models import FCN
+from fcnkern.ops.upsample_cross_entropy import Reduction
+from fcnkern.resample import Resample
+from fcnkern.sampling import Sampling
+
+
+class Objective(nn.Module):
+    """The loss of a network as a module of its own, so that wrappers of modules can take it.
+
+    No tensor of floats has the resolution of the labels: scores stay at that of the finest tap.
+
+    Args:
+        class_weight: float C, or None.
+        reduction: as in ``upsample_cross_entropy``.
+        auxiliary: weight of the losses of each tap's own scores, or None for none (at-once training).
+        compiled: run the network through ``torch.compile``; the keys of its state_dict stay as they are.
+
+    Raises:
+        ValueError: auxiliary losses for a network of one tap, or taps that do not cover every image alone.
+    """
+
+    def __init__(
+        self,
+        model: FCN,
+        *,
+        class_weight: Tensor | None,
+        ignore_index: int,
+        reduction: Reduction,
+        auxiliary: float | None = None,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__()
+        if auxiliary is not None and len(model.taps) == 1:
+            raise ValueError("aux needs a network of several streams (fcn16s, fcn8s, fcn8s-atonce), got one")
+        self.model, self._auxiliary = model, auxiliary or 0.0
+        self._class_weight, self._ignore_index, self._reduction = class_weight, ignore_index, reduction
+        self._alone = None if auxiliary is None else model.stream_alignments()
+        self._streams = torch.compile(model.streams) if compiled else model.streams
+
+    def forward(
+        self, images: Tensor, labels: Tensor, sampling: Sampling | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss to minimise, the network's own part of it, and int64 counts (valid, correct) of the latter.
+
+        Args:
+            images: N,3,H,W. labels: N,H,W. sampling: which pixels count; the same for every stream.
+        """
+        main, *alone = self._streams(images, self._alone)
+        loss, stats = self._loss(*main, labels, sampling, self.model.final_weight())
+        total = loss
+        for scores, resample in alone:
+            total = total + self._auxiliary * self._loss(scores, resample, labels, sampling, None)[0]
+        return total, loss.detach(), stats
+
+    def _loss(
+        self,
+        scores: Tensor,
+        resample: Resample,
+        labels: Tensor,
+        sampling: Sampling | None,
+        weight: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        return upsample_cross_entropy(
+            scores,
+            labels,
+            resample,
+            weight=weight,
+            class_weight=self._class_weight,
+            ignore_index=self._ignore_index,
+            reduction=self._reduction,
+            sampling=sampling,
+            return_stats=True,
+        )

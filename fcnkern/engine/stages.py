@@ -1,0 +1,129 @@
+"""FCN-32s, FCN-16s and FCN-8s trained in turn, each from the one before (CVPR section 4.2)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fcnkern.engine.checkpoint import load_checkpoint
+from fcnkern.engine.config import CONFIG, write_config
+from fcnkern.engine.outputs import LAST
+from fcnkern.engine.progress import say
+from fcnkern.engine.report import NAMES
+from fcnkern.engine.runs import resume_run, start_run
+from fcnkern.engine.settings import SETTINGS, TrainSettings
+from fcnkern.metrics import Metrics, from_confusion
+from fcnkern.models.registry import ALIASES
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """How a stage stands.
+
+    Attributes:
+        name: such as ``32s``, which is also its folder's name.
+        iteration, elapsed: iterations done and seconds taken.
+        metrics: of its last validation, or None.
+        classes: names of the classes.
+        signal: number of the signal that stopped it, or 0.
+        skipped: images left out because they could not be read.
+    """
+
+    name: str
+    iteration: int
+    elapsed: float
+    metrics: Metrics | None
+    classes: list[str]
+    signal: int = 0
+    skipped: int = 0
+
+
+def stage_settings(settings: TrainSettings) -> dict[str, TrainSettings]:
+    """The settings of each stage by its name; the checkpoints that the later ones start from are not among them.
+
+    Each stage has all the iterations and an equal part of the time. Its rate is that of the stage before times
+    ``stage_lr``.
+    """
+    assert settings.stages is not None
+    body = ALIASES.get(settings.arch, settings.arch).partition("_")[2]
+    share = None if settings.time_limit is None else settings.time_limit / len(settings.stages)
+    plan = {}
+    for place, stride in enumerate(settings.stages):
+        plan[f"{stride}s"] = dataclasses.replace(
+            settings,
+            arch=f"fcn{stride}s_{body}",
+            stages=None,
+            time_limit=share,
+            lr=settings.lr * settings.stage_lr**place,
+            weights=settings.weights if place == 0 else None,
+            init_from=settings.init_from if place == 0 else None,
+        )
+    return plan
+
+
+def run_stages(settings: TrainSettings, out: str | Path, *, quiet: bool = False) -> list[StageResult]:
+    """Trains the stages that are not complete in ``out``, each in a folder of its own, from where they stand.
+
+    So the same call begins a run and, after whatever ended it, goes on with it. A stage starts from the last
+    checkpoint of the one before (the paper's way), not from its best.
+
+    Returns:
+        The stages, up to one that a signal stopped.
+
+    Raises:
+        FileNotFoundError, ValueError, RuntimeError, OSError: as ``start_run``, ``resume_run`` and ``Trainer.run``.
+    """
+    out = Path(out)
+    write_config(out / CONFIG, settings)
+    results: list[StageResult] = []
+    before: Path | None = None
+    for name, stage in stage_settings(settings).items():
+        if before is not None:
+            stage = dataclasses.replace(stage, init_from=str(before))
+        results.append(_run_stage(name, stage, out / name, quiet))
+        if results[-1].signal:
+            break
+        before = out / name / LAST
+    return results
+
+
+def _run_stage(name: str, settings: TrainSettings, folder: Path, quiet: bool) -> StageResult:
+    last = folder / LAST
+    if last.exists():
+        record = load_checkpoint(last)
+        if record["complete"]:
+            confusion = record["confusion"]
+            metrics = None if confusion is None else from_confusion(confusion)
+            return StageResult(name, record["iteration"], record["elapsed"], metrics, record["classes"])
+        del record
+        changes = {key: getattr(settings, key) for key, known in SETTINGS.items() if known.resumable}
+        trainer = resume_run(last, quiet=quiet, **changes)
+    else:
+        trainer = start_run(settings, folder, quiet=quiet)
+    if not quiet:
+        say(f"stage {name}, from iteration {trainer.position.iteration}, in {folder}")
+    result = trainer.run()
+    return StageResult(
+        name,
+        result.iteration,
+        result.elapsed,
+        result.metrics,
+        list(trainer.train_set.classes),
+        result.signal,
+        result.skipped,
+    )
+
+
+def stages_table(results: Sequence[StageResult]) -> str:
+    """A line for each stage: iterations, seconds and the four metrics in per cent."""
+    head = f"{'stage':<6} {'iterations':>10} {'seconds':>8}  {'  '.join(NAMES.values())}"
+    lines = [head]
+    for stage in results:
+        numbers = [
+            f"{'-' if stage.metrics is None else f'{100 * getattr(stage.metrics, field):.2f} %':>{len(text)}}"
+            for field, text in NAMES.items()
+        ]
+        lines.append(f"{stage.name:<6} {stage.iteration:>10} {stage.elapsed:>8.0f}  {'  '.join(numbers)}")
+    return "\n".join(lines)
