@@ -35,7 +35,9 @@ class Trained:
 
 def new_network(settings: TrainSettings, n_class: int) -> FCN:
     """The network that the settings describe, with new weights; dropout as they say."""
-    model = create(settings.arch, n_class, width=settings.width, upsampling=settings.upsampling)
+    model = create(
+        settings.arch, n_class, width=settings.width, upsampling=settings.upsampling, elide=settings.elide
+    )
     if settings.dropout is not None:
         model.set_dropout(settings.dropout)
     # Convolutions of few channels are about twice as fast with channels last.

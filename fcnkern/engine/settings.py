@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fcnkern.data import presets
+from fcnkern.data.registry import forms
 from fcnkern.engine._setting import setting, settings_of
 from fcnkern.engine.schedules import SCHEDULES
 from fcnkern.engine.values import duration, number_or_none, size, strides
@@ -75,7 +76,7 @@ class TrainSettings:
     tensorboard: bool = setting(False, RUN, "write events for TensorBoard, too", resumable=True)
     seed: int = setting(0, RUN, "of everything random", parse=int, metavar="N", least=0)
 
-    data: str = setting("scenes", DATA, "camvid:PATH, folder:PATH or scenes", metavar="SPEC", resumable=True)
+    data: str = setting("scenes", DATA, forms(), metavar="SPEC", resumable=True)
     val_split: str = setting("val", DATA, "split to validate on, or none", metavar="NAME", resumable=True)
     batch_size: int = setting(
         1,
@@ -118,6 +119,9 @@ class TrainSettings:
     )
     dropout: float | None = setting(
         None, NETWORK, "instead of the body's own", parse=float, metavar="P", least=0, below=1
+    )
+    elide: bool = setting(
+        False, NETWORK, "leave out, exactly, the work that padding causes; on VGG16", resumable=True
     )
     weights: str | None = setting(
         None, NETWORK, "weights for the body: .caffemodel, .npz, .safetensors, .pth", metavar="FILE"
