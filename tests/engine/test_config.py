@@ -28,6 +28,7 @@ OTHERS = TrainSettings(
         "tensorboard": True,
         "augment": True,
         "skip_broken": True,
+        "elide": True,
         "stages": (16, 8),
         "arch": "fcn8s_googlenet",
         "schedule": "cosine",
