@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -16,42 +15,15 @@ from tests.emulator.build import CSRC, ROOT, detector, emulated_extension
 from tests.emulator.sanitizers import REPORT, emulator_environment, preloaded
 
 TIMEOUT = 500  # seconds
-AT_LENGTH = os.environ.get("FCNKERN_TEST_EMULATION") == "full"
-"""Whether the operations' tests run again in other orders and builds, which takes minutes."""
-
-
-class Chosen(NamedTuple):
-    """Which tests of an operation run again, as expressions for pytest's -k.
-
-    Together they launch every kernel of the operation. ``few``: those under ThreadSanitizer, 20 times slower.
-    """
-
-    some: str
-    few: str
-
-
 CHOSEN = {
-    "confusion_matrix": Chosen(
-        some="matrix_cuda or label_types or strided or straight_from_scores or out_of_range",
-        few="matrix_cuda or strided or straight_from_scores",
-    ),
-    "conv1x1": Chosen(
-        some="conv1x1_cuda or output_and_gradients or layouts or dropout_mask",
-        few="conv1x1_cuda or layouts",
-    ),
-    "upsample_add": Chosen(
-        some="add_cuda or kinds_of_weight_and_skip or kernels_and_strides or layouts",
-        few="add_cuda or kernels_and_strides",
-    ),
-    "upsample_argmax": Chosen(
-        some="argmax_cuda or every_geometry or layouts or ties or non_finite",
-        few="argmax_cuda or layouts",
-    ),
-    "upsample_cross_entropy": Chosen(
-        some="entropy_cuda or every_geometry or reductions or label_types or sampling or hard or learned",
-        few="entropy_cuda or label_types or learned",
-    ),
+    "confusion_matrix": "many_steps or scores_and_strided or straight_from_scores",
+    "conv1x1": "gradient_laid_out or layouts or without_bias or dtypes",
+    "upsample_add": "kinds_of_weight_and_skip and stride0",
+    "upsample_argmax": "layouts_and_confidence",
+    "upsample_cross_entropy": "label_types or depthwise or balanced or hard_pixels",
 }
+"""Which tests of an operation run again, as an expression for pytest's -k: quick ones that together launch every
+kernel. ThreadSanitizer takes twenty times as long as the kernels alone."""
 
 
 class Run(NamedTuple):
@@ -123,7 +95,7 @@ def run_operations(run: Run, folder: Path) -> Result:
     parts, files = [], []
     for name in operations():
         files += sorted((ROOT / "tests" / "ops").glob(f"test_{name}*.py"))
-        parts.append(f"({name} and ({CHOSEN[name].few if run.build == 'thread' else CHOSEN[name].some}))")
+        parts.append(f"({name} and ({CHOSEN[name]}))")
     return run_pytest(run, files, f"cuda and ({' or '.join(parts)})", folder)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.emulator.build import missing_reason
-from tests.emulator.suite import AT_LENGTH, Run, never_launched, run_operations, run_pytest, untested
+from tests.emulator.suite import Run, never_launched, run_operations, run_pytest, untested
 
 pytestmark = pytest.mark.skipif(missing_reason() is not None, reason=missing_reason() or "")
 
@@ -32,7 +32,6 @@ def test_nothing_selected_is_a_failure(tmp_path: Path) -> None:
     assert (result.status, sum(result.passed.values())) == (5, 0)
 
 
-@pytest.mark.skipif(not AT_LENGTH, reason="takes minutes: FCNKERN_TEST_EMULATION=full")
 @pytest.mark.parametrize("order", ["reverse", "random"])
 def test_operations(order: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     seed = random.SystemRandom().randrange(1, 2**31)

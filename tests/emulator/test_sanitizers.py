@@ -9,14 +9,13 @@ import pytest
 
 from tests.emulator.build import missing_reason
 from tests.emulator.sanitizers import REPORT
-from tests.emulator.suite import AT_LENGTH, Run, never_launched, run_operations, run_pytest, untested
+from tests.emulator.suite import Run, never_launched, run_operations, run_pytest, untested
 
 pytestmark = pytest.mark.skipif(missing_reason() is not None, reason=missing_reason() or "")
 
 PROBE = Path(__file__).with_name("probe.py")
 
 
-@pytest.mark.skipif(not AT_LENGTH, reason="takes minutes: FCNKERN_TEST_EMULATION=full")
 @pytest.mark.parametrize(("build", "name"), [("address", "global_index"), ("thread", "plain_update")])
 def test_python_lets_reports_through_and_makes_none(build: str, name: str, tmp_path: Path) -> None:
     result = run_pytest(Run(build), [PROBE], f"sound or {name}", tmp_path)
@@ -26,7 +25,6 @@ def test_python_lets_reports_through_and_makes_none(build: str, name: str, tmp_p
     assert [summary.endswith(f" in {name}_kernel") for summary in summaries] == [True], result
 
 
-@pytest.mark.skipif(not AT_LENGTH, reason="takes minutes: FCNKERN_TEST_EMULATION=full")
 @pytest.mark.parametrize("build", ["address", "thread"])
 def test_operations(build: str, tmp_path: Path) -> None:
     result = run_operations(Run(build), tmp_path)
