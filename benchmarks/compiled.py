@@ -70,7 +70,9 @@ def examine(job: Job) -> Found:
     seconds = perf_counter() - start
     issued, miscounted = None, ""
     try:
-        issued = machine_code.issued(compiled, specimen, arch)
+        kernel = compiled.kernel
+        frequencies = kernel.frequencies(specimen.trips_on(arch), specimen.shares)
+        issued = machine_code.issued(kernel, frequencies, compiled.programs * compiled.warps)
     except ValueError as error:
         miscounted = str(error)
     facts = machine_code.facts(compiled)._asdict()

@@ -33,6 +33,17 @@ class Row(NamedTuple):
         """Instructions per unit of work and thread, all (``"total"``) or to one pipe (``"mufu"``)."""
         return None if self.issued is None else 32 * self.issued[kind] / self.case.units
 
+    def bound(self) -> str:
+        """What takes longest."""
+        seconds = self.seconds()
+        return max(seconds, key=seconds.__getitem__)
+
+    def issue_by_others(self) -> float:
+        """The time to issue the instructions ÷ the longest of the other times; infinite where nothing else is."""
+        seconds = self.seconds()
+        others = max(seconds[name] for name in seconds if name != "issue")
+        return seconds["issue"] / others if others else float("inf")
+
     def seconds(self) -> dict[str, float]:
         """The least time of the case by each ceiling."""
         case, issued = self.case, self.issued or {"total": 0.0, "mufu": 0.0}
@@ -79,6 +90,14 @@ def as_markdown(rows: Sequence[Row]) -> str:
         "|---|---|---:|---:|---:|---:|---:|---|---:|---:|",
         *(_code_line(row) for row in rows),
         "",
+        *time_table([row for row in rows if row.arch == TABLE_ARCH]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def time_table(rows: Sequence[Row]) -> list[str]:
+    """The lines of a table of the least times of cases."""
+    return [
         _ceilings(),
         "*Bound*: the largest of them. *issue ÷ others*: the time to issue the instructions ÷ the largest of the",
         "other three: below 1 the instructions could hide behind it.",
@@ -86,9 +105,8 @@ def as_markdown(rows: Sequence[Row]) -> str:
         "| operation | kernel | case | MB | Gflop | M exp | DRAM µs | tensor µs | MUFU µs | issue µs | bound |"
         " issue ÷ others |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---|---:|",
-        *(_time_line(row) for row in rows if row.arch == TABLE_ARCH),
+        *(_time_line(row) for row in rows),
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _ceilings() -> str:
@@ -104,19 +122,20 @@ def _code_line(row: Row) -> str:
     facts = row.facts
     cells = [row.operation, row.name, row.arch, facts["registers"], facts["shared"], facts["spills"]]
     cells += [facts["instructions"], row.case.unit]
-    cells += [_short(row.per_unit(kind)) for kind in ("total", "mufu")]
+    cells += [short(row.per_unit(kind)) for kind in ("total", "mufu")]
     return f"| {' | '.join(map(str, cells))} |"
 
 
 def _time_line(row: Row) -> str:
     case, seconds = row.case, row.seconds()
-    others = max(seconds[name] for name in seconds if name != "issue")
+    ratio = row.issue_by_others()
     amounts = [case.bytes / 1e6, case.flops / 1e9, case.exponentials / 1e6]
-    cells = [row.operation, row.name, case.name, *map(_short, amounts)]
-    cells += [_short(1e6 * time) for time in seconds.values()]
-    cells += [max(seconds, key=seconds.__getitem__), _short(seconds["issue"] / others) if others else ""]
+    cells = [row.operation, row.name, case.name, *map(short, amounts)]
+    cells += [short(1e6 * time) for time in seconds.values()]
+    cells += [row.bound(), "" if ratio == float("inf") else short(ratio)]
     return f"| {' | '.join(cells)} |"
 
 
-def _short(value: float | None) -> str:
+def short(value: float | None) -> str:
+    """Three digits of a number, nothing of none and of 0."""
     return "" if not value else f"{value:.3g}" if value < 1000 else f"{value:.0f}"

@@ -6,7 +6,7 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from benchmarks.specimen import Claims, Specimen
 
 _OPERATION = re.compile(r"^\s*(%\w+)(?::\d+)? = ([\w.]+) (.*?)(?: loc\(.*)?$", re.MULTILINE)
 _SAME_VALUE = ("arith.extsi", "arith.extui", "tt.splat", "tt.broadcast", "tt.expand_dims")
-_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
 class Facts(NamedTuple):
@@ -76,8 +76,8 @@ def compile_specimen(specimen: Specimen, arch: int) -> Compiled:
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(compiled.asm["cubin"])
-        kernel = Kernel(_run("nvdisasm", "-c", "-g", str(cubin)))
-        usage = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", _run("cuobjdump", "-res-usage", str(cubin))))
+        kernel = Kernel(run_tool("nvdisasm", "-c", "-g", str(cubin)))
+        usage = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", run_tool("cuobjdump", "-res-usage", str(cubin))))
     if gone := {i.file for i in kernel.instructions if i.file and not Path(i.file).exists()}:
         raise RuntimeError(
             f"Triton's cache has code of {gone.pop()}, which is gone: set TRITON_CACHE_DIR anew"
@@ -93,8 +93,9 @@ def compile_specimen(specimen: Specimen, arch: int) -> Compiled:
     )
 
 
-def _run(tool: str, *arguments: str) -> str:
-    command = [str(_TOOLS / tool), *arguments]
+def run_tool(tool: str, *arguments: str) -> str:
+    """What one of the tools in Triton's wheel prints."""
+    command = [str(TOOLS / tool), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -102,7 +103,6 @@ def facts(compiled: Compiled) -> Facts:
     """Counts what stands in the machine code."""
     kernel = compiled.kernel
     code = kernel.code(kernel.reached)
-    widths = Counter(instruction.load_bits for instruction in code if instruction.load_bits)
     return Facts(
         programs=compiled.programs,
         warps=compiled.warps,
@@ -112,22 +112,23 @@ def facts(compiled: Compiled) -> Facts:
         spills=sum(instruction.is_local for instruction in kernel.instructions),
         instructions=len(code),
         loops=len(kernel.loops),
-        loads={str(width): widths[width] for width in sorted(widths)},
+        loads=widths(instruction.load_bits for instruction in code),
     )
 
 
-def issued(compiled: Compiled, specimen: Specimen, arch: int) -> Issued:
-    """Counts what the launch issues.
+def widths(bits: Iterable[int]) -> dict[str, int]:
+    """How many accesses to memory have each width."""
+    counts = Counter(width for width in bits if width)
+    return {str(width): counts[width] for width in sorted(counts)}
 
-    Raises:
-        ValueError: where the trips of the specimen are not those of the loops found.
-    """
+
+def issued(kernel: Kernel, frequencies: Mapping[int, float], warps: float) -> Issued:
+    """Counts what a launch of so many warps issues, each block of the kernel running so often in a warp."""
     total, mufu = 0.0, 0.0
-    for block, often in compiled.kernel.frequencies(specimen.trips_on(arch), specimen.shares).items():
-        code = compiled.kernel.code([block])
+    for block, often in frequencies.items():
+        code = kernel.code([block])
         total += often * len(code)
         mufu += often * sum(instruction.name == "MUFU" for instruction in code)
-    warps = compiled.programs * compiled.warps
     return Issued(total * warps, mufu * warps)
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 _INSTRUCTION = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s+(@!?\w+\s+)?([A-Z][\w.]*)\s*(.*?)\s*;")
-_SOURCE = re.compile(r'\s*//## File "(.*)", line (\d+)')
+_SOURCE = re.compile(r'\s*//## File "(.*?)", line (\d+)( inlined at)?')
 _LABEL = re.compile(r"(\.L\w*):")
 _TARGET = re.compile(r"(.*?)`\((\.L\w*)\)")
+_TARGETS = re.compile(r'BRANCH_TARGETS ([^"]*)"')
 _LAST = ("EXIT", "RET", "BRX", "BPT")  # nothing follows them
 _WAIT = 12  # a loop of at most so many instructions that tries a barrier or sleeps does nothing else
 
@@ -21,15 +22,17 @@ _WAIT = 12  # a loop of at most so many instructions that tries a barrier or sle
 class Instruction(NamedTuple):
     """One instruction.
 
-    ``conditional``: whether a predicate guards it. ``target``: the index of the instruction that it branches to.
+    ``conditional``: whether a predicate guards it. ``targets``: the instructions that it may branch to.
+    ``callers``: the files and lines where what stands in ``file`` was inlined, from the inside.
     """
 
     address: int
     opcode: str
     conditional: bool
-    target: int | None
+    targets: tuple[int, ...]
     file: str
     line: int
+    callers: tuple[tuple[str, int], ...] = ()
 
     @property
     def name(self) -> str:
@@ -39,15 +42,32 @@ class Instruction(NamedTuple):
     @property
     def source(self) -> str:
         """The line of source that it was compiled from."""
-        return linecache.getline(self.file, self.line).strip()
+        return self.sources[0]
+
+    @property
+    def sources(self) -> list[str]:
+        """That line, and those that it was inlined into."""
+        return [linecache.getline(file, line).strip() for file, line in self.places]
+
+    @property
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """The files and lines of `sources`."""
+        return ((self.file, self.line), *self.callers)
 
     @property
     def load_bits(self) -> int:
         """The width of a load from global memory (of a bulk copy: 1024), 0 of any other instruction."""
         if self.name in ("UTMALDG", "UBLKCP"):
             return 1024
-        if self.name not in ("LDG", "LDGSTS"):
-            return 0
+        return self._bits if self.name in ("LDG", "LDGSTS") else 0
+
+    @property
+    def store_bits(self) -> int:
+        """The width of a store to global memory, 0 of any other instruction."""
+        return self._bits if self.name == "STG" else 0
+
+    @property
+    def _bits(self) -> int:
         widths = [re.fullmatch(r"[US]?(8|16|64|128|256)", part) for part in self.opcode.split(".")[1:]]
         return next((int(width[1]) for width in widths if width), 32)
 
@@ -78,18 +98,26 @@ class Block(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """A natural loop: its blocks, and the addresses of the first and the last instruction."""
+    """A natural loop.
+
+    Args:
+        blocks: its blocks.
+        first: the address of its first instruction.
+        last: the address of its last one.
+        sources: the lines of source of the branches back to its header.
+    """
 
     blocks: frozenset[int]
     first: int
     last: int
+    sources: tuple[str, ...]
 
 
 class Kernel:
     """A disassembled kernel.
 
     Args:
-        text: what ``nvdisasm -c -g`` prints for a cubin with one kernel.
+        text: what ``nvdisasm -c`` with ``-g`` or ``-gi`` prints for one kernel.
     """
 
     def __init__(self, text: str) -> None:
@@ -130,17 +158,18 @@ class Kernel:
             for successor in self.blocks[block].successors:
                 if successor in self._dominators[block]:
                     latches.setdefault(successor, set()).add(block)
-        bodies = [self._body(header, blocks) for header, blocks in latches.items()]
-        loops = [self._loop(body) for body in bodies if not self._only_waits(body)]
+        bodies = [(self._body(header, blocks), blocks) for header, blocks in latches.items()]
+        loops = [self._loop(body, blocks) for body, blocks in bodies if not self._only_waits(body)]
         return sorted(loops, key=lambda loop: (loop.first, -len(loop.blocks)))
 
     def _body(self, header: int, latches: set[int]) -> set[int]:
         """The blocks from which control comes back to ``header`` through ``latches``, without passing it before."""
         return {header} | _reach(latches, lambda block: () if block == header else self._predecessors[block])
 
-    def _loop(self, body: set[int]) -> Loop:
+    def _loop(self, body: set[int], latches: set[int]) -> Loop:
         first, last = self.blocks[min(body)].begin, self.blocks[max(body)].end - 1
-        return Loop(frozenset(body), self.instructions[first].address, self.instructions[last].address)
+        back = tuple(self.instructions[self.blocks[block].end - 1].source for block in sorted(latches))
+        return Loop(frozenset(body), self.instructions[first].address, self.instructions[last].address, back)
 
     def _only_waits(self, body: set[int]) -> bool:
         """Whether a loop is the trap after the last instruction, or waits for a barrier or for tensor memory."""
@@ -158,7 +187,8 @@ class Kernel:
 
         Args:
             trips: iterations of each of `loops` at each entry.
-            shares: for a part of the line of an ``if``, ``else`` or ``def``, how often its body runs when reached.
+            shares: for a part of the line of an ``if``, ``else`` or function, how often its body runs when reached;
+                for one of a statement without a body, how often the statement does.
 
         Raises:
             ValueError: where the numbers of trips and of loops differ, or no line holds the key of a share.
@@ -173,8 +203,31 @@ class Kernel:
             lines = self._bodies(part)
             for block in self.reached:
                 code = self.code([block])
-                if 2 * sum((i.file, i.line) in lines for i in code) > len(code):
+                if 2 * sum(not lines.isdisjoint(i.places) for i in code) > len(code):
                     result[block] *= share
+        return result
+
+    def trips_by_source(self, trips: Mapping[str, float | Sequence[float]]) -> list[float]:
+        """The iterations of each of `loops`, given by a part of the source line of the branch back.
+
+        Args:
+            trips: one number for all loops of a line, or one for each of them in the order of `loops`.
+
+        Raises:
+            ValueError: where a loop has no number or several, or a number no loop.
+        """
+        waiting = {part: list(given) for part, given in trips.items() if isinstance(given, Sequence)}
+        result = []
+        for loop in self.loops:
+            parts = [part for part in trips if any(part in source for source in loop.sources)]
+            if len(parts) != 1 or waiting.get(parts[0]) == []:
+                raise ValueError(
+                    f"loop at {loop.first:#x} of {loop.sources} has no trips of its own: {parts}"
+                )
+            given = trips[parts[0]]
+            result.append(waiting[parts[0]].pop(0) if isinstance(given, Sequence) else given)
+        if left := [part for part, numbers in waiting.items() if numbers]:
+            raise ValueError(f"more trips than loops: {left}")
         return result
 
     def describe_loops(self) -> list[str]:
@@ -190,9 +243,24 @@ class Kernel:
             result.append(f"{indent}loop {loop.first:#x}..{loop.last:#x}: {len(code)}: {mix}; {where}")
         return result
 
+    def describe_blocks(self, frequencies: Mapping[int, float], most: int = 20) -> list[str]:
+        """The blocks that issue most: how often each runs, how long it is, where, its most frequent line."""
+        sizes = {block: len(self.code([block])) for block in self.reached}
+        heavy = sorted(self.reached, key=lambda block: -frequencies[block] * sizes[block])[:most]
+        result = []
+        for block in heavy:
+            code = self.code([block])
+            (file, line), count = Counter((i.file, i.line) for i in code).most_common(1)[0]
+            source = linecache.getline(file, line).strip()
+            where = f"{Path(file).name}:{line}: {source}"
+            result.append(
+                f"{frequencies[block]:9.4g} × {sizes[block]} at {code[0].address:#x}: {count} {where}"
+            )
+        return result
+
     def _bodies(self, part: str) -> set[tuple[str, int]]:
         """The lines of the statements in whose first line ``part`` stands."""
-        files = {instruction.file for instruction in self.instructions}
+        files = {file for instruction in self.instructions for file, _ in instruction.places}
         lines = {(file, line) for file in files for line in _below(linecache.getlines(file), part)}
         if not lines:
             raise ValueError(f"no statement {part!r} in the source")
@@ -202,33 +270,40 @@ class Kernel:
 def _parse(text: str) -> list[Instruction]:
     """The instructions of a disassembly, with their lines of source and the targets of their branches."""
     labels: dict[str, int] = {}
-    rows: list[tuple[re.Match[str], str, int]] = []
-    file, line = "", 0
+    rows: list[tuple[str, re.Match[str], list[tuple[str, int]]]] = []
+    places, inlined = [("", 0)], False
     for row in text.splitlines():
         if match := _LABEL.match(row):
             labels[match[1]] = len(rows)
         elif match := _SOURCE.match(row):
-            file, line = match[1], int(match[2])
+            places = [*(places if inlined else []), (match[1], int(match[2]))]
+            inlined = match[3] is not None
         elif match := _INSTRUCTION.match(row):
-            rows.append((match, file, line))
-    return [_instruction(match, labels, file, line) for match, file, line in rows]
+            rows.append((row, match, places))
+    return [_instruction(row, match, labels, places) for row, match, places in rows]
 
 
-def _instruction(match: re.Match[str], labels: Mapping[str, int], file: str, line: int) -> Instruction:
-    opcode, target, conditional = match[3], None, match[2] is not None
+def _instruction(
+    row: str, match: re.Match[str], labels: Mapping[str, int], places: Sequence[tuple[str, int]]
+) -> Instruction:
+    opcode, targets, conditional = match[3], [], match[2] is not None
     jump = _TARGET.match(match[4])
     # A call of a label leaves a loop and never returns; subroutines have other names. BRA.DIV is for a divided warp.
     if jump and opcode.startswith(("BRA", "CALL")) and not opcode.startswith("BRA.DIV"):
-        target = labels[jump[2]]
+        targets = [jump[2]]
         conditional |= jump[1] != ""  # a second predicate, before the label
-    return Instruction(int(match[1], 16), opcode, conditional, target, file, line)
+    elif table := _TARGETS.search(row):
+        targets = table[1].split(",")
+    numbers = tuple(labels[target] for target in targets)
+    (file, line), *callers = places
+    return Instruction(int(match[1], 16), opcode, conditional, numbers, file, line, tuple(callers))
 
 
 def _blocks(code: Sequence[Instruction]) -> list[Block]:
     leaders = {0}
     for index, instruction in enumerate(code):
-        if instruction.target is not None:
-            leaders |= {index + 1, instruction.target}
+        if instruction.targets:
+            leaders |= {index + 1, *instruction.targets}
         elif instruction.name in _LAST:
             leaders.add(index + 1)
     begins = sorted(leader for leader in leaders if leader < len(code))
@@ -243,9 +318,9 @@ def _blocks(code: Sequence[Instruction]) -> list[Block]:
 def _successors(code: Sequence[Instruction], index: int) -> list[int]:
     """The instructions that may run after one."""
     instruction = code[index]
-    targets = [] if instruction.target is None else [instruction.target]
-    leaves = instruction.target is not None or instruction.name in _LAST
-    return targets if leaves and not instruction.conditional else [*targets, index + 1]
+    targets = instruction.targets
+    leaves = targets or instruction.name in _LAST
+    return [*targets] if leaves and not instruction.conditional else [*targets, index + 1]
 
 
 def _reach(start: Iterable[int], following: Callable[[int], Iterable[int]]) -> set[int]:
@@ -259,12 +334,20 @@ def _reach(start: Iterable[int], following: Callable[[int], Iterable[int]]) -> s
 
 
 def _below(lines: Sequence[str], part: str) -> list[int]:
-    """The numbers of the lines indented below the lines that hold ``part``."""
-    result, depth = [], None
-    for number, line in enumerate(lines, 1):
-        indent = len(line) - len(line.lstrip())
-        if depth is not None and (not line.strip() or indent > depth or line.lstrip().startswith(")")):
-            result.append(number)
-        else:
-            depth = indent if part in line else None
-    return result
+    """The numbers of the lines of the bodies of the statements in whose first line ``part`` stands."""
+    return [n for number, line in enumerate(lines, 1) if part in line for n in _body(lines, number)]
+
+
+def _body(lines: Sequence[str], number: int) -> list[int]:
+    """The numbers of the lines indented below a line; its own where there are none."""
+    depth, body = _indent(lines[number - 1]), []
+    for below, line in enumerate(lines[number:], number + 1):
+        code = line.lstrip()
+        if code and code[0] not in ")#" and _indent(line) <= depth:
+            break
+        body.append(below)
+    return body if any(lines[n - 1].strip() and _indent(lines[n - 1]) > depth for n in body) else [number]
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())

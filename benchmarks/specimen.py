@@ -81,3 +81,37 @@ class Specimen:
     def trips_on(self, arch: int) -> Sequence[float]:
         """The trips of the loops as compiled for ``arch``."""
         return self.trips.get(arch, ()) if isinstance(self.trips, Mapping) else self.trips
+
+
+@dataclass(frozen=True)
+class CudaSpecimen:
+    """A kernel of csrc/cuda at one shape.
+
+    Args:
+        name: unique in its operation.
+        kernel: its instantiation, "conv1x1_fma_kernel<true, false>".
+        case: what the launch takes.
+        blocks: of the launch.
+        threads: of a block, where it is launched with fewer than the most it may have.
+        shared: bytes of dynamic shared memory of a block.
+        trips: iterations of each loop at each entry, by a part of the source line of its ``for`` or ``while``;
+            several numbers where the compiler made several loops of it. An average may be a fraction.
+        shares: for a part of a source line, how often its body, or the statement itself, runs each time that it is
+            reached; 1 for what is not named.
+        widths: for a part of a source line, the least width in bits of every access to global memory compiled from
+            such a line.
+        tensor_cores: whether products run on the tensor cores.
+        triton: names of the Triton specimens of the same operation that do the same work.
+    """
+
+    name: str
+    kernel: str
+    case: Case
+    blocks: float
+    threads: int | None = None
+    shared: int = 0
+    trips: Mapping[str, float | Sequence[float]] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    widths: Mapping[str, int] = field(default_factory=dict)
+    tensor_cores: bool = False
+    triton: Sequence[str] = ()

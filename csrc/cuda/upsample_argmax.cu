@@ -7,8 +7,8 @@ namespace {
 constexpr int kConfidenceThreads = 128;
 
 // The labels of a tile a block. Reads the scores of a tile's points once, and those of its undecided cells
-// again from the caches; writes each label once, those of undecided cells twice. Bound by DRAM where most
-// cells are decided, else by instructions.
+// again from the caches; writes each label once, those of undecided cells twice. Bound by instructions: 34 a
+// pixel at x8 and 19 classes where 15 % of the cells are undecided, twice the time of DRAM.
 template <class T>
 __global__ void __launch_bounds__(kTileThreads, 4)
     upsample_argmax_fwd_kernel(const LabelTiles plan, const TileShape shape, const LabelStores stores) {
@@ -20,8 +20,8 @@ __global__ void __launch_bounds__(kTileThreads, 4)
 }
 
 // The probabilities of labels; a thread to a column of outputs. Reads the labels once and the scores, from
-// the caches, for every column; writes each probability once. One exponential an output and class beside
-// three other instructions, and bound by them. Where one is NaN, near infinite or huge scores, the
+// the caches, for every column; writes each probability once. One exponential an output and class; bound
+// by instructions: 14 of them at 19 classes, 8 in the loop. Where one is NaN, near infinite or huge scores, the
 // column's are formed again in the definition's own arithmetic.
 template <class T>
 __global__ void __launch_bounds__(kConfidenceThreads, 3)

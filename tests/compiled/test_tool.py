@@ -114,6 +114,55 @@ def test_branch_back_from_code_moved_out_of_line_is_no_loop() -> None:
     assert _counts(kernel, ())["FMUL"] == 1
 
 
+def test_jump_by_a_table_reaches_all_its_targets() -> None:
+    kernel = _kernel(
+        'BRX R2 -0x10 (*"BRANCH_TARGETS .L_x_0,.L_x_1"*)', ".L_x_0:", "FADD R0, R0, R1", "EXIT",
+        ".L_x_1:", "FMUL R0, R0, R1", "EXIT", "FFMA R0, R0, R0, R0",
+    )  # fmt: skip
+    assert _counts(kernel, ()) == {"BRX": 1, "FADD": 1, "EXIT": 1, "FMUL": 1}
+
+
+def test_source_tells_loops_and_inlined_bodies(tmp_path: Path) -> None:
+    source = tmp_path / "kernel.cuh"
+    source.write_text(
+        "float twice(float x) { return x + x; }\n"
+        "for (int i = 0; i < 4; ++i)\n"
+        "  x *= x;\n"
+        "if (rare)\n"
+        "  x = twice(x);\n"
+        "if (never) x = 0;\n"
+        "x = x * x + x;\n"
+    )
+    rows = [
+        ".L_x_0:", 3, "FMUL R0, R0, R0", 2, "@P0 BRA `(.L_x_0)", 4, "@P1 BRA `(.L_x_1)", (1, 5), "FADD R0, R0, R0",
+        ".L_x_1:", 6, "@P2 BRA `(.L_x_2)", 6, "MOV R0, RZ", ".L_x_2:", 7, "FFMA R0, R0, R0, R0", "EXIT",
+    ]  # fmt: skip
+    lines = []
+    for n, row in enumerate(rows):
+        if isinstance(row, str):
+            lines.append(row if row.endswith(":") else f"        /*{16 * n:04x}*/  {row} ;")
+        elif isinstance(row, int):
+            lines.append(f'\t//## File "{source}", line {row}')
+        else:
+            lines += [f'\t//## File "{source}", line {row[0]} inlined at "{source}", line {row[1]}']
+            lines += [f'\t//## File "{source}", line {row[1]}']
+    kernel = Kernel("\n".join(lines))
+    assert [loop.sources for loop in kernel.loops] == [("for (int i = 0; i < 4; ++i)",)]
+    assert kernel.trips_by_source({"i < 4": 4}) == [4]
+    assert kernel.trips_by_source({"i < 4": (4,)}) == [4]
+    counts = {
+        instruction.name: often
+        for block, often in kernel.frequencies([4], {"if (rare)": 0.25, "if (never) x = 0;": 0.0}).items()
+        for instruction in kernel.code([block])
+    }
+    assert (counts["FMUL"], counts["FADD"], counts["FFMA"]) == (4, 0.25, 1)
+    assert counts["MOV"] == 0
+    for wrong in ({}, {"i < 4": ()}, {"i < 4": (4, 4)}, {"i < 4": 4, "int i": 4}):
+        with pytest.raises(ValueError, match="trips"):
+            kernel.trips_by_source(wrong)
+    assert "4 × 2" in kernel.describe_blocks(kernel.frequencies([4], {}))[0]
+
+
 def test_loop_left_by_a_call_and_a_second_predicate() -> None:
     kernel = _kernel(
         ".L_x_0:", "FADD R0, R0, R1", "@!P0 CALL.REL.NOINC `(.L_x_1)", "BRA `(.L_x_0)", ".L_x_1:",
@@ -156,7 +205,7 @@ def test_waiting_at_a_barrier_and_the_final_trap_are_no_loops() -> None:
     ],
 )
 def test_instruction_is_recognised(opcode: str, bits: int, atomic: bool, product: bool) -> None:
-    instruction = Instruction(0, opcode, False, None, "", 0)
+    instruction = Instruction(0, opcode, False, (), "", 0)
     assert instruction.load_bits == bits
     assert instruction.is_float_atomic is atomic
     assert instruction.is_matrix_product is product

@@ -1,0 +1,96 @@
+"""The skinny product, at the shape of the Triton specimens."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks.specimen import Case, CudaSpecimen
+from benchmarks.specimens.conv1x1 import CITY, FC7, _case, _name
+
+_N, _INPUTS, _OUTPUTS, _H, _W = CITY
+_BLOCKS = _N * _H * _W // 128
+_PLACES = 3 * 128 * 8
+_STAGES = 3
+_COPIES = {
+    "copy_async<16>(at, base": 128,
+    "if (bytes == 16) copy_async<16>(to, from)": 128,
+}
+
+
+def _trips(tiles: int, warps: int, copies: float) -> dict[str, float | tuple[float, ...]]:
+    """Of the loops over tiles of the depth and around them; `copies` of 16 bytes of a thread for one tile."""
+    return {
+        "i < columns; i += blockDim.x) place_column": 4 / warps,
+        "int64_t tile = 1 - kStages": tiles + _STAGES - 1,
+        "i < kColumns * kDepth >> run_log": 0,
+        "i < 1 << run_log": 0,
+        "slow < kSlow; slow += step": copies / 2,
+        "int k = warp; k < kDepth": 0,
+        "row < rows; row += kWarp": 0,
+        "i < rows << per_row_log": 3 / warps,
+        "i < steps * kWarp": _OUTPUTS / warps,
+        "for (int i = 0; i < 4; ++i) {": 0,
+    }
+
+
+def _shares(tiles: int, rows: float) -> dict[str, float]:
+    run = tiles / (tiles + _STAGES - 1)
+    return {
+        "if (tile + kStages - 1 < count) start(": run,
+        "use(large, large + kLarge": run,
+        "const unsigned kept = kept_elements(": 0.0,
+        "if (!inside) {": 0.0,
+        "else if (bytes == 8) copy_async<8>": 0.0,
+        "else if (bytes == 4) copy_async<4>": 0.0,
+        "else *to = __ldg(from);": 0.0,
+        "else start_large(": 0.0,
+        "if (i < count) base[at[i]] =": 0.0,
+        **({"for (int e = 0; e < kEights; ++e) {": rows} if rows < 0.5 else {}),
+    }
+
+
+_PASSED = FC7[0] * FC7[2] * FC7[3] * FC7[4]  # elements
+
+SPECIMENS = [
+    CudaSpecimen(
+        name=_name("forward, 512→19", torch.bfloat16, False),
+        kernel="conv1x1_mma_kernel<__nv_bfloat16, __nv_bfloat16, true, false>",
+        case=_case(CITY, torch.bfloat16),
+        blocks=_BLOCKS,
+        shared=_PLACES + 2 * 32 * 8 + _STAGES * (32 * 136 + 24 * 40) * 2,
+        trips=_trips(512 // 32, 4, 32 / 8),
+        shares=_shares(512 // 32, 3 / 8),
+        widths=_COPIES,
+        tensor_cores=True,
+        triton=[_name("forward, 512→19", torch.bfloat16, False)],
+    ),
+    CudaSpecimen(
+        name=_name("forward, 512→19", torch.float32, False),
+        kernel="conv1x1_fma_kernel<true, false>",
+        case=_case(CITY, torch.float32),
+        blocks=_BLOCKS,
+        threads=96,
+        shared=_PLACES + 2 * 16 * 8 + _STAGES * (16 * 132 + 21 * 20) * 4,
+        trips={**_trips(512 // 16, 3, 16 / 3), "k < depth; k += 4": 4},
+        shares=_shares(512 // 16, 7 / 8),
+        widths=_COPIES,
+        triton=[_name("forward, 512→19", torch.float32, False)],
+    ),
+    CudaSpecimen(
+        name="bias, ReLU and dropout in place, 4096, bfloat16, NCHW",
+        kernel="conv1x1_epilogue_kernel<__nv_bfloat16>",
+        case=Case("16×4096×16×16", unit="element", units=_PASSED, bytes=4 * _PASSED),
+        blocks=_PASSED / (128 * 64),
+        trips={
+            "i < tile.pixels; i += kPassThreads": (4 / 8, 0),
+            "i < steps * kWarp": 64 / 8,
+            "for (int i = 0; i < 4; ++i) {": 4,
+        },
+        shares={
+            "if (block != formed) {": 1 / 4,
+            "values[i] = i < count ? to_float(": 0.0,
+            "if (i < count) base[at[i]] =": 0.0,
+        },
+        widths={"= *reinterpret_cast<const Word*>(base": 64, "*reinterpret_cast<Word*>(base": 64},
+    ),
+]
