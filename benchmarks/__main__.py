@@ -43,8 +43,8 @@ def measure(case: Case, device: str, quick: bool, seconds: float, can: Ceilings)
         if name in failures:
             yield Row.failed(case.name, name, failures[name])
             continue
-        every = not quick or device != "cpu" or name == "ours"
-        extra = extra_bytes(case, name, device, contenders[name]) if every else None
+        weighed = not case.apart and (not quick or device != "cpu" or name == "ours")
+        extra = extra_bytes(case, name, device, contenders[name]) if weighed else None
         ratio = times[name].median / times["ours"].median if "ours" in times else None
         yield Row(case.name, name, times[name], ratio, case.rivals.get(name), extra, errors[name], bound)
 
