@@ -25,7 +25,7 @@ from fcnkern import models
 from fcnkern.models.tracing import trace
 
 BODIES = {"AlexNet": models.AlexNet, "VGG16": models.VGG16}
-BOUND = 1e-4  # relative; networks in fp32, sixteen layers deep
+BOUND = 1e-3  # relative; one ReLU of one crop that falls otherwise in fp32 changes a gradient by some 1e-4
 BATCH = 16  # crops at a time
 
 
