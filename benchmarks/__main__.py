@@ -24,7 +24,7 @@ from benchmarks.peers import missing_peers
 from benchmarks.report import Row, as_json, as_markdown, circumstances
 from benchmarks.timing import interleaved, timer
 
-QUICK_SECONDS, FULL_SECONDS = 2.0, 6.0  # of timing per case
+QUICK_SECONDS, FULL_SECONDS = 2.0, 4.0  # of timing per case
 
 
 def measure(case: Case, device: str, quick: bool, seconds: float, can: Ceilings) -> Iterator[Row]:
@@ -43,8 +43,8 @@ def measure(case: Case, device: str, quick: bool, seconds: float, can: Ceilings)
         if name in failures:
             yield Row.failed(case.name, name, failures[name])
             continue
-        every = not quick or device != "cpu" or name == "ours"
-        extra = extra_bytes(case, name, device, contenders[name]) if every else None
+        weighed = not case.apart and (not quick or device != "cpu" or name == "ours")
+        extra = extra_bytes(case, name, device, contenders[name]) if weighed else None
         ratio = times[name].median / times["ours"].median if "ours" in times else None
         yield Row(case.name, name, times[name], ratio, case.rivals.get(name), extra, errors[name], bound)
 
@@ -73,7 +73,7 @@ def options() -> argparse.Namespace:
     add("--device", choices=["cpu", "cuda"], help="where to measure; a GPU where there is one")
     add("--large", action="store_true", help="on a CPU also the cases that take minutes or gigabytes there")
     add("--only", default="", metavar="TEXT", help="only cases whose name holds TEXT")
-    add("--seconds", type=float, metavar="S", help="of timing per case; 6, with --quick 2")
+    add("--seconds", type=float, metavar="S", help="of timing per case; 4, with --quick 2")
     add("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
     add("--plot", type=Path, metavar="PATH.png", help="draw time and memory (needs matplotlib)")
     add("--compare", type=Path, metavar="OLD.json", help="say what got slower since, beyond noise")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks import rivals
 from benchmarks.cases import CONV, Case
-from benchmarks.contenders import Contender, Result, with_gradients
+from benchmarks.contenders import Contender, Result, in_channels_last, with_gradients
 from benchmarks.measure import measure, parameters
 from fcnkern import conv1x1
 
@@ -35,32 +35,44 @@ def contenders(case: Case) -> dict[str, Contender]:
     def eager(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return rivals.classifier(x, weight, bias, DROPOUT)
 
-    def truth() -> Result:
-        return calling(reference, tuple(tensor.double() for tensor in inputs))()
-
-    def eager_truth() -> Result:
-        torch.manual_seed(1)
-        mask = F.dropout(
-            inputs[0].new_ones(case.images, case.shape.classes, *case.shape.out), DROPOUT
-        ).double()
-
-        def masked(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            return rivals.classifier(x, weight, bias, 0.0) * mask
-
-        return calling(masked, tuple(tensor.double() for tensor in inputs))()
-
-    def eager_seeded() -> Result:
-        torch.manual_seed(1)
-        return run_eager()
-
     def calling(function: Callable[..., Tensor], tensors: tuple[Tensor, ...]) -> Callable[[], Result]:
         return with_gradients(function, *tensors) if case.gradients else lambda: (function(*tensors),)
 
-    run_eager = calling(eager, inputs)
+    def by_us(tensors: tuple[Tensor, ...]) -> Contender:
+        return Contender(calling(ours, tensors), calling(reference, _exact(tensors)))
+
+    def by_eager(tensors: tuple[Tensor, ...]) -> Contender:
+        run_eager = calling(eager, tensors)
+
+        def seeded() -> Result:
+            torch.manual_seed(1)
+            return run_eager()
+
+        def truth() -> Result:
+            like = eager(*tensors)
+            torch.manual_seed(1)
+            mask = F.dropout(torch.ones_like(like), DROPOUT).double()
+
+            def masked(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+                return rivals.classifier(x, weight, bias, 0.0) * mask
+
+            return calling(masked, _exact(tensors))()
+
+        return Contender(seeded, truth)
+
+    dense = (in_channels_last(inputs[0]), in_channels_last(inputs[1]), inputs[2])
+    rounded = (inputs[0].bfloat16(), inputs[1].bfloat16(), inputs[2].bfloat16())
     return {
-        "ours": Contender(calling(ours, inputs), truth),
-        "eager": Contender(eager_seeded, eager_truth),
+        "ours": by_us(inputs),
+        "ours, bf16": by_us(rounded),
+        "eager": by_eager(inputs),
+        "eager, channels_last": by_eager(dense),
+        "eager, bf16": by_eager(rounded),
     }
+
+
+def _exact(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(tensor.double() for tensor in tensors)
 
 
 @pytest.mark.parametrize(("case", "name"), parameters(CONV))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks import rivals
 from benchmarks.cases import ADD, Case
-from benchmarks.contenders import Contender, Result, with_gradients
+from benchmarks.contenders import Contender, Result, in_channels_last, with_gradients
 from benchmarks.measure import measure, parameters
 from fcnkern import upsample_add
 
@@ -51,8 +51,18 @@ def contenders(case: Case) -> dict[str, Contender]:
     ) -> Callable[[], Result]:
         return with_gradients(function, *tensors) if case.gradients else lambda: (function(*tensors),)
 
-    truth = calling(step("reference"), tuple(tensor.double() for tensor in inputs))
-    return {"ours": Contender(calling(step()), truth), "eager": Contender(calling(eager), truth)}
+    def truth(tensors: tuple[Tensor, ...] = inputs) -> Callable[[], Result]:
+        return calling(step("reference"), tuple(tensor.double() for tensor in tensors))
+
+    dense = tuple(in_channels_last(tensor) if tensor.dim() == 4 else tensor for tensor in inputs)
+    rounded = tuple(tensor.bfloat16() for tensor in inputs)
+    return {
+        "ours": Contender(calling(step()), truth()),
+        "ours, bf16": Contender(calling(step(), rounded), truth(rounded)),
+        "eager": Contender(calling(eager), truth()),
+        "eager, channels_last": Contender(calling(eager, dense), truth()),
+        "eager, bf16": Contender(calling(eager, rounded), truth(rounded)),
+    }
 
 
 @pytest.mark.parametrize(("case", "name"), parameters(ADD))

@@ -8,19 +8,27 @@ from torch import Tensor
 
 from benchmarks import rivals
 from benchmarks.cases import ARGMAX, Case
-from benchmarks.contenders import Contender, Result, compiled, draw_scores
+from benchmarks.contenders import (
+    BF16_COUNT_BOUND,
+    Contender,
+    Result,
+    compiled,
+    draw_scores,
+    in_channels_last,
+)
 from benchmarks.measure import measure, parameters
 from fcnkern import Resample, upsample_argmax
 
 
 def contenders(case: Case) -> dict[str, Contender]:
     scores, size = draw_scores(case), case.shape.out
+    dense, rounded = in_channels_last(scores), scores.bfloat16()
 
     def resized(resample: Resample) -> Resample:
         return Resample(resample.kind, resample.factor, resample.offset, size)
 
-    def truth(resample: Resample) -> Result:
-        return (upsample_argmax(scores.double(), resized(resample), backend="reference").long(),)
+    def truth(resample: Resample, x: Tensor = scores) -> Result:
+        return (upsample_argmax(x.double(), resized(resample), backend="reference").long(),)
 
     def interpolated(x: Tensor) -> Tensor:
         return rivals.interpolate(x, size).argmax(1)
@@ -32,6 +40,13 @@ def contenders(case: Case) -> dict[str, Contender]:
         "interpolate": Contender(lambda: (interpolated(scores),), lambda: truth(half_pixel)),
         "compiled interpolate": Contender(
             lambda: (compiled_interpolated(scores),), lambda: truth(half_pixel)
+        ),
+        "interpolate, channels_last": Contender(lambda: (interpolated(dense),), lambda: truth(half_pixel)),
+        "interpolate, bf16": Contender(
+            lambda: (interpolated(rounded),), lambda: truth(half_pixel, rounded), part=BF16_COUNT_BOUND
+        ),
+        "ours, bf16": Contender(
+            lambda: (upsample_argmax(rounded, ours),), lambda: truth(case.resample, rounded)
         ),
     }
     if case.resample.kind == "deconv":

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from benchmarks import peers, rivals
 from benchmarks.cases import LOSS, Case
-from benchmarks.contenders import Contender, Result, compiled, draw_labels, draw_scores, with_gradients
+from benchmarks.contenders import (
+    Contender,
+    Result,
+    compiled,
+    draw_labels,
+    draw_scores,
+    in_channels_last,
+    with_gradients,
+)
 from benchmarks.measure import measure, parameters
 from fcnkern import Resample, Sampling, upsample_cross_entropy
 
@@ -24,18 +32,20 @@ def contenders(case: Case) -> dict[str, Contender]:
     def ours_everywhere(x: Tensor) -> Tensor:
         return upsample_cross_entropy(x, target, case.resample)
 
-    def truth(resample: Resample, labels: Tensor, sampled: Sampling | None = None) -> Result:
+    def truth(
+        resample: Resample, labels: Tensor, sampled: Sampling | None = None, x: Tensor = scores
+    ) -> Result:
         def loss(x: Tensor) -> Tensor:
             return upsample_cross_entropy(x, labels, resample, sampling=sampled, backend="reference")
 
-        return with_gradients(loss, scores.double())()
+        return with_gradients(loss, x.double())()
 
     masked = target if sampling is None else _drop_cells(target, case)
 
     def interpolated(x: Tensor) -> Tensor:
         return rivals.cross_entropy(rivals.interpolate(x, size), masked.long())
 
-    half_pixel = Resample.half_pixel()
+    half_pixel, rounded = Resample.half_pixel(), scores.bfloat16()
     found = {
         "ours": Contender(with_gradients(ours, scores), lambda: truth(case.resample, target, sampling)),
         "all pixels": Contender(
@@ -45,6 +55,17 @@ def contenders(case: Case) -> dict[str, Contender]:
         "compiled interpolate": Contender(
             with_gradients(compiled(interpolated), scores),
             lambda: truth(half_pixel, masked),
+        ),
+    }
+    found |= {
+        "ours, bf16": Contender(
+            with_gradients(ours, rounded), lambda: truth(case.resample, target, sampling, rounded)
+        ),
+        "interpolate, channels_last": Contender(
+            with_gradients(interpolated, in_channels_last(scores)), lambda: truth(half_pixel, masked)
+        ),
+        "interpolate, bf16": Contender(
+            with_gradients(interpolated, rounded), lambda: truth(half_pixel, masked, x=rounded)
         ),
     }
     for name, cross_entropy in peers.cross_entropies(scores.device.type).items():

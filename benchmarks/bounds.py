@@ -16,10 +16,23 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bench_density import scorer
-from benchmarks.cases import ADD, ARGMAX, CONFUSION, CONV, DENSITY, ELISION, LOSS, MODELS, Case
+from benchmarks.bench_patches import patch_classifier
+from benchmarks.cases import (
+    ADD,
+    ARGMAX,
+    CONFUSION,
+    CONV,
+    DENSITY,
+    ELISION,
+    LOSS,
+    MODELS,
+    PATCHES,
+    Case,
+)
 from benchmarks.stock import StockFCN8s
 from benchmarks.timing import Timer, timer
 from fcnkern import FCN8s
+from fcnkern.models import convolutionalize
 
 COPIED_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
 MATRIX = {"cpu": 1024, "cuda": 8192}
@@ -129,6 +142,19 @@ def _elision(case: Case) -> Work:
     return plain._replace(flops=plain.flops - passes * (products[0] - products[1]))
 
 
+def _patches(case: Case) -> Work:
+    """The same of the pass over the whole image."""
+    with torch.device("meta"):
+        classifier, side, stride = patch_classifier(case)
+        network = convolutionalize(classifier, (3, side, side))
+        height, width = (side + stride * (n - 1) for n in case.shape.size)
+        with FlopCounterMode(display=False) as counter:
+            scores = network(torch.empty(1, 3, height, width))
+            if case.gradients:
+                scores.sum().backward()
+    return Work(sum(p.numel() * p.element_size() for p in network.parameters()), counter.get_total_flops())
+
+
 def _counts(case: Case) -> tuple[float, float, float]:
     """Scores, pixels and cells of a case."""
     classes, (h, w), (height, width) = case.shape
@@ -144,6 +170,7 @@ _WORK: dict[str, Callable[[Case], Work]] = {
     MODELS: _models,
     DENSITY: _density,
     ELISION: _elision,
+    PATCHES: _patches,
 }
 
 

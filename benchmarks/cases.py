@@ -38,7 +38,9 @@ class Case:
         dtype: of the scores and features.
         label_type: of the labels.
         width: of the network's body.
+        body: of the network, where there are several.
         large: takes minutes or gigabytes on a CPU and is measured on GPUs only, unless asked for.
+        apart: measured only where ``--only`` names it, its time alone and not its memory.
     """
 
     name: str
@@ -56,7 +58,9 @@ class Case:
     dtype: torch.dtype = torch.float32
     label_type: torch.dtype = torch.int64
     width: float = 1.0
+    body: str = "VGG16"
     large: bool = False
+    apart: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -73,7 +77,8 @@ def chosen(device: str, quick: bool = False, only: str = "", large: bool = False
         ValueError: no case there holds ``only`` in its name; the message lists those there are.
     """
     there = [case for case in CASES if device != "cpu" or large or not case.large]
-    found = [case for case in there if only in case.name and (case.quick or not quick)]
+    wanted = [case for case in there if only in case.name and (only or not case.apart)]
+    found = [case for case in wanted if case.quick or not quick]
     if not found:
         raise ValueError(f"no case holds {only!r}; there are: {'; '.join(case.name for case in there)}")
     return found
@@ -81,7 +86,7 @@ def chosen(device: str, quick: bool = False, only: str = "", large: bool = False
 
 LOSS, ARGMAX, ADD = "upsample_cross_entropy", "upsample_argmax", "upsample_add"
 CONFUSION, CONV, MODELS = "confusion_matrix", "conv1x1", "models"
-DENSITY, ELISION = "density", "elision"
+DENSITY, ELISION, PATCHES = "density", "elision", "patches"
 VOC = Shape(21, (70, 70), (500, 500))
 VOC_512 = Shape(21, (64, 64), (512, 512))
 ADE = Shape(150, (128, 128), (512, 512))
@@ -98,8 +103,15 @@ COMPILED: dict[str, float | None] = EAGER | {"compiled interpolate": None}
 BF16, UINT8 = torch.bfloat16, torch.uint8
 
 
+def _in_other_forms(*names: str) -> dict[str, float | None]:
+    """Rivals with their input in channels_last, and in bf16 beside ours in bf16."""
+    forms = [f"{name}, {form}" for name in names for form in ("channels_last", "bf16")]
+    return dict.fromkeys([*forms, "ours, bf16"])
+
+
 def _losses() -> list[Case]:
-    goals = {"interpolate": 45, "dense deconvolution": 90, "compiled interpolate": 40}
+    forms = _in_other_forms("interpolate")
+    goals = {"interpolate": 45, "dense deconvolution": 90, "compiled interpolate": 40, **forms}
     caffe: dict[str, float | None] = EAGER | {"dense deconvolution": None}
     in_16s, in_32s = Shape(21, (34, 34), (500, 500)), Shape(21, (16, 16), (500, 500))
     cases = [
@@ -111,7 +123,7 @@ def _losses() -> list[Case]:
         Case("loss 21×500×500 half_pixel", LOSS, VOC, EAGER),
         Case("loss 21×375×499 half_pixel", LOSS, RAGGED, EAGER),
         Case("loss 2×32×32 half_pixel", LOSS, SMALL, EAGER),
-        Case("loss 150×512×512 half_pixel", LOSS, ADE, EAGER),
+        Case("loss 150×512×512 half_pixel", LOSS, ADE, EAGER | forms),
         Case("loss 19×1024×2048 half_pixel", LOSS, CITY, COMPILED),
         Case("loss 16 × 21×512×512 half_pixel", LOSS, VOC_512, EAGER, images=16),
         Case("city: loss 8 × 19×1024×2048 half_pixel", LOSS, CITY, COMPILED, images=8, large=True),
@@ -129,7 +141,8 @@ def _losses() -> list[Case]:
 
 
 def _argmaxes() -> list[Case]:
-    goals = {"interpolate": 45, "dense deconvolution": None, "compiled interpolate": None}
+    forms = _in_other_forms("interpolate")
+    goals = {"interpolate": 45, "dense deconvolution": None, "compiled interpolate": None, **forms}
     return [
         Case("argmax 21×500×500 deconv(8, 31)", ARGMAX, VOC, goals, CAFFE, quick=True),
         Case("argmax 150×512×512 half_pixel", ARGMAX, ADE, EAGER),
@@ -140,12 +153,13 @@ def _argmaxes() -> list[Case]:
 
 def _others() -> list[Case]:
     eager: dict[str, float | None] = {"eager": None}
+    forms = _in_other_forms("eager")
     from_scores: dict[str, float | None] = {"interpolate, argmax, bincount": None}
     score, wide = Shape(21, (22, 22), (22, 22)), Shape(4096, (16, 16), (16, 16))
     score_16 = Shape(21, (64, 64), (64, 64))
     return [
-        Case("skip step 512→21×70×70", ADD, SKIP, {"eager": 2}, features=512, quick=True),
-        Case("skip step 512→21×70×70, gradients", ADD, SKIP, eager, features=512, gradients=True),
+        Case("skip step 512→21×70×70", ADD, SKIP, {"eager": 2, **forms}, features=512, quick=True),
+        Case("skip step 512→21×70×70, gradients", ADD, SKIP, eager | forms, features=512, gradients=True),
         Case("skip step 512→21×34×34", ADD, SKIP_4, eager, features=512),
         Case("skip step 256→21×70×70", ADD, SKIP, eager, features=256),
         Case("skip step 16 × 256→21×70×70", ADD, SKIP, eager, features=256, images=16, large=True),
@@ -153,7 +167,12 @@ def _others() -> list[Case]:
         Case("confusion of scores 21×500×500 deconv(8, 31)", CONFUSION, VOC, from_scores, CAFFE, quick=True),
         Case("confusion of scores 8 × 19×1024×2048", CONFUSION, CITY, from_scores, images=8, large=True),
         Case(
-            "1×1, ReLU, dropout 1024→1024×22×22, gradients", CONV, FC7, eager, features=1024, gradients=True
+            "1×1, ReLU, dropout 1024→1024×22×22, gradients",
+            CONV,
+            FC7,
+            eager | forms,
+            features=1024,
+            gradients=True,
         ),
         Case("1×1, ReLU, dropout 4096→21×22×22", CONV, score, eager, features=4096),
         Case(
@@ -170,12 +189,12 @@ def _models() -> list[Case]:
     both = stock | {"ours, channels_last": None, "stock modules, channels_last": None}
     image, thumbnail = Shape(21, (500, 500), (500, 500)), Shape(21, (224, 224), (224, 224))
     return [
-        Case("FCN-8s at a quarter of the width, 500×500, inference", MODELS, image, stock, width=0.25),
+        Case("FCN-8s at a quarter of the width, 500×500, inference", MODELS, image, both, width=0.25),
         Case(
             "FCN-8s at a quarter of the width, 500×500, step",
             MODELS,
             image,
-            stock,
+            both,
             width=0.25,
             gradients=True,
         ),
@@ -216,4 +235,24 @@ def _elisions() -> list[Case]:
     return cases
 
 
-CASES = [*_losses(), *_argmaxes(), *_others(), *_models(), *_densities(), *_elisions()]
+def _patches() -> list[Case]:
+    """Grids of scores, n×n of them a stride of 32 pixels apart, as large as two minutes allow."""
+    rivals: dict[str, float | None] = {"crops, batched": None, "crops, one by one": None}
+    cases = []
+    for body, width, part, sides in (
+        ("AlexNet", 0.25, "a quarter", (1, 2, 4, 8, 10)),
+        ("VGG16", 0.0625, "a sixteenth", (1, 2, 4)),
+    ):
+        for pass_ in ("forward", "forward and backward"):
+            for n in sides:
+                name = f"patches: {body} at {part} of the width, {n}×{n} scores, {pass_}"
+                shape, gradients = Shape(21, (n, n), (n, n)), pass_ != "forward"
+                cases.append(
+                    Case(
+                        name, PATCHES, shape, rivals, gradients=gradients, width=width, body=body, apart=True
+                    )
+                )
+    return cases
+
+
+CASES = [*_losses(), *_argmaxes(), *_others(), *_models(), *_densities(), *_elisions(), *_patches()]

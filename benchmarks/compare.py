@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.report import Row
+from benchmarks.report import Row, read
 from benchmarks.timing import Times
 
 MARGIN = 1.05
@@ -18,11 +17,7 @@ def slower(old: Path, rows: Sequence[Row]) -> Iterator[str]:
     Beyond noise: three quarters of the new calls are over 5 % slower than three quarters of the old ones, and the
     rivals of the case, which have not changed, did not slow down as much. Runs of different machines say nothing.
     """
-    before = {
-        (row["case"], row["contender"]): Times(**row["times"])
-        for row in json.loads(old.read_text())["rows"]
-        if row["times"] is not None
-    }
+    before = {(row.case, row.contender): row.times for row in read(old)[1] if row.times is not None}
     for row in rows:
         then = before.get((row.case, row.contender))
         if then is None or row.times is None or not row.contender.startswith("ours"):

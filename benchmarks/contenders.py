@@ -18,18 +18,20 @@ from fcnkern.backends.select import BACKENDS
 Result = tuple[Tensor, ...]
 FLOAT_BOUNDS = {torch.float32: 5e-6, torch.bfloat16: 1e-2, torch.float16: 1e-3}  # relative, in the norm
 COUNT_BOUND = 1e-4  # part of the labels or counts: near ties fall differently in fp32
+BF16_COUNT_BOUND = 2e-2  # the same in bf16, which rounds interpolated scores to ties
 
 
 @dataclass(frozen=True)
 class Contender:
     """``run`` is what is timed; ``truth`` gives what it should, by the reference backend in fp64.
 
-    ``bound``: the largest error allowed in floats; None: that of the result's type.
+    ``bound``: the largest error allowed in floats; None: that of the result's type. ``part``: of labels or counts.
     """
 
     run: Callable[[], Result]
     truth: Callable[[], Result]
     bound: float | None = None
+    part: float = COUNT_BOUND
 
     def error(self) -> float:
         """The largest error of the results: relative in the norm for floats, part that differs for whole numbers.
@@ -38,10 +40,10 @@ class Contender:
             AssertionError: it is out of bounds.
         """
         pairs = zip(self.run(), self.truth(), strict=True)
-        return max(_error(result, truth, self.bound) for result, truth in pairs)
+        return max(_error(result, truth, self.bound, self.part) for result, truth in pairs)
 
 
-def _error(result: Tensor, truth: Tensor, given: float | None) -> float:
+def _error(result: Tensor, truth: Tensor, given: float | None, part: float) -> float:
     assert result.shape == truth.shape, f"result is {tuple(result.shape)}, truth {tuple(truth.shape)}"
     difference = result.double() - truth.double()
     if truth.is_floating_point():
@@ -49,7 +51,7 @@ def _error(result: Tensor, truth: Tensor, given: float | None) -> float:
         bound = FLOAT_BOUNDS[result.dtype] if given is None else given
     else:
         scale = result.sum() if truth.dim() == 2 else truth.numel()
-        error, bound = float(difference.count_nonzero() / scale), COUNT_BOUND
+        error, bound = float(difference.count_nonzero() / scale), part
     assert error <= bound, f"result is off by {error:.2g}, more than {bound:.2g}"
     return error
 
@@ -82,7 +84,7 @@ def _forced(contenders: dict[str, Contender], name: str) -> Contender:
             if before is not None:
                 os.environ["FCNKERN_BACKEND"] = before
 
-    return Contender(run, contenders[own].truth, contenders[own].bound)
+    return Contender(run, contenders[own].truth, contenders[own].bound, contenders[own].part)
 
 
 def everyone(case: Case, device: str, quick: bool = False) -> list[str]:
@@ -109,6 +111,11 @@ def draw_labels(case: Case) -> Tensor:
     coarse = torch.randint(0, classes + 1, (case.images, -(-height // side), -(-width // side)))
     labels = coarse.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, :height, :width]
     return labels.masked_fill(labels == classes, 255).to(case.label_type).contiguous()
+
+
+def in_channels_last(tensor: Tensor) -> Tensor:
+    """The same N×C×H×W values in that layout."""
+    return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

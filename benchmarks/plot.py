@@ -1,46 +1,79 @@
-"""Charts of a report: how many times the rivals' time and memory are ours."""
+"""Charts of a report: how many times the rivals' time and memory are ours; a grid's time against its scores."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Row
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito's, told apart by colour-blind eyes
-BAR = 0.8
+from benchmarks import plot_patches
+from benchmarks.report import Row, as_json
+
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+)  # Okabe and Ito's, told apart by colour-blind eyes
+BAR, GAP, INCHES_A_BAR = 0.9, 0.7, 0.13
+ROOM = 60  # times the longest bar, for its label
+DPI, SHADES, SOURCE = 100, 64, "Source"
 LEAST_BYTES = 1e4  # less than this is noise of the allocator
 
 
 def plot(rows: Sequence[Row], facts: dict[str, Any], path: Path) -> None:
-    """Draws time and peak extra memory, rival ÷ ours, on logarithmic axes; one group of bars per case."""
-    from matplotlib.figure import Figure
-
-    cases = [row.case for row in rows if row.contender == "ours" and row.times is not None]
-    figure = Figure(figsize=(11, 1 + 0.42 * len(cases)), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for axes, title, ratios in (
-        (left, "time", _times(rows)),
-        (right, "peak extra memory", _memories(rows)),
-    ):
-        for index, case in enumerate(cases):
-            bars = ratios.get(case, [])
-            for number, (name, ratio) in enumerate(bars):
-                height = BAR / len(bars)
-                position = index - BAR / 2 + height * (number + 0.5)
-                axes.barh(position, ratio, height, color=COLOURS[number % len(COLOURS)])
-                axes.annotate(f" {name} {ratio:.3g}×", (ratio, position), va="center", fontsize=6)
-        axes.set_xscale("log")
-        axes.axvline(1, color="0.3", linewidth=0.8)
-        axes.margins(x=0.35)
-        axes.set_title(f"{title}: plain PyTorch ÷ fcnkern", fontsize=9)
-        axes.tick_params(labelsize=7)
-    left.set_yticks(range(len(cases)), cases)
-    left.invert_yaxis()
+    """Draws a report as PNG, of patches as lines and of anything else as bars; a text in it is `digest`'s."""
+    figure = plot_patches.draw(rows) if plot_patches.are_patches(rows) else _bars(rows)
     machine = facts.get("gpu", facts["processor"])
     figure.suptitle(f"{machine}, torch {facts['torch']}, {facts['date']}", fontsize=9)
-    figure.savefig(path, dpi=130)
+    drawn, text = io.BytesIO(), PngInfo()
+    figure.savefig(drawn, dpi=DPI, facecolor="white")
+    text.add_text(SOURCE, digest(rows, facts))
+    image = Image.open(drawn).convert("RGB").quantize(SHADES)
+    image.save(path, pnginfo=text, optimize=True)
+
+
+def digest(rows: Sequence[Row], facts: dict[str, Any]) -> str:
+    """Tells which report a chart was drawn from."""
+    return hashlib.sha256(as_json(facts, rows).encode()).hexdigest()
+
+
+def _bars(rows: Sequence[Row]) -> Any:
+    """Time and peak extra memory, rival ÷ ours, on logarithmic axes; one group of bars per case."""
+    from matplotlib.figure import Figure
+
+    times, memories = _times(rows), _memories(rows)
+    starts, end = {}, 0.0
+    for case, bars in times.items():
+        starts[case] = end
+        end += len(bars) + GAP
+    figure = Figure(figsize=(11, 1 + INCHES_A_BAR * end), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, title, ratios in ((left, "time", times), (right, "peak extra memory", memories)):
+        for case, bars in ratios.items():
+            for number, (name, ratio) in enumerate(bars):
+                position = starts[case] + number
+                axes.barh(position, ratio, BAR, color=COLOURS[number % len(COLOURS)])
+                axes.annotate(f" {name} {_short(ratio)}×", (ratio, position), va="center", fontsize=6)
+        axes.set_xscale("log")
+        axes.set_xlim(right=ROOM * axes.get_xlim()[1])
+        axes.axvline(1, color="0.3", linewidth=0.8)
+        axes.set_title(f"{title}: plain PyTorch ÷ fcnkern", fontsize=9)
+        axes.tick_params(labelsize=7)
+    left.set_yticks([starts[case] + (len(bars) - 1) / 2 for case, bars in times.items()], list(times))
+    left.set_ylim(end, -1)
+    return figure
+
+
+def _short(ratio: float) -> str:
+    return f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.3g}"
 
 
 def _times(rows: Sequence[Row]) -> dict[str, list[tuple[str, float]]]:
@@ -52,7 +85,11 @@ def _times(rows: Sequence[Row]) -> dict[str, list[tuple[str, float]]]:
 
 
 def _memories(rows: Sequence[Row]) -> dict[str, list[tuple[str, float]]]:
-    ours = {row.case: max(LEAST_BYTES, row.extra) for row in rows if row.contender == "ours" and row.extra}
+    ours = {
+        row.case: max(LEAST_BYTES, row.extra)
+        for row in rows
+        if row.contender == "ours" and row.extra is not None
+    }
     found: dict[str, list[tuple[str, float]]] = {}
     for row in rows:
         if not row.contender.startswith("ours") and row.extra and row.case in ours:

@@ -83,6 +83,13 @@ def as_json(facts: dict[str, Any], rows: Sequence[Row]) -> str:
     return json.dumps({"circumstances": facts, "rows": records}, indent=1) + "\n"
 
 
+def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
+    """The circumstances and the rows of a report's JSON."""
+    report = json.loads(path.read_text())
+    rows = [Row(**row | {"times": row["times"] and Times(**row["times"])}) for row in report["rows"]]
+    return report["circumstances"], rows
+
+
 def as_markdown(facts: dict[str, Any], rows: Sequence[Row]) -> str:
     """A table per case: time, spread, ratio beside its goal, memory, part of the bound."""
     lines = [
@@ -91,20 +98,27 @@ def as_markdown(facts: dict[str, Any], rows: Sequence[Row]) -> str:
         f"{facts['gpu'] + ', ' if 'gpu' in facts else ''}{facts['processor']}, {facts['cores']} cores, "
         f"{facts['threads']} threads, {facts['isa']}, {facts['compiler']}, Python {facts['python']}, "
         f"torch {facts['torch']}.",
-        *_ceiling_lines(facts["ceilings"]),
+        *ceiling_lines(facts["ceilings"]),
         "Median, quartiles and best of calls taken in turn; *ratio*: median ÷ ours; *extra*: peak memory beside",
         "inputs and result; *error*: against the reference backend in fp64; *bound*: the least time that",
         "the ceilings allow the case ÷ the median (above 1 where the data were in the caches).",
         "",
-        "| case | | ms | quartiles | best | runs | ratio | goal | extra MB | error | bound |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        *table(rows),
     ]
-    lines += [_line(row) for row in rows]
     lines += [f"\nNot measured: {name} ({why})." for name, why in facts.get("missing rivals", {}).items()]
     return "\n".join(lines) + "\n"
 
 
-def _ceiling_lines(can: dict[str, float] | None) -> list[str]:
+def table(rows: Sequence[Row]) -> list[str]:
+    """The lines of a table with a line per row."""
+    return [
+        "| case | | ms | quartiles | best | runs | ratio | goal | extra MB | error | bound |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        *(_line(row) for row in rows),
+    ]
+
+
+def ceiling_lines(can: dict[str, float] | None) -> list[str]:
     if can is None:
         return []
     return [

@@ -11,6 +11,8 @@ import torch
 
 WARM_UP = 2
 MIN_ROUNDS = 7
+SLOW_ROUNDS = 3  # instead, where they take SLOW times the seconds given
+SLOW = 2.0
 MAX_ROUNDS = 200
 MAX_BURST = 50  # a quick call runs as long as the slowest, so that it too finds its own caches
 FLUSHED_BYTES = 1 << 28  # several times the second-level cache of any GPU
@@ -67,14 +69,23 @@ def interleaved(
     calls: Mapping[str, Callable[[], Any]], seconds: float, taking: Timer = elapsed
 ) -> dict[str, Times]:
     """Calls each in turn, round after round, for about ``seconds`` in all."""
-    warm = {name: min(taking(call) for _ in range(WARM_UP)) for name, call in calls.items()}
+    warm = {name: _warm(call, seconds, taking) for name, call in calls.items()}
     slowest = max(warm.values())
     bursts = {name: max(1, min(MAX_BURST, int(slowest / own))) for name, own in warm.items()}
     taken: dict[str, list[float]] = {name: [] for name in calls}
     start = time.perf_counter()
     for done in range(MAX_ROUNDS):
-        if done >= MIN_ROUNDS and time.perf_counter() - start > seconds:
+        enough = seconds if done >= MIN_ROUNDS else SLOW * seconds
+        if done >= SLOW_ROUNDS and time.perf_counter() - start > enough:
             break
         for name, call in calls.items():
             taken[name] += [taking(call) for _ in range(bursts[name])]
     return {name: Times.of(times) for name, times in taken.items()}
+
+
+def _warm(call: Callable[[], Any], seconds: float, taking: Timer) -> float:
+    """Seconds of a call that is warm: after the first, unless that is long enough to be warm by itself."""
+    first = taking(call)
+    if first > seconds / MIN_ROUNDS:
+        return first
+    return min(first, *(taking(call) for _ in range(WARM_UP - 1)))

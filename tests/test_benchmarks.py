@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command_line
+from benchmarks.bench_patches import patch_classifier
 from benchmarks.bounds import Ceilings, Work, ceilings, work
-from benchmarks.cases import ADD, CASES, CONV, DENSITY, ELISION, MODELS, Case, Shape
+from benchmarks.cases import ADD, CASES, CONV, DENSITY, ELISION, MODELS, PATCHES, Case, Shape, chosen
 from benchmarks.compare import slower
 from benchmarks.contenders import Contender, build
 from benchmarks.memory import in_new_process
@@ -26,6 +27,7 @@ SMALL = {
     MODELS: Shape(3, (30, 20), (30, 20)),
     DENSITY: Shape(3, (30, 20), (30, 20)),
     ELISION: Shape(3, (30, 20), (30, 20)),
+    PATCHES: Shape(3, (1, 2), (1, 2)),
 }
 SMALL_LABELS = Shape(5, (14, 14), (80, 80))
 LINUX = pytest.mark.skipif(
@@ -37,14 +39,29 @@ def case_named(name: str) -> Case:
     return next(case for case in CASES if case.name == name)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+NETWORKS = (MODELS, DENSITY, PATCHES)
+ALL_KINDS = [case for case in CASES if not case.apart or case.shape.size == (1, 1)]
+
+
+@pytest.mark.parametrize("case", ALL_KINDS, ids=str)
 def test_every_contender_computes_the_truth(case: Case) -> None:
     small = dataclasses.replace(case, shape=SMALL.get(case.operation, SMALL_LABELS), width=0.1)
     names = small.contenders(quick=True)
     assert names[0] == "ours"
-    for contender in build(small, names).values():
+    for name, contender in build(small, names).items():
         error = contender.error()
-        assert error < 1e-5 or case.dtype != torch.float32 or case.operation in (MODELS, DENSITY)
+        assert error < 1e-5 or case.dtype != torch.float32 or "bf16" in name or case.operation in NETWORKS
+
+
+def test_patches_are_measured_only_where_they_are_named() -> None:
+    assert not any(case.operation == PATCHES for case in chosen("cpu"))
+    assert {case.operation for case in chosen("cpu", only="patches: ")} == {PATCHES}
+
+
+def test_the_classifier_of_patches_has_the_receptive_fields_of_the_paper() -> None:
+    for body, field in (("AlexNet", 355), ("VGG16", 404)):
+        case = next(case for case in CASES if case.body == body and case.operation == PATCHES)
+        assert patch_classifier(case)[1:] == (field, 32)
 
 
 def test_names_are_unique() -> None:

@@ -1,0 +1,186 @@
+"""The blocks that `benchmarks.document` writes: Markdown made of reports."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from benchmarks.bounds import Ceilings, work
+from benchmarks.cases import ADD, ARGMAX, CASES, CONFUSION, CONV, LOSS, MODELS
+from benchmarks.plot_patches import PAPER, PAPER_SCORES, panels
+from benchmarks.report import Row, ceiling_lines, table
+
+LOSS_VOC, ARGMAX_VOC = "loss 21×500×500 deconv(8, 31)", "argmax 21×500×500 deconv(8, 31)"
+SAMPLED = f"{LOSS_VOC}, 0.25 of the 32×32 cells"
+QUARTER = "FCN-8s at a quarter of the width, 500×500"
+MAIN = (
+    ("loss and gradient, 21 classes, 70×70 → 500×500, `deconv(8, 31)`", LOSS_VOC, "interpolate"),
+    ("… against a dense `F.conv_transpose2d` and `F.cross_entropy`", LOSS_VOC, "dense deconvolution"),
+    ("… against `torch.compile` of `F.interpolate` and `F.cross_entropy`", LOSS_VOC, "compiled interpolate"),
+    ("… of a quarter of its cells of 32×32 pixels, against that of all pixels", SAMPLED, "all pixels"),
+    ("loss and gradient, 150 classes, 128×128 → 512×512", "loss 150×512×512 half_pixel", "interpolate"),
+    ("loss and gradient, 19 classes, 128×256 → 1024×2048", "loss 19×1024×2048 half_pixel", "interpolate"),
+    ("label map, 21 classes, 70×70 → 500×500", ARGMAX_VOC, "interpolate"),
+    ("… against `torch.compile`", ARGMAX_VOC, "compiled interpolate"),
+    ("skip step: 512 channels scored in the crop, 34×34 → 70×70", "skip step 512→21×70×70", "eager"),
+    ("confusion matrix of label maps, 500×500", "confusion of label maps 21×500×500", "bincount"),
+    ("FCN-8s at a quarter of the width, 500×500, inference", f"{QUARTER}, inference", "stock modules"),
+    ("… training step", f"{QUARTER}, step", "stock modules"),
+    ("FCN-8s, 224×224, inference", "FCN-8s, 224×224, inference", "stock modules"),
+)
+"""The README's lines: label, case, rival."""
+
+PATCHES_LINE = "patches: AlexNet at a quarter of the width, 10×10 scores, forward"
+WITH_BOUNDS = (LOSS, ARGMAX, CONFUSION, ADD, CONV)
+OPERATION = {case.name: case.operation for case in CASES}
+LEVELS = {"avx512": "AVX-512", "avx2": "AVX2", "generic": "baseline"}
+
+
+class Report(NamedTuple):
+    """What one run measured."""
+
+    facts: dict[str, Any]
+    rows: list[Row]
+
+    def row(self, case: str, contender: str) -> Row:
+        """Raises KeyError where it was not measured or failed."""
+        for row in self.rows:
+            if (row.case, row.contender) == (case, contender) and row.times is not None:
+                return row
+        raise KeyError(f"{self.facts['command']!r} has no time of {contender!r} for {case!r}")
+
+
+class Results(NamedTuple):
+    """The runs that the texts quote."""
+
+    cpu: Report
+    patches: Report
+
+
+def blocks(found: Results) -> dict[str, Callable[[], str]]:
+    """What makes each block, by its name: those below, and a table of each operation under its stem."""
+    made: dict[str, Callable[[], Iterator[str]]] = {
+        "figures": functools.partial(_figures, found),
+        "circumstances": functools.partial(_circumstances, found.cpu),
+        "circumstances_of_patches": functools.partial(_circumstances, found.patches),
+        "bounds": functools.partial(_bounds, found.cpu),
+        "division": functools.partial(_division, found.cpu),
+        "patches": functools.partial(_patches, found.patches),
+    }
+    for operation in measured(found.cpu):
+        rows = [row for row in found.cpu.rows if OPERATION.get(row.case) == operation]
+        made[operation] = functools.partial(_table, rows)
+    return {name: functools.partial(_joined, make) for name, make in made.items()}
+
+
+def measured(report: Report) -> list[str]:
+    """The operations of a report."""
+    return list(dict.fromkeys(OPERATION[row.case] for row in report.rows if row.case in OPERATION))
+
+
+def machine(facts: dict[str, Any]) -> str:
+    """In words, where a report was made."""
+    processor = facts["processor"].replace("(R)", "").replace("(TM)", "")
+    threads = f"{facts['threads']} thread{'s' * (facts['threads'] > 1)}"
+    where = f"{facts['cores']} cores of an {processor}, {threads}"
+    return f"{facts.get('gpu', where)}, {LEVELS.get(facts['isa'], facts['isa'])}, torch {facts['torch']}"
+
+
+def _joined(make: Callable[[], Iterator[str]]) -> str:
+    return "".join(f"{line}\n" for line in make())
+
+
+def _table(rows: list[Row]) -> Iterator[str]:
+    yield from table(rows)
+
+
+def _figures(found: Results) -> Iterator[str]:
+    facts = found.cpu.facts
+    yield f"Measured on {facts['date']} on {machine(facts)};"
+    yield "fp32, one image, int64 labels. Medians of calls taken in turn in one run; *extra*: peak memory beside"
+    yield "inputs and results. By"
+    yield f"\n    {facts['command']}\n"
+    yield "| | ms | extra MB | plain PyTorch, ms | extra MB | ratio |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    for label, case, rival in MAIN:
+        yield _line(label, found.cpu.row(case, "ours"), found.cpu.row(case, rival))
+    label = "10×10 scores of an AlexNet in one pass, against 100 crops in batches"
+    yield _line(label, *(found.patches.row(PATCHES_LINE, name) for name in ("ours", "crops, batched")))
+
+
+def _line(label: str, ours: Row, rival: Row) -> str:
+    assert ours.times is not None
+    assert rival.times is not None
+    memory = ["" if row.extra is None else _short(row.extra / 1e6) for row in (ours, rival)]
+    ratio = rival.times.median / ours.times.median
+    cells = (
+        label,
+        _short(ours.times.median),
+        memory[0],
+        _short(rival.times.median),
+        memory[1],
+        _short(ratio),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _short(value: float) -> str:
+    """Two digits, or all before the point."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _circumstances(report: Report) -> Iterator[str]:
+    facts = report.facts
+    yield f"`{facts['command']}`, {facts['date']}, commit {facts['commit']}: {machine(facts)}, {facts['compiler']},"
+    yield f"Python {facts['python']}."
+    yield from ceiling_lines(facts.get("ceilings"))
+    for name, why in facts.get("missing rivals", {}).items():
+        yield f"Not measured: {name} ({why})."
+
+
+def _bounds(report: Report) -> Iterator[str]:
+    yield "| case | MB | Mflop | exponentials, M | bound, ms | reached, ms | part |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
+    can = Ceilings(**report.facts["ceilings"])
+    for case in CASES:
+        times = next(
+            (r.times for r in report.rows if (r.case, r.contender) == (case.name, "ours") and r.times), None
+        )
+        if case.operation in WITH_BOUNDS and times is not None:
+            need = work(case)
+            amounts = " | ".join(f"{amount / 1e6:.3g}" for amount in need)
+            bound = can.bound(need)
+            yield f"| {case.name} | {amounts} | {bound:.3g} | {times.median:.3g} | {bound / times.median:.2g} |"
+
+
+def _division(report: Report) -> Iterator[str]:
+    yield "| network | trunk, ms | head, ms: ours | stock modules | head's part: ours | stock modules |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    for case in CASES:
+        names = ("trunk alone", "ours", "stock modules")
+        if case.operation != MODELS or case.name not in {row.case for row in report.rows}:
+            continue
+        trunk, *whole = (row.times.median for row in (report.row(case.name, n) for n in names) if row.times)
+        heads = [time - trunk for time in whole]
+        parts = [f"{100 * head / time:.0f} %" for head, time in zip(heads, whole, strict=True)]
+        cells = [case.name, *(f"{value:.3g}" for value in (trunk, *heads)), *parts]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _patches(report: Report) -> Iterator[str]:
+    yield "| body, pass | scores | whole image, ms per score | batched crops | one by one | ratio | ratio | paper |"
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+    for (body, gradients), lines in panels(report.rows).items():
+        each = {name: dict(points) for name, points in lines.items()}
+        for scores, ours in each["ours"].items():
+            batched, single = (each[name][scores] for name in ("crops, batched", "crops, one by one"))
+            paper = f"{PAPER[gradients]:.1f}" if (body, scores) == ("AlexNet", PAPER_SCORES) else ""
+            cells = [
+                f"{body}, {'forward and backward' if gradients else 'forward'}",
+                str(scores),
+                *(f"{value:.3g}" for value in (ours, batched, single)),
+                *(f"{value / ours:.1f}" for value in (batched, single)),
+                paper,
+            ]
+            yield f"| {' | '.join(cells)} |"
