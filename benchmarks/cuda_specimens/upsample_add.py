@@ -19,6 +19,9 @@ _CHUNKS = -(-C // 16)
 _BOTH = 1 - 3 / _CELLS
 """Share of the warps in which some cell has no pixel of x: one of the last three of a row."""
 
+_COLUMNS = -(-N * C * FULL // 128)
+_BANDS = -(-132 * 16 // _COLUMNS)
+
 SPECIMENS = [
     CudaSpecimen(
         name="forward, dense ×2, features scored, fp32",
@@ -45,16 +48,11 @@ SPECIMENS = [
     ),
     CudaSpecimen(
         name="forward, bilinear ×8, fp32",
-        kernel="upsample_add_taps_fwd_kernel<float>",
+        kernel="upsample_add_walk_fwd_kernel<float, true>",
         case=_full_case(4),
-        blocks=N * C * FULL * FULL / 4 / 128,
-        trips={"ky < d.kernel[0]": 2, "kx < d.kernel[1]": 2},
-        shares={
-            "return element<T>(p.weight": 0.0,
-            "if (p.skip.data != nullptr)": 0.0,
-            "if (k < count) at[k * step] = out.value[k];": 0.0,
-        },
-        widths={"*reinterpret_cast<Run*>(at) = out;": 128},
+        blocks=_COLUMNS * _BANDS,
+        trips={"row < end; ++row": (0, FULL / _BANDS / 4)},
+        shares={"if (p.skip.data != nullptr)": 0.0, "if (ky == stride)": 1 / 8},
         triton=["forward, bilinear ×8, fp32"],
     ),
 ]

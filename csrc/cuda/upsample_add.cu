@@ -1,13 +1,18 @@
 #include "upsample_add.h"
 
+#include <algorithm>
+
 #include "upsample_add_bwd.cuh"
 #include "upsample_add_fwd.cuh"
+#include "upsample_add_taps.cuh"
 
 namespace fcnkern::cuda {
 namespace {
 
 constexpr int kFewChannels = 8, kManyChannels = 24;  // 21 classes take one block of 24
 constexpr int kPairsOfChannels = 8;
+constexpr int kMostBlocksDown = 65535;
+constexpr int kBlocksOfWalk = 132 * 16;  // fill the largest GPUs; a band of rows is no shorter than two strides
 
 unsigned blocks_of(int64_t threads) { return static_cast<unsigned>(ceil_div<int64_t>(threads, kUpsampleThreads)); }
 
@@ -19,6 +24,22 @@ void launch_product(const UpsampleAdd& p, const Stream& stream) {
   const int blocks = ceil_div(d.outputs, CB), phases = d.stride[0] * ceil_div(d.stride[1], kPair);
   const Grid grid{dim3(tiles * blocks * d.images, phases), dim3(kUpsampleThreads)};
   launch("upsample_add_product_fwd_kernel", upsample_add_product_fwd_kernel<T, CB>, grid, stream, p, tiles, blocks);
+}
+
+template <class T>
+void launch_taps(const UpsampleAdd& p, const Stream& stream) {
+  const Deconv& d = p.deconv;
+  const bool channels_last = d.y.stride[1] == 1 && d.outputs > 1;
+  const unsigned blocks = blocks_of(static_cast<int64_t>(d.images) * d.outputs * d.size[1]);
+  if (d.kernel[0] > 2 * d.stride[0] || d.kernel[1] > 2 * d.stride[1]) {
+    const Grid grid{dim3(blocks, std::min(d.size[0], kMostBlocksDown)), dim3(kUpsampleThreads)};
+    return launch("upsample_add_taps_fwd_kernel", upsample_add_taps_fwd_kernel<T>, grid, stream, p, channels_last);
+  }
+  const int most = std::min(ceil_div(d.size[0], 2 * d.stride[0]), kMostBlocksDown), wanted = ceil_div<int>(kBlocksOfWalk, blocks);
+  const int band = ceil_div(d.size[0], std::max(1, std::min(most, wanted)));
+  const Grid grid{dim3(blocks, ceil_div(d.size[0], band)), dim3(kUpsampleThreads)};
+  const auto kernel = d.kind == DeconvKind::kBilinear ? upsample_add_walk_fwd_kernel<T, true> : upsample_add_walk_fwd_kernel<T, false>;
+  launch("upsample_add_walk_fwd_kernel", kernel, grid, stream, p, channels_last, band);
 }
 
 template <class T, int CB>
@@ -50,11 +71,7 @@ void upsample_add_fwd(const UpsampleAdd& params, const Stream& stream) {
       if (d.outputs <= kFewChannels) return launch_product<T, kFewChannels>(params, stream);
       return launch_product<T, kManyChannels>(params, stream);
     }
-    const bool channels_last = d.y.stride[1] == 1 && d.outputs > 1;
-    const int inner = channels_last ? d.outputs : d.size[1], lines = channels_last ? d.size[1] : d.outputs;
-    const int64_t runs = static_cast<int64_t>(d.images) * lines * d.size[0] * ceil_div(inner, kRun);
-    launch("upsample_add_taps_fwd_kernel", upsample_add_taps_fwd_kernel<T>, Grid{dim3(blocks_of(runs)), dim3(kUpsampleThreads)},
-           stream, params, channels_last);
+    launch_taps<T>(params, stream);
   });
 }
 
@@ -66,8 +83,10 @@ void upsample_add_grad_x(const Deconv& params, const TensorView& grad_x, const S
       return launch_dense_grad_x<T, kManyChannels>(params, grad_x, stream);
     }
     const int64_t elements = static_cast<int64_t>(params.images) * params.inputs * params.height * params.width;
-    launch("upsample_add_taps_grad_x_kernel", upsample_add_taps_grad_x_kernel<T>,
-           Grid{dim3(blocks_of(elements)), dim3(kUpsampleThreads)}, stream, params, grad_x);
+    const Grid grid{dim3(blocks_of(elements)), dim3(kUpsampleThreads)};
+    const bool bilinear = params.kind == DeconvKind::kBilinear;
+    const auto kernel = bilinear ? upsample_add_taps_grad_x_kernel<T, true> : upsample_add_taps_grad_x_kernel<T, false>;
+    launch("upsample_add_taps_grad_x_kernel", kernel, grid, stream, params, grad_x);
   });
 }
 

@@ -23,15 +23,19 @@ __device__ __forceinline__ int64_t offset_of(const TensorView& t, int a, int b, 
   return a * t.stride[0] + b * t.stride[1] + c * t.stride[2] + d * t.stride[3];
 }
 
-// Weight k of Caffe's bilinear kernel along an axis.
-__device__ __forceinline__ float bilinear_weight(const Deconv& p, int axis, int k) {
-  return 1.0f - fabsf(k - 0.5f * (p.kernel[axis] - 1)) / p.stride[axis];
-}
+// Caffe's bilinear kernel along an axis.
+struct Tent {
+  float centre, slope;
+
+  __device__ __forceinline__ Tent(const Deconv& p, int axis)
+      : centre(0.5f * (p.kernel[axis] - 1)), slope(1.0f / p.stride[axis]) {}
+  __device__ __forceinline__ float operator()(int k) const { return fmaf(-fabsf(k - centre), slope, 1.0f); }
+};
 
 // A weight of a depthwise or bilinear convolution.
 template <class T>
 __device__ __forceinline__ float own_weight(const Deconv& p, int c, int ky, int kx) {
-  if (p.kind == DeconvKind::kBilinear) return bilinear_weight(p, 0, ky) * bilinear_weight(p, 1, kx);
+  if (p.kind == DeconvKind::kBilinear) return Tent(p, 0)(ky) * Tent(p, 1)(kx);
   return element<T>(p.weight, offset_of(p.weight, c, 0, ky, kx));
 }
 

@@ -54,24 +54,41 @@ __global__ void __launch_bounds__(kUpsampleThreads, kBlocksPerProcessor)
     if (first + c < p.inputs) *at = from_float<T>(sums[c]);
 }
 
+// The taps of an axis whose outputs lie in the window, for one point of x.
+struct TapRange {
+  int begin, end;
+
+  __device__ __forceinline__ TapRange(const Deconv& p, int axis, int source) {
+    const int first = source * p.stride[axis] - p.begin[axis];  // where tap 0 lies in the window
+    begin = max(0, -first), end = min(p.kernel[axis], p.size[axis] - first);
+  }
+};
+
 // The same for a depthwise or bilinear weight: a thread an element, in the order of the kernel's taps. Reads the gradient
-// (kernel / stride)^2 times, mostly from the caches; that bounds it.
-template <class T>
+// (kernel / stride)^2 times, mostly from the caches. Bound by instructions, a handful for each tap.
+template <class T, bool kBilinear>
 __global__ void __launch_bounds__(kUpsampleThreads) upsample_add_taps_grad_x_kernel(const Deconv p, const TensorView grad_x) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kUpsampleThreads + threadIdx.x;
   const int64_t line = index / p.width;
   const int j = static_cast<int>(index - line * p.width), i = static_cast<int>(line % p.height);
   const int c = static_cast<int>(line / p.height % p.inputs), image = static_cast<int>(line / p.height / p.inputs);
   if (image >= p.images) return;
+  const TapRange rows(p, 0, i), columns(p, 1, j);
+  const Tent down(p, 0), across(p, 1);
+  const int first_row = i * p.stride[0] - p.begin[0] + rows.begin, first_column = j * p.stride[1] - p.begin[1] + columns.begin;
+  const T* grad = static_cast<const T*>(p.y.data) + offset_of(p.y, image, c, first_row, first_column);
+  const T* weight = static_cast<const T*>(p.weight.data);
+  if constexpr (!kBilinear) weight += offset_of(p.weight, c, 0, rows.begin, columns.begin);
   float sum = 0.0f;
-  for (int ky = 0; ky < p.kernel[0]; ++ky) {
-    const int row = window_place(p, 0, i, ky);
-    if (row < 0) continue;
-    for (int kx = 0; kx < p.kernel[1]; ++kx) {
-      const int column = window_place(p, 1, j, kx);
-      if (column >= 0)
-        sum = fmaf(element<T>(p.y, offset_of(p.y, image, c, row, column)), own_weight<T>(p, c, ky, kx), sum);
+  for (int ky = rows.begin; ky < rows.end; ++ky, grad += p.y.stride[2]) {
+    const T *of_row = grad, *tap = weight;
+    float total = kBilinear ? 0.0f : sum;
+    for (int kx = columns.begin; kx < columns.end; ++kx, of_row += p.y.stride[3]) {
+      total = fmaf(to_float(*of_row), kBilinear ? across(kx) : to_float(*tap), total);
+      if constexpr (!kBilinear) tap += p.weight.stride[3];
     }
+    sum = kBilinear ? fmaf(down(ky), total, sum) : total;
+    if constexpr (!kBilinear) weight += p.weight.stride[2];
   }
   set_element<T>(grad_x, offset_of(grad_x, image, c, i, j), sum);
 }

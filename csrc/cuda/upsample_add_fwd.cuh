@@ -167,57 +167,5 @@ __global__ void __launch_bounds__(kUpsampleThreads, kBlocksPerProcessor) upsampl
   if (o.exists[1]) write_output<T, CB>(p, o, 1, sums[1]);
 }
 
-constexpr int kRun = 4;  // outputs of a thread, next to each other in memory
-
-// Depthwise or bilinear transposed convolution plus skip scores: four neighbouring outputs a thread, along the columns, or
-// along the channels where these are last. Reads x from the caches, the skip once; writes the output once, 128 bits at a
-// time in fp32. No exponentials. Bound by instructions: 499 an output of x8 bilinear upsampling, most for the offsets and
-// the weights of its four taps.
-template <class T>
-__global__ void __launch_bounds__(kUpsampleThreads) upsample_add_taps_fwd_kernel(const UpsampleAdd p, bool channels_last) {
-  const Deconv& d = p.deconv;
-  const int inner = channels_last ? d.outputs : d.size[1], runs = (inner + kRun - 1) / kRun;
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * kUpsampleThreads + threadIdx.x;
-  const int64_t line = index / runs;
-  const int first = static_cast<int>(index - line * runs) * kRun;
-  const int middle = channels_last ? d.size[1] : d.outputs;
-  int c, row, column, image;
-  if (channels_last) {
-    c = first, column = static_cast<int>(line % middle), row = static_cast<int>(line / middle % d.size[0]);
-    image = static_cast<int>(line / middle / d.size[0]);
-  } else {
-    column = first, row = static_cast<int>(line % d.size[0]), c = static_cast<int>(line / d.size[0] % middle);
-    image = static_cast<int>(line / d.size[0] / middle);
-  }
-  if (image >= d.images) return;
-  struct alignas(kRun * sizeof(T)) Run {
-    T value[kRun];
-  } out;
-  const int count = min(kRun, inner - first), y = row + d.begin[0];
-#pragma unroll
-  for (int k = 0; k < kRun; ++k) {
-    const int channel = channels_last ? c + k : c, x = column + (channels_last ? 0 : k) + d.begin[1];
-    float sum = 0.0f;
-    if (k < count) {
-      for (int ky = y % d.stride[0], i = y / d.stride[0]; ky < d.kernel[0]; ky += d.stride[0], --i)
-        for (int kx = x % d.stride[1], j = x / d.stride[1]; kx < d.kernel[1]; kx += d.stride[1], --j)
-          if (has_pixel(d, i, j))
-            sum = fmaf(element<T>(d.x, offset_of(d.x, image, channel, i, j)), own_weight<T>(d, channel, ky, kx), sum);
-      if (p.skip.data != nullptr)
-        sum = fmaf(p.skip_scale, element<T>(p.skip, offset_of(p.skip, image, channel, row, x - d.begin[1])), sum);
-    }
-    out.value[k] = from_float<T>(sum);
-  }
-  T* at = static_cast<T*>(d.y.data) + offset_of(d.y, image, c, row, column);
-  const int64_t step = channels_last ? d.y.stride[1] : d.y.stride[3];
-  if (count == kRun && step == 1 && reinterpret_cast<uintptr_t>(at) % sizeof(Run) == 0) {
-    *reinterpret_cast<Run*>(at) = out;
-    return;
-  }
-#pragma unroll
-  for (int k = 0; k < kRun; ++k)
-    if (k < count) at[k * step] = out.value[k];
-}
-
 }  // namespace
 }  // namespace fcnkern::cuda
