@@ -90,10 +90,10 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(backward)
     def guarded(ctx: Any, *grads: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return backward(ctx, *grads)
         with torch.no_grad():
             results = backward(ctx, *grads)
-        if not torch.is_grad_enabled():
-            return results
         message = f"{type(ctx).__name__}: this gradient cannot be differentiated again"
         fail = torch._C._functions.DelayedError(message, 1)
         return tuple(each if each is None else fail(each.requires_grad_()) for each in results)
