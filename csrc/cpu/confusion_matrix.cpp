@@ -1,8 +1,8 @@
-// Confusion matrix of two label maps, or of upsampled scores and a label map. Reads every label once, writes the
-// matrix; per thread one histogram (several for few classes). Bounds: one increment per pixel, which is one store and
-// so one cycle, or one per eight where both maps are uniform; reading 16 bytes a pixel of 64-bit labels, which are
-// fetched while the pixels before them are counted; from scores, the argmax. Counts are integers: any split over
-// threads gives the same matrix.
+// Confusion matrix of two label maps, or of upsampled scores and a label map. Reads every label once, writes
+// the matrix; per thread one histogram (several copies for few classes). Bounds: one increment per pixel, which
+// is one store and so one cycle, or one per eight where both maps are uniform; reading 16 bytes a pixel of
+// 64-bit labels, which are fetched while the pixels before them are counted; from scores, the argmax. Counts
+// are integers: any split over threads gives the same matrix.
 #include "confusion_matrix.h"
 
 #include "histogram.h"
@@ -51,8 +51,8 @@ bool count(const ConfusionMatrixParams& p, Narrow* prediction, int64_t at, int64
   return false;
 }
 
-// Adds n <= kChunk pixels of two rows without gaps in whatever order is quickest. False: nothing is counted, as a label
-// is invalid or does not fit.
+// Adds n <= kChunk pixels of two rows without gaps in whatever order is quickest. False: nothing is counted, as
+// a label is invalid or does not fit.
 template <class Narrow>
 bool count_folded(const ConfusionMatrixParams& p, const LabelMap& map, int64_t from, int64_t at, int n,
                   Histogram histogram) {
