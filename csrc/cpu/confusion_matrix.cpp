@@ -1,6 +1,8 @@
-// Confusion matrix of two label maps, or of upsampled scores and a label map. Reads every label once, writes the
-// matrix; per thread one histogram (two for few classes). Bound: one increment per pixel, one per eight where both
-// maps are uniform; from scores, the argmax. Counts are integers: any split over threads gives the same matrix.
+// Confusion matrix of two label maps, or of upsampled scores and a label map. Reads every label once, writes
+// the matrix; per thread one histogram (several copies for few classes). Bounds: one increment per pixel, which
+// is one store and so one cycle, or one per eight where both maps are uniform; reading 16 bytes a pixel of
+// 64-bit labels, which are fetched while the pixels before them are counted; from scores, the argmax. Counts
+// are integers: any split over threads gives the same matrix.
 #include "confusion_matrix.h"
 
 #include "histogram.h"
@@ -37,10 +39,11 @@ struct Runs {
 // Adds up to kChunk pixels. The target's are taken from its element `at` on, and are number `position` and so on.
 template <class Narrow, class ValueOf>
 bool count(const ConfusionMatrixParams& p, Narrow* prediction, int64_t at, int64_t position, int n,
-           const ValueOf& predicted_value, Tally& tally, int thread) {
+           Upcoming next_prediction, const ValueOf& predicted_value, Tally& tally, int thread) {
   alignas(64) Narrow target[kChunk];
   narrow<Narrow>(p.target, at, n, p.num_classes, p.has_ignore ? &p.ignore_index : nullptr, target);
-  const int bad = tally.histogram(thread).add(prediction, target, n);
+  const int bad = tally.histogram(thread).add(prediction, target, n, next_prediction,
+                                              Upcoming(p.target, at + n * p.target.strides[2]));
   if (bad < 0) return true;
   const bool in_target = target[bad] == static_cast<Narrow>(-1);
   const int64_t value = in_target ? label_at(p.target, at + bad * p.target.strides[2]) : predicted_value(bad);
@@ -48,19 +51,33 @@ bool count(const ConfusionMatrixParams& p, Narrow* prediction, int64_t at, int64
   return false;
 }
 
+// Adds n <= kChunk pixels of two rows without gaps in whatever order is quickest. False: nothing is counted, as
+// a label is invalid or does not fit.
+template <class Narrow>
+bool count_folded(const ConfusionMatrixParams& p, const LabelMap& map, int64_t from, int64_t at, int n,
+                  Histogram histogram) {
+  alignas(64) Narrow prediction[kChunk], target[kChunk];
+  return fold<Narrow>(map, from, n, p.num_classes, nullptr, prediction) &&
+         fold<Narrow>(p.target, at, n, p.num_classes, p.has_ignore ? &p.ignore_index : nullptr, target) &&
+         histogram.add(prediction, target, n, Upcoming(map, from + n), Upcoming(p.target, at + n)) < 0;
+}
+
 // Counts the chunks first..last-1; stops at the first invalid label.
 template <class Narrow>
 void count_chunks(const Runs& runs, int64_t first, int64_t last, Tally& tally, int thread) {
-  const LabelMap& map = runs.prediction;
-  const int64_t per_row = (runs.length + kChunk - 1) / kChunk;
+  const LabelMap &map = runs.prediction, &target = runs.params.target;
+  const int64_t per_row = (runs.length + kChunk - 1) / kChunk, step = map.strides[2];
+  const bool alike = map.type == target.type && step == 1 && target.strides[2] == 1;
   alignas(64) Narrow prediction[kChunk];
   for (int64_t chunk = first; chunk < last; ++chunk) {
     const int64_t row = chunk / per_row, x = chunk % per_row * kChunk;
     const int n = static_cast<int>(runs.length - x < kChunk ? runs.length - x : kChunk);
-    const int64_t from = runs.offset(map, row, x), at = runs.offset(runs.params.target, row, x);
+    const int64_t from = runs.offset(map, row, x), at = runs.offset(target, row, x);
+    if (alike && count_folded<Narrow>(runs.params, map, from, at, n, tally.histogram(thread))) continue;
     narrow<Narrow>(map, from, n, runs.params.num_classes, nullptr, prediction);
-    const auto value = [&](int i) { return label_at(map, from + i * map.strides[2]); };
-    if (!count(runs.params, prediction, at, row * runs.length + x, n, value, tally, thread)) return;
+    const auto value = [&](int i) { return label_at(map, from + i * step); };
+    const Upcoming next(map, from + n * step);
+    if (!count(runs.params, prediction, at, row * runs.length + x, n, next, value, tally, thread)) return;
   }
 }
 
@@ -87,7 +104,8 @@ void take(void* context, int thread, const LabelRows& rows) {
     for (int x = 0; x < rows.width; x += kChunk) {
       const int n = rows.width - x < kChunk ? rows.width - x : kChunk;
       const int64_t at = line + (rows.x + x) * p.target.strides[2];
-      count(p, labels + x, at, position + x, n, no_value, tally, thread);
+      const Upcoming next(p.target, at + n * p.target.strides[2]);
+      count(p, labels + x, at, position + x, n, next, no_value, tally, thread);
     }
   }
 }

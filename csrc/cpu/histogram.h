@@ -1,6 +1,7 @@
 // Joint histogram of predicted and true classes. Both are narrowed to bytes, or to 16-bit words for more than
 // kByteClasses classes, so that one 64-bit compare finds the runs of pixels that all fall into one cell.
 // Two values beyond the classes stay free: `classes` for ignored pixels, the largest one for invalid labels.
+// Per pixel: a 16- or 32-bit cell by vectors, then a shift, an extension and an increment.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,8 @@
 #include "scratch.h"
 
 namespace fcnkern::FCNKERN_ISA {
-constexpr int kChunk = 2048;  // pixels narrowed and counted at a time
+constexpr int kChunk = 1024;  // pixels narrowed and counted at a time
+constexpr int kGroup = 8;     // pixels whose cells are compared at once: a line of 64-bit labels
 
 template <class Label>
 int64_t load_label(const LabelMap& map, int64_t offset) {
@@ -71,18 +73,73 @@ void narrow(const LabelMap& map, int64_t offset, int n, int64_t classes, const i
   }
 }
 
-// One thread's counts. Two copies for few classes, used in turn: increments of one cell by neighbouring pixels
-// then do not wait for each other.
+// What `narrow` gives for a row without gaps, but permuted, in a way that n and the types alone determine: a
+// register's worth of labels is laid over the unused bits of another. False: a label exceeds a Narrow.
+template <class Narrow, class Label>
+bool fold(const Label* labels, int n, int64_t classes, const int64_t* ignore, Narrow* out) {
+  using Word = std::make_unsigned_t<Label>;
+  typedef Word Words __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(Word)), may_alias));
+  constexpr int kBits = 8 * sizeof(Narrow), kWords = sizeof(Words) / sizeof(Word);
+  constexpr int kParts = sizeof(Word) / sizeof(Narrow);
+  Words seen{};
+  int i = 0;
+  for (; i + kParts * kWords <= n; i += kParts * kWords) {
+    Words packed{};
+#pragma GCC unroll 8
+    for (int part = 0; part < kParts; ++part) {
+      const Words some = *reinterpret_cast<const Words*>(labels + i + part * kWords);
+      seen |= some;
+      packed |= some << (kBits * part);
+    }
+    *reinterpret_cast<Words*>(out + i) = packed;
+  }
+  for (; i < n; ++i) {
+    seen[0] |= static_cast<Word>(labels[i]);
+    out[i] = static_cast<Narrow>(labels[i]);
+  }
+  if (any(seen & ~static_cast<Word>(static_cast<Narrow>(-1)))) return false;
+  narrow(out, 1, n, classes, ignore, out);
+  return true;
+}
+
+template <class Narrow>
+bool fold(const LabelMap& map, int64_t offset, int n, int64_t classes, const int64_t* ignore, Narrow* out) {
+  const auto run = [&](auto label) {
+    return fold(static_cast<const decltype(label)*>(map.data) + offset, n, classes, ignore, out);
+  };
+  return map.type == LabelType::kI64 ? run(int64_t{}) : map.type == LabelType::kI32 && run(int32_t{});
+}
+
+// Pixels that will be counted next, to bring into the cache meanwhile; they may lie past the map's end.
+struct Upcoming {
+  const char* at;
+  int64_t step;  // bytes
+
+  Upcoming(const LabelMap& map, int64_t offset) {
+    const int64_t size = map.type == LabelType::kU8    ? 1
+                         : map.type == LabelType::kI16 ? 2
+                         : map.type == LabelType::kI32 ? 4
+                                                       : 8;
+    at = static_cast<const char*>(map.data) + offset * size;
+    step = map.strides[2] * size;
+  }
+
+  void fetch(int64_t pixel) const { __builtin_prefetch(at + pixel * step); }
+};
+
+// One thread's counts. Several copies for few classes, used in turn: increments of one cell by neighbouring
+// pixels then do not wait for each other.
 class Histogram {
  public:
   static size_t bytes(int64_t classes) { return cells(classes) * copies(classes) * sizeof(int64_t); }
 
-  Histogram(int64_t classes, int64_t* counts)
-      : classes_(classes), even_(counts), odd_(counts + cells(classes) * (copies(classes) - 1)) {}
+  Histogram(int64_t classes, int64_t* counts) : classes_(classes) {
+    for (int i = 0; i < kCopies; ++i) counts_[i] = counts + i % copies(classes) * cells(classes);
+  }
 
   // Adds n <= kChunk pixels. Returns the first whose label is invalid (none of them is then counted), or -1.
   template <class Narrow>
-  int add(Narrow* prediction, const Narrow* target, int n) {
+  int add(Narrow* prediction, const Narrow* target, int n, Upcoming next_prediction, Upcoming next_target) {
     constexpr Narrow kNone = static_cast<Narrow>(-1);
     const Narrow ignored = static_cast<Narrow>(classes_);
     Narrow bad = 0, outside = 0;
@@ -98,47 +155,61 @@ class Histogram {
     }
     if (outside)
       for (int i = 0; i < n; ++i) prediction[i] = prediction[i] == kNone ? 0 : prediction[i];
-    count(prediction, target, n);
+    count(prediction, target, n, next_prediction, next_target);
     return -1;
   }
 
   // Adds these counts, without the row of ignored pixels, to a matrix.
   void add_to(int64_t* matrix) const {
-    for (int64_t i = 0; i < classes_ * classes_; ++i) matrix[i] += even_[i] + (odd_ == even_ ? 0 : odd_[i]);
+    for (int64_t copy = 0; copy < copies(classes_); ++copy)
+      for (int64_t i = 0; i < classes_ * classes_; ++i) matrix[i] += counts_[copy][i];
   }
 
  private:
+  static constexpr int kCopies = 4;
   static int64_t cells(int64_t classes) { return (classes + 1) * classes; }
-  static int64_t copies(int64_t classes) { return classes <= 64 ? 2 : 1; }
+  static int64_t copies(int64_t classes) { return classes <= 32 ? kCopies : classes <= 64 ? 2 : 1; }
 
   template <class Narrow>
-  void count(const Narrow* prediction, const Narrow* target, int n) {
-    constexpr int kPixels = 8 / sizeof(Narrow), kBits = 8 * sizeof(Narrow);
-    constexpr uint64_t kOnes = ~uint64_t{0} / static_cast<Narrow>(-1);
-    const int64_t columns = classes_;
-    int64_t *even = even_, *odd = odd_;
+  void count(const Narrow* prediction, const Narrow* target, int n, Upcoming next_prediction,
+             Upcoming next_target) {
+    using Cell = std::conditional_t<sizeof(Narrow) == 1, uint16_t, uint32_t>;  // (classes + 1) classes fit
+    constexpr int kBits = 8 * sizeof(Cell), kPerWord = 8 / sizeof(Cell), kWords = kGroup / kPerWord;
+    alignas(64) Cell cells[kChunk];
+    const Cell columns = static_cast<Cell>(classes_);
+    for (int i = 0; i < n; ++i) cells[i] = static_cast<Cell>(target[i] * columns + prediction[i]);
+    int64_t *const a = counts_[0], *const b = counts_[1], *const c = counts_[2], *const d = counts_[3];
     int i = 0;
-    for (; i + kPixels <= n; i += kPixels) {
-      uint64_t truths, guesses;
-      std::memcpy(&truths, target + i, 8);
-      std::memcpy(&guesses, prediction + i, 8);
-      const uint64_t truth = static_cast<Narrow>(truths), guess = static_cast<Narrow>(guesses);
-      if (((truths ^ (truth * kOnes)) | (guesses ^ (guess * kOnes))) == 0) {
-        even[truth * columns + guess] += kPixels;
+    for (; i + kGroup <= n; i += kGroup) {
+      next_prediction.fetch(i);
+      next_target.fetch(i);
+      uint64_t words[kWords];
+      std::memcpy(words, cells + i, sizeof words);
+      uint64_t differ = words[0] ^ (words[0] << kBits | words[0] >> (64 - kBits));
+      for (int k = 1; k < kWords; ++k) differ |= words[0] ^ words[k];
+      if (differ == 0) {
+        counts_[i / kGroup % kCopies][static_cast<Cell>(words[0])] += kGroup;
         continue;
       }
 #pragma GCC unroll 4
-      for (int lane = 0; lane < kPixels; lane += 2) {
-        const int low = lane * kBits, high = low + kBits;
-        ++even[static_cast<Narrow>(truths >> low) * columns + static_cast<Narrow>(guesses >> low)];
-        ++odd[static_cast<Narrow>(truths >> high) * columns + static_cast<Narrow>(guesses >> high)];
+      for (int k = 0; k < kGroup; k += 4) {
+        ++a[cell_at<Cell>(words, k)];
+        ++b[cell_at<Cell>(words, k + 1)];
+        ++c[cell_at<Cell>(words, k + 2)];
+        ++d[cell_at<Cell>(words, k + 3)];
       }
     }
-    for (; i < n; ++i) ++even[target[i] * columns + prediction[i]];
+    for (; i < n; ++i) ++a[cells[i]];
+  }
+
+  template <class Cell>
+  static Cell cell_at(const uint64_t* words, int i) {
+    constexpr int kPerWord = 8 / sizeof(Cell);
+    return static_cast<Cell>(words[i / kPerWord] >> (8 * sizeof(Cell) * (i % kPerWord)));
   }
 
   int64_t classes_;
-  int64_t *even_, *odd_;
+  int64_t* counts_[kCopies];
 };
 
 // The histograms and the first invalid labels of all threads.

@@ -52,6 +52,7 @@ class LabelRows {
         draws_(params.keep_count > 0 ? carver.take<uint32_t>(width_ / params.cell + 1) : nullptr) {}
 
   void prepare() {
+    std::memset(labels_, 0xff, kCellPixels * stride_ * sizeof(L));  // kNone stays past every row's end
     for (int i = 0; i < Labels::kWords; i += 2)
       for (int64_t cell = 0; cell < cells_; ++cell) {
         const int64_t used = columns_.pixels[cell] - i * Labels::kPerWord, bits = used * Labels::kBits;
@@ -66,7 +67,6 @@ class LabelRows {
       read_row(n, y + v, labels);
       if (p_.keep_count > 0) drop_unsampled(n, y + v, labels);
       if (p_.hard_losses != nullptr) drop_easy(n, y + v, labels);
-      for (int64_t x = width_; x < stride_; ++x) labels[x] = Labels::kNone;
     }
     pack(rows);
   }
@@ -154,16 +154,17 @@ class LabelRows {
   }
 
   void pack(int rows) {
+    const int64_t cells = cells_;
     const int32_t* first = columns_.first;
     uint64_t* blank = blank_;
-    for (int64_t cell = 0; cell < cells_; ++cell) blank[cell] = ~uint64_t{0};
+    std::memset(blank, 0xff, cells * sizeof(uint64_t));
     for (int v = 0; v < rows; ++v)
       for (int i = 0; i < Labels::kWords; i += 2) {
         const L* labels = labels_ + v * stride_ + i * Labels::kPerWord;
-        const uint64_t* past_end = past_end_ + i / 2 * cells_;
-        uint32_t* low = words_ + (v * Labels::kWords + i) * cells_;
-        uint32_t* high = low + cells_;
-        for (int64_t cell = 0; cell < cells_; ++cell) {
+        const uint64_t* past_end = past_end_ + i / 2 * cells;
+        uint32_t* low = words_ + (v * Labels::kWords + i) * cells;
+        uint32_t* high = low + cells;
+        for (int64_t cell = 0; cell < cells; ++cell) {
           uint64_t pair;
           std::memcpy(&pair, labels + first[cell], 8);
           pair |= past_end[cell];

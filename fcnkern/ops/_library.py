@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 LIBRARY = torch.library.Library("fcnkern", "DEF")
-_PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN = frozenset((Tensor, torch.nn.Parameter, type(None), bool, int, float, str, list, tuple))
 
 
 class Operator:
@@ -43,7 +43,10 @@ class Operator:
         LIBRARY.impl(self.name, self._record, "Autograd")
 
     def __call__(self, *args: Any) -> Any:
-        return self.overload(*args) if _is_watched(args) else self._record(*args)
+        if _is_watched(args):
+            return self.overload(*args)
+        function = self._recording(args)
+        return self.compute(*args) if function is None else function.apply(*args)
 
     def below_autograd(self, *args: Any) -> Any:
         """The call past its autograd formula."""
@@ -53,9 +56,14 @@ class Operator:
             return self.overload(*args)
 
     def _record(self, *args: Any) -> Any:
-        if self.function is not None and torch.is_grad_enabled() and any(map(_needs_gradient, args)):
-            return self.function.apply(*args)
-        return self.below_autograd(*args)
+        function = self._recording(args)
+        return self.below_autograd(*args) if function is None else function.apply(*args)
+
+    def _recording(self, args: tuple[Any, ...]) -> type[torch.autograd.Function] | None:
+        """The autograd formula, where a gradient can flow."""
+        if self.function is None or not torch.is_grad_enabled():
+            return None
+        return self.function if any(map(_needs_gradient, args)) else None
 
 
 def _needs_gradient(value: Any) -> bool:
@@ -69,7 +77,7 @@ def _is_watched(args: tuple[Any, ...]) -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch._C._get_tracing_state() is not None
-        or any(isinstance(each, Tensor) and type(each) not in _PLAIN for each in args)
+        or any(issubclass(kind, Tensor) for kind in {*map(type, args)} - _PLAIN)
     )
 
 
@@ -82,10 +90,10 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(backward)
     def guarded(ctx: Any, *grads: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return backward(ctx, *grads)
         with torch.no_grad():
             results = backward(ctx, *grads)
-        if not torch.is_grad_enabled():
-            return results
         message = f"{type(ctx).__name__}: this gradient cannot be differentiated again"
         fail = torch._C._functions.DelayedError(message, 1)
         return tuple(each if each is None else fail(each.requires_grad_()) for each in results)

@@ -144,7 +144,7 @@ def _run_bands(learned: LearnedUpsampling, pixels: _Pixels) -> Result:
 
 
 def _loss(total: float, losses: Tensor | None, kind: torch.dtype) -> Tensor:
-    return torch.tensor(total, dtype=kind) if losses is None else losses
+    return torch.scalar_tensor(total, dtype=kind) if losses is None else losses
 
 
 def _kernel(
