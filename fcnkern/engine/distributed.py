@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=10)
-GRACE = timedelta(seconds=3)
+GRACE = 3.0
 FAILED = 2
 
 
@@ -155,7 +156,7 @@ def _fail(store: dist.Store, place: int, size: int, error: Exception) -> None:
         raise SystemExit(FAILED) from error
     if not isinstance(error, LostError):
         raise error
-    silent = [str(other) for other in range(size) if not _answers(store, other)]
+    silent = _silent(store, size)
     if not silent:
         raise error
     raise LostError(
@@ -163,10 +164,11 @@ def _fail(store: dist.Store, place: int, size: int, error: Exception) -> None:
     ) from error
 
 
-def _answers(store: dist.Store, place: int) -> bool:
-    """Whether a process has failed as well: then it lives, and the cause is another."""
-    try:
-        store.wait([str(place)], GRACE)
-    except RuntimeError:
-        return False
-    return True
+def _silent(store: dist.Store, size: int) -> list[str]:
+    """Who does not fail within ``GRACE``, and so has ended already, or hangs."""
+    end = time.monotonic() + GRACE
+    silent = [str(place) for place in range(size)]
+    while silent and time.monotonic() < end:
+        time.sleep(0.05)
+        silent = [place for place in silent if not store.check([place])]
+    return silent

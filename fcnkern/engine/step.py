@@ -204,9 +204,9 @@ class Learner:
         self._optimizer.load_state_dict(record["optimizer"])
         if record.get("scaler"):
             self._scaler.load_state_dict(record["scaler"])
-        torch.set_rng_state(states[rank()])
+        torch.set_rng_state(states[rank()].clone())  # torch reads a view from its storage's beginning
         if self._device.type == "cuda" and "cuda_rng" in record:
-            torch.cuda.set_rng_state(torch.atleast_2d(record["cuda_rng"])[rank()], self._device)
+            torch.cuda.set_rng_state(torch.atleast_2d(record["cuda_rng"])[rank()].clone(), self._device)
 
 
 def _stacked(state: Tensor) -> Tensor:

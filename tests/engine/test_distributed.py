@@ -1,0 +1,170 @@
+"""Two processes on the CPU: the curve of one with twice the batch, exact metrics, resume, stops and deaths."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fcnkern.data import ShuffledIndices, preset
+from fcnkern.engine import confusion_over, load_checkpoint, load_trained
+from fcnkern.engine.log import read_log
+from tests.engine import _pair
+from tests.engine._runs import losses
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+ENDLESS = "train --data scenes:count=6,size=24x32 --width 0.02 --val-split none --iterations 100000 --quiet"
+
+
+def torchrun(*words: str | Path) -> subprocess.Popen[str]:
+    """Two processes, started."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*TORCHRUN, *map(str, words)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def program(out: Path, *what: str) -> tuple[int, str]:
+    """Two processes of ``_pair.py``, to their end: exit code of torchrun and what they wrote on standard error."""
+    pair = torchrun(_pair.__file__, out, *what)
+    errors = pair.communicate(timeout=120)[1]
+    return pair.returncode, errors
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end, "waited for a minute"
+        time.sleep(0.02)
+
+
+def rows(run: Path) -> int:
+    return len(read_log(run / "log.csv")) if (run / "log.csv").exists() else 0
+
+
+def workers(pair: subprocess.Popen[str]) -> dict[int, int]:
+    """The process ids of torchrun's children, by rank."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pair.pid:
+                variables = (folder / "environ").read_bytes().split(b"\0")
+                found[int(next(v for v in variables if v.startswith(b"RANK="))[5:])] = int(folder.name)
+        except (OSError, StopIteration):
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of what two processes did, and of what one did with twice the batch."""
+    two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
+    code, errors = program(two, "curves", "resumed", "sharded")
+    assert code == 0, errors
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    _pair.curves(one)
+    _pair.sharded(one)
+    torch.set_num_threads(threads)
+    return two, one
+
+
+@pytest.mark.parametrize("name", _pair.VARIANTS)
+def test_two_processes_have_the_curve_of_one_with_twice_the_batch(both: tuple[Path, Path], name: str) -> None:
+    pair, single = ([row for row in read_log(out / name / "log.csv") if row["loss"]] for out in both)
+    assert len(pair) == 4
+    for column in ("loss", "pixel_loss"):
+        got, wanted = (np.array([float(row[column]) for row in run]) for run in (pair, single))
+        np.testing.assert_allclose(got, wanted, rtol=2e-6)
+        assert np.ptp(wanted) > 0.001 * wanted.mean()
+    assert [row["accuracy"] for row in pair] == [row["accuracy"] for row in single]
+    ends = [load_checkpoint(out / name / "last.pt")["state_dict"] for out in both]
+    for layer, value in ends[1].items():
+        torch.testing.assert_close(ends[0][layer], value, rtol=1e-4, atol=1e-6)
+
+
+def test_the_mean_of_means_is_another_curve(both: tuple[Path, Path]) -> None:
+    # The images of the first two steps: what a mean of the processes' means would have counted alike.
+    images, batches = _pair.ragged(10), ShuffledIndices(10, 4)
+    counted = [
+        [int((images[index].label != 255).sum()) for _, index in batches.batch(step)] for step in range(2)
+    ]
+    assert any(
+        sum(batch[::2]) > 2 * sum(batch[1::2]) or sum(batch[1::2]) > 2 * sum(batch[::2]) for batch in counted
+    )
+
+
+@pytest.mark.parametrize("name", _pair.VARIANTS)
+def test_metrics_are_exactly_those_of_one_process(both: tuple[Path, Path], name: str) -> None:
+    last = both[0] / name / "last.pt"
+    trained, record = load_trained(last), load_checkpoint(last)
+    matrix = confusion_over(trained.model, _pair.ragged(5, seed=1), preset(trained.model.preprocess))
+    assert torch.equal(record["confusion"], matrix)
+    assert matrix.sum() > 0
+
+
+def test_two_processes_resume_bit_for_bit(both: tuple[Path, Path]) -> None:
+    whole, parts = (load_checkpoint(both[0] / run / "last.pt") for run in ("whole", "parts"))
+    assert all(torch.equal(value, parts["state_dict"][name]) for name, value in whole["state_dict"].items())
+    assert torch.equal(whole["rng"], parts["rng"])
+    assert losses(both[0] / "whole") == losses(both[0] / "parts")
+    assert not torch.equal(*whole["rng"])
+
+
+def test_sharded_parameters_give_the_same_steps(both: tuple[Path, Path]) -> None:
+    sharded, plain = (torch.tensor(torch.load(out / "losses.pt")) for out in both)
+    torch.testing.assert_close(sharded, plain, rtol=1e-5, atol=0)
+    assert plain[-1, 0] < plain[0, 0]
+
+
+def test_an_error_of_one_process_ends_both_and_is_told_once(tmp_path: Path) -> None:
+    code, errors = program(tmp_path, "broken")
+    assert code != 0
+    assert errors.count("Error: ") - errors.count("ChildFailedError: ") >= 1
+    assert "[rank1]" in errors
+    assert "label 200" in errors or "200" in errors
+    assert "[rank0]: Traceback" not in errors
+
+
+def test_a_signal_to_one_process_stops_both_and_a_death_ends_both(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    pair = torchrun("--module", "fcnkern", *ENDLESS.split(), "--out", out)
+    until(lambda: rows(out) > 2)
+    for _ in range(2):  # as torchrun's own Ctrl-C after the terminal's
+        os.kill(workers(pair)[1], signal.SIGINT)
+    errors = pair.communicate(timeout=60)[1]
+    stopped = load_checkpoint(out / "last.pt")["iteration"]
+    assert stopped == rows(out) > 0
+    assert errors.count(f"stopped at iteration {stopped}; go on with") == 1
+    assert "exitcode  : 130" in errors
+
+    alone = subprocess.run(
+        [sys.executable, "-m", "fcnkern", "train", "--quiet", "--resume", str(out)],
+        capture_output=True,
+        text=True,
+    )
+    assert alone.returncode == 2
+    assert "the run has 2 processes" in alone.stderr
+
+    pair = torchrun("--module", "fcnkern", "train", "--quiet", "--resume", out)
+    until(lambda: rows(out) > stopped + 2)
+    os.kill(workers(pair)[1], signal.SIGKILL)
+    killed = time.monotonic()
+    errors = pair.communicate(timeout=60)[1]
+    assert time.monotonic() - killed < 15
+    assert pair.returncode != 0
+    assert errors.count("fcnkern: error: rank 1 of 2 ended or answers no more") == 1
+    assert load_checkpoint(out / "last.pt")["iteration"] >= stopped
