@@ -6,15 +6,17 @@ GPUs by NCCL.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ T = TypeVar("T")
 TIMEOUT = timedelta(minutes=10)
 GRACE = 3.0
 FAILED = 2
+_KEPT: list[BaseException] = []
 
 
 class LostError(RuntimeError):
@@ -133,42 +136,63 @@ def processes() -> Iterator[None]:
     )
     # Of 1x1 convolutions, whose gradients are the same memory in either order.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    failures, done = dist.PrefixStore("failures", store), threading.Event()
+    watch = threading.Thread(target=_watch, args=(failures, place, done), daemon=True)
+    watch.start()
     try:
         yield
-    except Exception as error:
-        _fail(dist.PrefixStore("failed", store), place, size, error)
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    except BaseException as error:
+        _fail(failures, place, size, error)
+    done.set()
+    watch.join()
+    wait_for_all()
+    dist.destroy_process_group()
 
 
-def _fail(store: dist.Store, place: int, size: int, error: Exception) -> None:
-    """Raises the error if it is the first of all processes'; leaves without a word if not."""
+def _watch(failures: dist.Store, place: int, done: threading.Event) -> None:
+    """Beside the work: once a process has failed, tells it that this one lives, and ends this one if it hangs."""
+    try:
+        while not failures.check(["count"]):
+            if done.wait(0.2):
+                return
+        failures.set(f"alive {place}", "")
+    except RuntimeError:  # the process that keeps the store has ended
+        pass
+    if not done.wait(2 * GRACE):
+        os._exit(FAILED)
+
+
+def _fail(failures: dist.Store, place: int, size: int, error: BaseException) -> NoReturn:
+    """Raises the error if it is the first of all processes'; ends the process without a word if not."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, once it sees a process end
+    # Gloo's destructor waits for a thread that may wait for Python's lock: what holds the group is never freed.
+    _KEPT.append(error)
+    atexit.register(_leave)
     try:
-        first = store.add("count", 1) == 1
-        store.set(str(place), "")
-    except RuntimeError:  # the process that kept the store has ended
+        first = failures.add("count", 1) == 1
+        silent = _silent(failures, size) if first and isinstance(error, LostError) else []
+    except RuntimeError:
         raise error from None
-    dist.destroy_process_group()  # those that wait for this process fail now, too, and answer below
     if not first:
-        raise SystemExit(FAILED) from error
-    if not isinstance(error, LostError):
-        raise error
-    silent = _silent(store, size)
+        _leave()
     if not silent:
         raise error
-    raise LostError(
-        f"rank {' and '.join(silent)} of {size} ended or answers no more; the last checkpoint is intact ({error})"
-    ) from error
+    raise LostError(f"rank {' and '.join(silent)} of {size} ended or answers no more ({error})") from error
 
 
-def _silent(store: dist.Store, size: int) -> list[str]:
-    """Who does not fail within ``GRACE``, and so has ended already, or hangs."""
+def _leave() -> None:
+    """Ends the process as it stands."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(FAILED)
+
+
+def _silent(failures: dist.Store, size: int) -> list[str]:
+    """Who does not answer within ``GRACE``: it has ended, or hangs."""
     end = time.monotonic() + GRACE
     silent = [str(place) for place in range(size)]
     while silent and time.monotonic() < end:
         time.sleep(0.05)
-        silent = [place for place in silent if not store.check([place])]
+        silent = [place for place in silent if not failures.check([f"alive {place}"])]
     return silent

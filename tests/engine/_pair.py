@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.distributed.fsdp import fully_shard
@@ -17,6 +18,7 @@ from torch.nn.utils import get_total_norm
 
 from fcnkern.data import IGNORE
 from fcnkern.engine import resume_run
+from fcnkern.engine.device import choose_device
 from fcnkern.engine.distributed import count, gathered, processes, rank, summed
 from fcnkern.engine.objective import Objective
 from fcnkern.engine.trainer import Trainer
@@ -53,8 +55,16 @@ def ragged(images: int, *, seed: int = 0) -> Images:
 
 
 def curves(out: Path) -> None:
-    """Each variant in a folder of its own."""
-    for name, settings in VARIANTS.items():
+    """Each variant in a folder of its own; in ``naive``, what is wrong: the mean of the processes' means."""
+    run_variants(out, VARIANTS)
+    if count() > 1:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("fcnkern.engine.objective.summed", lambda own: count() * own)
+            run_variants(out, {"naive": {}})
+
+
+def run_variants(out: Path, variants: dict[str, dict[str, Any]]) -> None:
+    for name, settings in variants.items():
         ready = tiny(out / name, batch_size=4 // count(), **{**STEADY, **settings})
         Trainer(
             ready.settings,
@@ -74,6 +84,9 @@ def resumed(out: Path) -> None:
     resume_run(out / "parts" / "last.pt", iterations=4, quiet=True).run()
     by_time = tiny(out / "timed", iterations=None, time_limit=0.3).run()
     assert len(set(gathered(by_time.iteration))) == 1
+    if count() > 1:
+        with pytest.raises(ValueError, match="cuda:0 is one GPU for 2 processes"):
+            choose_device("cuda:0")
 
 
 def broken(out: Path) -> None:
