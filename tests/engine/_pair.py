@@ -91,7 +91,7 @@ def resumed(out: Path) -> None:
 
 def broken(out: Path) -> None:
     """A label that is no class, in an image that only the last process meets in the first iteration."""
-    trainer = tiny(out, lr=1e-3)
+    trainer = tiny(out / "broken", lr=1e-3)
     images = ragged(6)
     trainer.train_set = images
     order = np.random.default_rng([trainer.settings.seed, 0]).permutation(len(images))

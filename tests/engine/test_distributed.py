@@ -50,7 +50,7 @@ def start(command: Sequence[str | Path], **variables: str) -> subprocess.Popen[s
     )
 
 
-def program(out: Path, *what: str) -> list[tuple[int, str]]:
+def in_two_processes(out: Path, *what: str) -> list[tuple[int, str]]:
     """Two processes of ``_pair.py``, to their end: of each the exit code and what it wrote on standard error."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -86,11 +86,19 @@ def workers(pair: subprocess.Popen[str]) -> dict[int, int]:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def program(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, str]]]:
+    """The folder of what two processes did, and how each ended: exit code and what is on standard error."""
+    out = tmp_path_factory.mktemp("two")
+    return out, in_two_processes(out, "curves", "resumed", "sharded", "broken")
+
+
+@pytest.fixture(scope="module")
+def both(
+    program: tuple[Path, list[tuple[int, str]]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
     """Folders of what two processes did, and of what one did with twice the batch."""
-    two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
-    for code, errors in program(two, "curves", "resumed", "sharded"):
-        assert code == 0, errors
+    two, one = program[0], tmp_path_factory.mktemp("one")
+    assert (two / "losses.pt").exists(), program[1]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     _pair.curves(one)
@@ -143,8 +151,10 @@ def test_sharded_parameters_give_the_same_steps(both: tuple[Path, Path]) -> None
     assert plain[-1, 0] < plain[0, 0]
 
 
-def test_an_error_of_one_process_ends_both_and_is_told_once(tmp_path: Path) -> None:
-    (first, silence), (second, told) = program(tmp_path, "broken")
+def test_an_error_of_one_process_ends_both_and_is_told_once(
+    program: tuple[Path, list[tuple[int, str]]],
+) -> None:
+    (first, silence), (second, told) = program[1]
     assert (first, second) == (2, 2)
     assert "Traceback" not in silence
     assert "ValueError: " in told
