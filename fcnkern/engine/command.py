@@ -9,6 +9,7 @@ from typing import Any
 
 from fcnkern.engine._setting import Setting
 from fcnkern.engine.config import CONFIG, read_config
+from fcnkern.engine.distributed import processes, rank
 from fcnkern.engine.outputs import LAST
 from fcnkern.engine.recipes import RECIPES, with_recipe
 from fcnkern.engine.report import metrics_table
@@ -62,6 +63,12 @@ def _add_option(group: argparse._ArgumentGroup, name: str, known: Setting) -> No
 
 
 def _train(options: argparse.Namespace) -> int:
+    with processes():
+        options.quiet = options.quiet or rank() > 0
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(options).items() if name in SETTINGS or name == "recipe"}
     if options.resume is not None:
         plan = _resumed(options, given)
@@ -106,10 +113,10 @@ def _run_one(trainer: Trainer) -> int:
     if result.signal:
         return _stopped(result.iteration, trainer.last, result.signal)
     _say_skipped(result.skipped)
-    print(f"trained {result.iteration} iterations in {result.elapsed:.0f} s; written to {trainer.out}")
+    _print(f"trained {result.iteration} iterations in {result.elapsed:.0f} s; written to {trainer.out}")
     if result.metrics is not None:
-        print(metrics_table(result.metrics, trainer.train_set.classes))
-        print(f"best validation mean IU so far: {100 * result.best_mean_iu:.2f} %, in {trainer.best}")
+        _print(metrics_table(result.metrics, trainer.train_set.classes))
+        _print(f"best validation mean IU so far: {100 * result.best_mean_iu:.2f} %, in {trainer.best}")
     return 0
 
 
@@ -120,20 +127,26 @@ def _run_stages(settings: TrainSettings, out: Path, quiet: bool) -> int:
         return _stopped(last.iteration, out, last.signal, f" of stage {last.name}")
     _say_skipped(sum(result.skipped for result in results))
     if last.metrics is not None:
-        print(metrics_table(last.metrics, last.classes), end="\n\n")
-    print(stages_table(results))
-    print(f"trained {len(results)} stages; the last one is in {out / last.name}")
+        _print(metrics_table(last.metrics, last.classes), end="\n\n")
+    _print(stages_table(results))
+    _print(f"trained {len(results)} stages; the last one is in {out / last.name}")
     return 0
 
 
 def _stopped(iteration: int, place: Path, signal: int, stage: str = "") -> int:
-    print(
+    _print(
         f"stopped at iteration {iteration}{stage}; go on with: fcnkern train --resume {place}",
         file=sys.stderr,
     )
     return SIGNALLED + signal
 
 
+def _print(text: str, **how: Any) -> None:
+    """Prints once, however many processes train."""
+    if rank() == 0:
+        print(text, **how)
+
+
 def _say_skipped(count: int) -> None:
     if count:
-        print(f"left out {count} image{'s' * (count > 1)} that could not be read", file=sys.stderr)
+        _print(f"left out {count} image{'s' * (count > 1)} that could not be read", file=sys.stderr)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from fcnkern.data import Batch
+from fcnkern.engine.distributed import count, local_rank
 
 AUTO = "auto"
 AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -14,20 +15,28 @@ AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def choose_device(name: str = AUTO) -> torch.device:
     """The device of a name such as ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` takes a GPU where there is one.
 
+    Of several processes on a machine, each has the GPU of its local rank.
+
     Raises:
         ValueError: the name is no device's, or there is no such device on this machine.
     """
     if name == AUTO:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and count() > 1:
+        if device.index is not None:
+            raise ValueError(
+                f"device {name} is one GPU for {count()} processes: give cuda, each has its own then"
+            )
+        device = torch.device("cuda", local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device {name} does not exist: PyTorch finds {torch.cuda.device_count()} CUDA devices"
+            f"device {device} does not exist: PyTorch finds {torch.cuda.device_count()} CUDA devices"
         )
     return device
 

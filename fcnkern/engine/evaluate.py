@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fcnkern.data import Dataset, Preprocess, Sample, eval_batches
 from fcnkern.engine.device import autocast, device_of, moved
+from fcnkern.engine.distributed import count, rank, summed
 from fcnkern.engine.progress import Progress
 from fcnkern.functional import confusion_matrix
 from fcnkern.metrics import trimap
@@ -39,9 +40,12 @@ def confusion_over(
     limit: int | None = None,
     precision: str = "fp32",
     progress: Progress | None = None,
+    shared: bool = False,
 ) -> Tensor:
     """Confusion matrix [truth, prediction] of a network over a data set, int64 C x C: see `confusions_over`."""
-    return confusions_over(model, dataset, preprocess, limit=limit, precision=precision, progress=progress)[0]
+    return confusions_over(
+        model, dataset, preprocess, limit=limit, precision=precision, progress=progress, shared=shared
+    )[0]
 
 
 def confusions_over(
@@ -53,6 +57,7 @@ def confusions_over(
     limit: int | None = None,
     precision: str = "fp32",
     progress: Progress | None = None,
+    shared: bool = False,
 ) -> list[Tensor]:
     """Confusion matrices [truth, prediction] of a network over a data set: of all pixels, and near boundaries.
 
@@ -64,7 +69,9 @@ def confusions_over(
         widths: of the bands along the boundaries to score too, in pixels (``fcnkern.metrics.trimap``).
         limit: use this many images, spread evenly over the data set; None for all.
         precision: ``fp32``, ``bf16`` or ``fp16``.
-        progress: advanced by one per image.
+        progress: advanced by one per image; of several processes, by all of them equally often.
+        shared: the processes of ``torch.distributed`` score a part each; the matrices are those of all images. Every
+            process has to call this.
 
     Returns:
         one matrix, and one for each of ``widths``; int64 C x C, on the CPU.
@@ -78,7 +85,10 @@ def confusions_over(
         raise ValueError(f"the data set has {len(dataset.classes)} classes, the network {model.n_class}")
     device, size, ignore = device_of(model), (model.n_class, model.n_class), dataset.ignore_index
     matrices = [torch.zeros(size, dtype=torch.int64, device=device) for _ in (0, *widths)]
-    with evaluating(model, precision), closing(eval_batches(_spread(dataset, limit), preprocess)) as batches:
+    part, parts = (rank(), count()) if shared else (0, 1)
+    chosen = _spread(dataset, limit)
+    own = chosen if parts == 1 else Subset(chosen, list(range(part, len(chosen), parts)))
+    with evaluating(model, precision), closing(eval_batches(own, preprocess)) as batches:
         for batch in batches:
             bands = [trimap(batch.labels, width, ignore).to(device) for width in widths]
             images, labels = moved(batch, device)[:2]
@@ -87,7 +97,9 @@ def confusions_over(
                 matrix += counter(target)
             if progress is not None:
                 progress.advance()
-    return [matrix.cpu() for matrix in matrices]
+    if progress is not None and part >= len(chosen) % parts > 0:
+        progress.advance()
+    return [summed(matrix.cpu()) if shared else matrix.cpu() for matrix in matrices]
 
 
 def _counter(model: FCN, images: Tensor, ignore_index: int) -> Callable[[Tensor], Tensor]:

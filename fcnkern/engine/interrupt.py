@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from fcnkern.engine.distributed import count
 from fcnkern.engine.progress import Progress
 
 
@@ -34,7 +35,8 @@ def stop_requested() -> Iterator[Callable[[], int]]:
     """Yields a function that returns SIGINT (Ctrl-C) or SIGTERM once that has come, and 0 until then.
 
     The first signal only asks; a second Ctrl-C interrupts at once, a second SIGTERM changes nothing: what shuts a
-    machine down may repeat itself. Outside the main thread, where Python allows no handlers, nothing is caught.
+    machine down may repeat itself. So may torchrun: of several processes, no Ctrl-C interrupts at once. Outside the
+    main thread, where Python allows no handlers, nothing is caught.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -42,7 +44,7 @@ def stop_requested() -> Iterator[Callable[[], int]]:
         return
 
     def ask(signum: int, frame: FrameType | None) -> None:
-        if received and signum == signal.SIGINT:
+        if received and signum == signal.SIGINT and count() == 1:
             raise KeyboardInterrupt
         received.append(signum)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
+from fcnkern.engine.distributed import count, summed
 from fcnkern.functional import upsample_cross_entropy
 from fcnkern.models import FCN
 from fcnkern.ops.upsample_cross_entropy import Reduction
@@ -16,6 +19,9 @@ class Objective(nn.Module):
     """The loss of a network as a module of its own, so that wrappers of modules can take it.
 
     No tensor of floats has the resolution of the labels: scores stay at that of the finest tap.
+
+    Of several processes, each has a loss whose mean over the processes is that of their batches as one: of means over
+    pixels, each is scaled by the process's share of all pixels.
 
     Args:
         class_weight: float C, or None.
@@ -68,14 +74,23 @@ class Objective(nn.Module):
         sampling: Sampling | None,
         weight: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        return upsample_cross_entropy(
+        cross_entropy = partial(
+            upsample_cross_entropy,
             scores,
             labels,
             resample,
             weight=weight,
             class_weight=self._class_weight,
             ignore_index=self._ignore_index,
-            reduction=self._reduction,
             sampling=sampling,
-            return_stats=True,
         )
+        loss, stats = cross_entropy(reduction=self._reduction, return_stats=True)
+        if count() == 1 or self._reduction != "valid":
+            return loss, stats
+        divisor = stats[0]
+        if self._class_weight is not None:  # then the sum of the pixels' weights divides, which is sum / mean
+            with torch.no_grad():
+                divisor = torch.where(loss == 0, 0, cross_entropy(reduction="sum") / loss)
+        own = divisor.to("cpu", torch.float64)
+        total = summed(own.clone())
+        return loss * (count() * own / total.clamp_min(torch.finfo(own.dtype).tiny)).item(), stats

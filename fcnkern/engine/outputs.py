@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fcnkern.engine.checkpoint import save_checkpoint
 from fcnkern.engine.config import CONFIG, write_config
+from fcnkern.engine.distributed import rank, wait_for_all
 from fcnkern.engine.log import CsvLog
 from fcnkern.engine.settings import TrainSettings
 from fcnkern.metrics import Metrics
@@ -21,7 +22,8 @@ class Outputs:
     """Writes into the folder ``out``: ``last.pt``, ``best.pt``, ``log.csv``, ``config.toml`` and, on request,
     ``events/`` for TensorBoard.
 
-    Nothing is written before the first call; ``close`` may be followed by further calls.
+    Nothing is written before the first call; ``close`` may be followed by further calls. Of several processes, rank 0
+    writes; the others return from ``save`` once that is done.
 
     Raises:
         RuntimeError: TensorBoard is asked for and not installed.
@@ -49,10 +51,14 @@ class Outputs:
         Raises:
             OSError: naming the file.
         """
-        save_checkpoint(path, record)
+        if rank() == 0:
+            save_checkpoint(path, record)
+        wait_for_all()
 
     def open(self, iteration: int, settings: TrainSettings) -> None:
         """Writes the settings and begins the log after ``iteration``: what it holds of later ones comes again."""
+        if rank() > 0:
+            return
         write_config(self.out / CONFIG, settings)
         self._log = CsvLog(self.out / LOG, iteration)
         if self._writer_type is not None:
@@ -73,6 +79,8 @@ class Outputs:
         self._write("val", iteration, elapsed, numbers)
 
     def _write(self, split: str, iteration: int, elapsed: float, numbers: dict[str, float]) -> None:
+        if rank() > 0:
+            return
         assert self._log is not None
         self._log.write(iteration=iteration, split=split, elapsed=round(elapsed, 3), **numbers)
         if self._events is not None:

@@ -12,6 +12,7 @@ from fcnkern.engine.broken import SkipBroken
 from fcnkern.engine.checkpoint import load_checkpoint
 from fcnkern.engine.class_weights import class_shares, class_weights
 from fcnkern.engine.device import choose_device
+from fcnkern.engine.distributed import reseed
 from fcnkern.engine.loss_sampling import balanced_probabilities
 from fcnkern.engine.network import starting_network, trained_from
 from fcnkern.engine.outputs import LAST
@@ -38,6 +39,7 @@ def start_run(settings: TrainSettings, out: str | Path, *, quiet: bool = False) 
     train_set, val_set = _data(settings)
     torch.manual_seed(settings.seed)
     model, origin = starting_network(settings, len(train_set.classes))
+    reseed(settings.seed)
     model.to(device)
     if not quiet:
         say(f"{settings.arch}, width {settings.width:g}: {origin}")

@@ -81,7 +81,7 @@ class TrainSettings:
     batch_size: int = setting(
         1,
         DATA,
-        "images per iteration; 1/P times as many with --sampling P",
+        "images per iteration, of each process; 1/P times as many with --sampling P",
         parse=int,
         metavar="N",
         above=0,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fcnkern.engine.checkpoint import load_checkpoint
 from fcnkern.engine.config import CONFIG, write_config
+from fcnkern.engine.distributed import rank
 from fcnkern.engine.outputs import LAST
 from fcnkern.engine.progress import say
 from fcnkern.engine.report import NAMES
@@ -76,7 +77,8 @@ def run_stages(settings: TrainSettings, out: str | Path, *, quiet: bool = False)
         FileNotFoundError, ValueError, RuntimeError, OSError: as ``start_run``, ``resume_run`` and ``Trainer.run``.
     """
     out = Path(out)
-    write_config(out / CONFIG, settings)
+    if rank() == 0:
+        write_config(out / CONFIG, settings)
     results: list[StageResult] = []
     before: Path | None = None
     for name, stage in stage_settings(settings).items():

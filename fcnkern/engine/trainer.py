@@ -16,6 +16,7 @@ from torch import Tensor
 import fcnkern
 from fcnkern.data import Augment, Batch, Dataset, ShuffledIndices, preset, train_batches
 from fcnkern.engine.broken import SkipBroken
+from fcnkern.engine.distributed import count, gathered, greatest, rank
 from fcnkern.engine.evaluate import confusion_over
 from fcnkern.engine.fingerprint import check_same_data, fingerprint
 from fcnkern.engine.interrupt import Stoppable, StoppedError, stop_requested
@@ -78,6 +79,9 @@ class Trainer:
     and ``config.toml`` (the settings). With the same settings, data and number of threads a run on the CPU is
     reproducible bit for bit, also when it was killed and resumed in between (unless a time limit sets the schedule:
     then the clock takes part). The network is trained on the device where it is.
+
+    Where ``torch.distributed`` is initialised, every process has a trainer of its own with the same arguments: their
+    batches count as one, and only rank 0 writes.
 
     Args:
         val_set: data set to validate on, or None to train without.
@@ -154,7 +158,11 @@ class Trainer:
         self._save(self.last)
         bar = Progress("train", settings.iterations, position.iteration, enabled=not self.quiet)
         try:
-            with stop_requested() as stop, bar, closing(self._batches()) as batches:
+            with stop_requested() as asked, bar, closing(self._batches()) as batches:
+
+                def stop() -> int:
+                    return int(greatest(asked()))
+
                 try:
                     if position.validating:
                         self._validate(bar, stop, settings.val_limit)
@@ -173,10 +181,18 @@ class Trainer:
                 self._save(self.last, complete=not stopped)
         finally:
             self._outputs.close()
-        skipped = sum(len(d.broken) for d in (self.train_set, self.val_set) if isinstance(d, SkipBroken))
         return TrainResult(
-            position.iteration, position.elapsed, metrics, position.best_mean_iu, stopped, skipped
+            position.iteration, position.elapsed, metrics, position.best_mean_iu, stopped, self._skipped()
         )
+
+    def _skipped(self) -> int:
+        """How many images could not be read, by any process."""
+        tolerant = [d for d in (self.train_set, self.val_set) if isinstance(d, SkipBroken)]
+        return sum(len(set().union(*gathered(set(dataset.broken)))) for dataset in tolerant)
+
+    def _elapsed(self) -> float:
+        """Seconds since the run began; the same for all processes, as the end may depend on it."""
+        return greatest(time.monotonic() - self._clock)
 
     def _iterate(self, batches: Generator[Batch, None, None], bar: Progress) -> None:
         settings, position = self.settings, self.position
@@ -187,7 +203,7 @@ class Trainer:
         except DivergedError as error:
             raise self._advised(error) from error
         position.iteration += 1
-        position.elapsed = time.monotonic() - self._clock
+        position.elapsed = self._elapsed()
         self._outputs.step(position.iteration, position.elapsed, **vars(step))
         self._smooth = step if self._smooth is None else _blend(self._smooth, step)
         note = f"loss {self._smooth.pixel_loss:.3f}, accuracy {100 * self._smooth.accuracy:.1f} %"
@@ -210,7 +226,7 @@ class Trainer:
         return train_batches(
             self.train_set,
             preset(self.model.preprocess),
-            ShuffledIndices(len(self.train_set), self._sampling.images, settings.seed),
+            ShuffledIndices(len(self.train_set), self._sampling.images, settings.seed, rank(), count()),
             start=self.position.iteration * settings.accumulate,
             augment=augment,
         )
@@ -249,10 +265,11 @@ class Trainer:
             limit=limit,
             precision=self.settings.precision,
             progress=Stoppable(stop),
+            shared=True,
         )
         position.validating = False
         metrics = from_confusion(self._final)
-        position.elapsed = time.monotonic() - self._clock
+        position.elapsed = self._elapsed()
         self._outputs.metrics(position.iteration, position.elapsed, metrics)
         bar.say(
             f"iteration {position.iteration}, {position.elapsed:.0f} s: validation {metrics_line(metrics)}"
