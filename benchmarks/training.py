@@ -12,6 +12,7 @@ if __name__ == "__main__":
 
 import argparse
 import json
+import re
 import statistics
 import time
 from collections.abc import Generator
@@ -182,7 +183,7 @@ def main() -> int:
         torch.set_num_threads(given.threads)
     bodies = [measure_body(body, given.width or BODIES[body], given.data, given.seconds) for body in chosen]
     evaluation = measure_evaluation(given.data, given.images)
-    arguments = [word if ":" not in word else word.partition(":")[0] + ":PATH" for word in sys.argv[1:]]
+    arguments = [re.sub(r"^(?!scenes)(\w+):.*", r"\1:PATH", word) for word in sys.argv[1:]]
     facts = circumstances(" ".join(["python -m benchmarks.training", *arguments]))
     text = as_markdown(facts, bodies, evaluation)
     print(text)
