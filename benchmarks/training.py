@@ -113,7 +113,7 @@ def measure_body(body: str, width: float, data: str, seconds: float) -> dict[str
         "loading_ms": loading_ms(dataset, preprocess),
         "speeds": speeds,
         "peak_bytes": peaks,
-        "full_resolution_bytes": full_resolution_bytes(body, size, len(dataset.classes)),
+        "full_resolution_bytes": full_resolution_bytes(size, len(dataset.classes)),
     }
 
 
@@ -124,7 +124,7 @@ def as_markdown(facts: dict[str, Any], bodies: list[dict[str, Any]], evaluation:
         f"{facts['threads']} threads, torch {facts['torch']}",
         "",
         "Medians, steps taken in turn. *wait*: for the loader, which works ahead; *peak*: memory of a step beside",
-        "weights, gradients and momentum; *full resolution*: the floats at the labels' resolution that stock builds.",
+        "weights, gradients and momentum; *full resolution*: floats of that size alive at once in the stock loss.",
         "",
         f"| training FCN-8s | images/s | ms | wait | {' | '.join(PARTS)} | peak MB | ratio | goal |",
         f"|---|{'---:|' * (6 + len(PARTS))}",

@@ -45,11 +45,15 @@ class Contender:
         self._optimizer = torch.optim.SGD(parameters, lr=0.0, momentum=0.9)
         self.value = 0.0
 
-    def step(self, batch: Batch) -> dict[str, float]:
-        """Forward, backward and an update at a rate of 0; seconds of each part, both ways."""
+    def step(self, batch: Batch, *, accumulate: bool = False) -> dict[str, float]:
+        """Forward, backward and an update at a rate of 0; seconds of each part, both ways.
+
+        accumulate: add to the gradients that there are.
+        """
         images = batch.images.to(memory_format=torch.channels_last)
         marks = [time.perf_counter()]
-        self._optimizer.zero_grad(set_to_none=True)
+        if not accumulate:
+            self._optimizer.zero_grad(set_to_none=True)
         maps = list(self._trunk(images))
         seen = [each.detach().requires_grad_() for each in maps]
         marks.append(time.perf_counter())
