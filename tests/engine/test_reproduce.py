@@ -16,7 +16,7 @@ from PIL import Image
 from fcnkern.cli import main
 from fcnkern.data import eval_batches, open_dataset, preset
 from fcnkern.engine import confusion_over, load_trained
-from fcnkern.engine.reproduce.curves import Curve
+from fcnkern.engine.reproduce.curves import Curve, read_curve
 from fcnkern.engine.reproduce.experiment import resized
 from fcnkern.engine.reproduce.sampling import compare, mean_loss
 from fcnkern.metrics import from_confusion
@@ -115,6 +115,17 @@ def test_comparison_is_where_all_have_come() -> None:
     assert (found.iteration, found.per_iteration) == (2, [3.0, 2.5])
     assert (found.seconds, found.per_time) == (3.5, [2.0, 2.5])
     assert quick.smooth(2) == [4.0, 3.5, 2.5, 1.5]
+
+
+def test_iterations_without_pixels_are_no_losses(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text(
+        "iteration,split,pixel_loss,elapsed\n1,train,2.0,1\n2,train,0.0,2\n3,train,1.0,3\n4,val,,4\n"
+    )
+    assert read_curve(log, "some", 1) == Curve("some", 1, [1, 3], [1.0, 3.0], [2.0, 1.0])
+    log.write_text("iteration,split,pixel_loss,elapsed\n1,train,0.0,1\n")
+    with pytest.raises(ValueError, match=r"log.csv has a pixel that counts"):
+        read_curve(log, "none", 1)
 
 
 def test_repeating_trains_nothing(

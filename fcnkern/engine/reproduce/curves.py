@@ -21,7 +21,7 @@ STYLES = ("-", "--", "-.", ":")
 
 @dataclass(frozen=True)
 class Curve:
-    """The training of one network, an entry an iteration.
+    """The training of one network, an entry an iteration in which a pixel counted.
 
     Attributes:
         label: its name in the legend.
@@ -46,8 +46,18 @@ class Curve:
 
 
 def read_curve(log: Path, label: str, images: int) -> Curve:
-    """The curve in the log of a run that processes so many images an iteration."""
-    rows = [row for row in read_log(log) if row["split"] == "train"]
+    """The curve in the log of a run that processes so many images an iteration.
+
+    Iterations in which no pixel counted, whose loss is 0, are left out: their mean says nothing.
+
+    Raises:
+        ValueError: there are no others.
+    """
+    rows = [row for row in read_log(log) if row["split"] == "train" and float(row["pixel_loss"]) > 0]
+    if not rows:
+        raise ValueError(
+            f"no iteration in {log} has a pixel that counts: take larger images or a smaller cell"
+        )
     return Curve(
         label,
         images,

@@ -69,9 +69,9 @@ class SamplingResult:
 def reproduce_sampling(settings: TrainSettings, out: str | Path, *, quiet: bool = False) -> SamplingResult:
     """Trains one network with all, half and a quarter of the pixels in the loss, and 1, 2 and 4 times the images.
 
-    All three begin with the same weights and see the images in orders of the same seed. The expectation of each
-    sampled loss is the loss over all pixels, so the curves can be compared. The time is shared evenly. Goes on, or
-    draws anew, where ``out`` has this very experiment.
+    All three begin with the same weights and see the images in orders of the same seed. The mean over the
+    pixels that are kept estimates the mean over all, so the curves can be compared. The time is shared
+    evenly. Goes on, or draws anew, where ``out`` has this very experiment.
 
     Args:
         settings: of the training with whole images; ``SAMPLING`` with the data changed, for example.
@@ -114,12 +114,13 @@ def compare(curves: Sequence[Curve], validation: Sequence[float]) -> SamplingRes
     seconds = min(curve.seconds[-1] for curve in curves)
     window = max(1, min(MOST_SMOOTHED, iteration // 10))
     smooth = [curve.smooth(window) for curve in curves]
+    reached = [sum(step <= iteration for step in curve.iteration) for curve in curves]
     done = [sum(time <= seconds for time in curve.seconds) for curve in curves]
     return SamplingResult(
         list(curves),
         window,
         iteration,
-        [losses[iteration - 1] for losses in smooth],
+        [losses[max(count, 1) - 1] for losses, count in zip(smooth, reached, strict=True)],
         seconds,
         [losses[max(count, 1) - 1] for losses, count in zip(smooth, done, strict=True)],
         list(validation),
