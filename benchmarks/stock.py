@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,8 +38,8 @@ class StockFCN8s(nn.Module):
         self.drop6, self.drop7 = nn.Dropout(like.drop6.p), nn.Dropout(like.drop7.p)
         self.load_state_dict(like.state_dict())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images N,3,H,W -> logits N,C,H,W."""
+    def trunk(self, x: Tensor) -> list[Tensor]:
+        """The maps that are scored, coarsest first: fc7, pool4, pool3."""
         h, pools = x, []
         for stage, convs in enumerate(STAGES, start=1):
             for number in range(1, convs + 1):
@@ -46,11 +48,22 @@ class StockFCN8s(nn.Module):
             pools.append(h)
         h = self.drop6(F.relu(self.get_submodule("fc6")(h)))
         h = self.drop7(F.relu(self.get_submodule("fc7")(h)))
-        h = self.get_submodule("upscore2")(self.get_submodule("score_fr")(h))
-        h = h + _crop(self.get_submodule("score_pool4")(pools[3]), 5, h.shape)
+        return [h, pools[3], pools[2]]
+
+    def head(self, maps: Sequence[Tensor]) -> Tensor:
+        """Their scores, upsampled and summed, at stride 8."""
+        h = self.get_submodule("upscore2")(self.get_submodule("score_fr")(maps[0]))
+        h = h + _crop(self.get_submodule("score_pool4")(maps[1]), 5, h.shape[2:])
         h = self.get_submodule("upscore_pool4")(h)
-        h = h + _crop(self.get_submodule("score_pool3")(pools[2]), 9, h.shape)
-        return _crop(self.get_submodule("upscore8")(h), 31, x.shape).contiguous()
+        return h + _crop(self.get_submodule("score_pool3")(maps[2]), 9, h.shape[2:])
+
+    def upsample(self, scores: Tensor, size: Sequence[int]) -> Tensor:
+        """Scores at stride 8 -> logits N,C,H,W."""
+        return _crop(self.get_submodule("upscore8")(scores), 31, size).contiguous()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images N,3,H,W -> logits N,C,H,W."""
+        return self.upsample(self.head(self.trunk(x)), x.shape[2:])
 
     def loss(self, x: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy over the pixels that are not 255."""
@@ -63,5 +76,5 @@ class StockFCN8s(nn.Module):
         return labels
 
 
-def _crop(x: Tensor, start: int, size: torch.Size) -> Tensor:
-    return x[:, :, start : start + size[2], start : start + size[3]]
+def _crop(x: Tensor, start: int, size: Sequence[int]) -> Tensor:
+    return x[:, :, start : start + size[0], start : start + size[1]]

@@ -1,4 +1,4 @@
-"""The ``fcnkern`` command: train, eval, predict, sheet, demo, models, convert, export, data, info."""
+"""The ``fcnkern`` command: train, eval, predict, sheet, reproduce, demo, models, convert, export, data, info."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from fcnkern.engine import (
 from fcnkern.engine.command import add_train
 from fcnkern.engine.demo import run_demo
 from fcnkern.engine.progress import Progress
+from fcnkern.engine.reproduce.command import add_reproduce
 from fcnkern.engine.settings import PRECISIONS
 from fcnkern.engine.sheets import add_sheet
 from fcnkern.engine.values import argument, numbers, size, widths
@@ -67,6 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_eval(commands.add_parser("eval", parents=[common], help="score a checkpoint on a data set"))
     _add_predict(commands.add_parser("predict", parents=[common], help="segment images"))
     add_sheet(commands.add_parser("sheet", parents=[common], help="compare networks in a picture"))
+    add_reproduce(commands.add_parser("reproduce", help="the paper's experiments, at any size"), common)
     _add_demo(
         commands.add_parser("demo", parents=[common], help="train on generated street scenes, in two minutes")
     )

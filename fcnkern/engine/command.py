@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +44,23 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--recipe", choices=tuple(RECIPES), help="the paper's settings; options and FILE come before them"
     )
+    add_settings(parser, {name: TrainSettings.__dataclass_fields__[name].default for name in SETTINGS})
+
+
+def add_settings(parser: argparse.ArgumentParser, defaults: Mapping[str, Any]) -> None:
+    """An option for each setting in ``defaults``, grouped; the help shows its default, which is not filled in."""
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for name, known in SETTINGS.items():
+    for name, default in defaults.items():
+        known = SETTINGS[name]
         if known.group not in groups:
             groups[known.group] = parser.add_argument_group(known.group)
-        _add_option(groups[known.group], name, known)
+        _add_option(groups[known.group], name, known, default)
 
 
-def _add_option(group: argparse._ArgumentGroup, name: str, known: Setting) -> None:
-    default = TrainSettings.__dataclass_fields__[name].default
+def _add_option(group: argparse._ArgumentGroup, name: str, known: Setting, default: Any) -> None:
     text = known.text if default in (None, False) else f"{known.text} (default {default})"
     flag = f"--{name.replace('_', '-')}"
-    if default is False:
+    if isinstance(default, bool):
         group.add_argument(flag, help=text, action=argparse.BooleanOptionalAction)
     else:
         group.add_argument(

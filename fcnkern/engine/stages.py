@@ -84,14 +84,15 @@ def run_stages(settings: TrainSettings, out: str | Path, *, quiet: bool = False)
     for name, stage in stage_settings(settings).items():
         if before is not None:
             stage = dataclasses.replace(stage, init_from=str(before))
-        results.append(_run_stage(name, stage, out / name, quiet))
+        results.append(run_stage(name, stage, out / name, quiet))
         if results[-1].signal:
             break
         before = out / name / LAST
     return results
 
 
-def _run_stage(name: str, settings: TrainSettings, folder: Path, quiet: bool) -> StageResult:
+def run_stage(name: str, settings: TrainSettings, folder: Path, quiet: bool) -> StageResult:
+    """Trains one network in its folder from where it stands; one that is complete is left as it is."""
     last = folder / LAST
     if last.exists():
         record = load_checkpoint(last)
