@@ -72,6 +72,17 @@ __device__ __forceinline__ void multiply_add(float (&sum)[4], const uint32_t (&a
 #endif
 }
 
+// The larger number; NaN where there is one.
+__device__ __forceinline__ float max_or_nan(float a, float b) {
+#ifdef FCNKERN_EMULATED
+  return a > b || a != a ? a : b;
+#else
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+#endif
+}
+
 // The same number, of which the compiler knows nothing: so it does not make two copies of the code around a
 // branch.
 __device__ __forceinline__ int opaque(int value) {

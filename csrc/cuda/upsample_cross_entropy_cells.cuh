@@ -2,35 +2,37 @@
 #pragma once
 
 #include "elements.cuh"
+#include "ptx.cuh"
 #include "upsample_cross_entropy_labels.cuh"
 
 namespace fcnkern::cuda {
 
 // The scores around a cell. A corner outside has the address of the border point, and with `zero` counts as 0.
-template <class Score>
+// `Offset`: a type that holds the offset of every class.
+template <class Score, class Offset>
 struct CellScores {
   const Score* at[4];  // top left, top right, bottom left, bottom right
   bool exists[4];
   bool zero;
-  int64_t stride;  // from class to class
+  Offset stride;  // from class to class
   Corners maxima;
 
-  __device__ __forceinline__ float raw(int corner, int64_t offset) const {
+  __device__ __forceinline__ float raw(int corner, Offset offset) const {
     return to_float(at[corner][offset]) * (!zero || exists[corner] ? 1.0f : 0.0f);
   }
   // One class's scores less the corners' maxima.
-  __device__ __forceinline__ Corners corners(int64_t offset) const {
+  __device__ __forceinline__ Corners corners(Offset offset) const {
     return {raw(0, offset) - maxima.top_left, raw(1, offset) - maxima.top_right,
             raw(2, offset) - maxima.bottom_left, raw(3, offset) - maxima.bottom_right};
   }
   // One class's score at the fractions y, x as F.interpolate has it, 0 * inf included; with `zero`, as a transposed
   // convolution has it, where a weight of 0 is no tap.
-  __device__ __forceinline__ float exact(int64_t offset, float y, float x) const {
+  __device__ __forceinline__ float exact(Offset offset, float y, float x) const {
     const float left = tap(1.0f - y, point(0, offset)) + tap(y, point(2, offset));
     const float right = tap(1.0f - y, point(1, offset)) + tap(y, point(3, offset));
     return tap(1.0f - x, left) + tap(x, right);
   }
-  __device__ __forceinline__ float point(int corner, int64_t offset) const {
+  __device__ __forceinline__ float point(int corner, Offset offset) const {
     return zero && !exists[corner] ? 0.0f : to_float(at[corner][offset]);
   }
   __device__ __forceinline__ float tap(float weight, float x) const {
@@ -39,12 +41,14 @@ struct CellScores {
   // The largest score of any class at a corner and at the one to its right; NaN where there is one.
   __device__ __forceinline__ void maxima_of(int corner, int classes, float& left, float& right) const {
     left = right = -INFINITY;
-    int64_t offset = 0;
+    Offset offset = 0;
+#pragma unroll 4
     for (int c = 0; c < classes; ++c, offset += stride) {
-      const float a = point(corner, offset), b = point(corner + 1, offset);
-      left = a > left || a != a ? a : left;
-      right = b > right || b != b ? b : right;
+      left = max_or_nan(to_float(at[corner][offset]), left);
+      right = max_or_nan(to_float(at[corner + 1][offset]), right);
     }
+    if (zero && !exists[corner]) left = 0.0f;
+    if (zero && !exists[corner + 1]) right = 0.0f;
   }
 };
 
@@ -93,8 +97,8 @@ struct Sides {
 
 // The pixels of steep cells, one after another: slow and exact, three passes over the classes for each. Adds to what the
 // targets hold, and returns the loss in binary orders. All lanes of the warp take part; `steep` says for which it matters.
-template <class Score, int K>
-__device__ __forceinline__ float add_steep_cells(const LossCells& p, const CellScores<Score>& scores, const Window& cell,
+template <int K, class Scores>
+__device__ __forceinline__ float add_steep_cells(const LossCells& p, const Scores& scores, const Window& cell,
                                               const Fractions& at, const Sides& sides, uint64_t kept, bool steep,
                                               ShareTargets targets) {
   const LossPixels& pixels = p.pixels;
@@ -181,8 +185,8 @@ __device__ __forceinline__ void finish_pixels(float (&sums)[K * K], uint64_t kep
 }
 
 // Completes the map of losses of a cell that is not steep. With label smoothing each pixel goes over the classes again.
-template <class Score, int K>
-__device__ __forceinline__ void store_losses(const LossCells& p, const CellScores<Score>& scores, const Window& cell,
+template <int K, class Scores>
+__device__ __forceinline__ void store_losses(const LossCells& p, const Scores& scores, const Window& cell,
                                              const Fractions& at, uint64_t kept) {
   const LossPixels& pixels = p.pixels;
 #pragma unroll 1

@@ -38,8 +38,8 @@ __device__ __forceinline__ Bilinear bilinear(const Corners& s, const Fractions& 
 
 // Whether no two neighbouring corners are further apart than `steep`; not where one is not finite.
 __device__ __forceinline__ bool is_gentle(const Corners& s, float steep) {
-  return fabsf(s.top_right - s.top_left) <= steep && fabsf(s.bottom_right - s.bottom_left) <= steep &&
-         fabsf(s.bottom_left - s.top_left) <= steep && fabsf(s.bottom_right - s.top_right) <= steep;
+  return (fabsf(s.top_right - s.top_left) <= steep) & (fabsf(s.bottom_right - s.bottom_left) <= steep) &
+         (fabsf(s.bottom_left - s.top_left) <= steep) & (fabsf(s.bottom_right - s.top_right) <= steep);
 }
 
 // 2^x - 1, near 0 to a few units in the last place of the result, for the use of high powers of 2^x: a polynomial of

@@ -3,6 +3,7 @@
 
 #include "ptx.cuh"
 #include "upsample_cross_entropy_cells.cuh"
+#include "upsample_cross_entropy_label_bytes.cuh"
 
 namespace fcnkern::cuda {
 namespace {
@@ -22,8 +23,8 @@ struct Column {
   }
 };
 
-template <class Score>
-__device__ __forceinline__ CellScores<Score> scores_around(const LossCells& p, const Column& column, int y) {
+template <class Score, class Offset>
+__device__ __forceinline__ CellScores<Score, Offset> scores_around(const LossCells& p, const Column& column, int y) {
   const int64_t* stride = p.scores.stride;
   const Score* image = static_cast<const Score*>(p.scores.data) + column.n * stride[0];
   const Score* top = image + max(y - 1, 0) * stride[2];
@@ -34,7 +35,7 @@ __device__ __forceinline__ CellScores<Score> scores_around(const LossCells& p, c
           {column.has_left && has_top, column.has_right && has_top, column.has_left && has_bottom,
            column.has_right && has_bottom},
           p.zero,
-          stride[1],
+          static_cast<Offset>(stride[1]),
           {}};
 }
 
@@ -75,23 +76,29 @@ __device__ __forceinline__ ShareTargets targets_of(const LossCells& p, const Col
 // twist is not gentle); per pixel half a logarithm and one reciprocal, or one of each where pixels are weighted.
 // Instruction issue bounds it: the arithmetic is 3.5 operations a pixel and class, the machine code 17 instructions at 19
 // classes and x8, 28 at 150 and x4 (benchmarks/results/compiled_cuda.md).
-template <class Score, int K>
+//
+// PLAIN: is_plain holds.
+template <class Score, int K, bool PLAIN>
 __global__ void __launch_bounds__(kWarp, kWarpsPerProcessor) upsample_cross_entropy_cells_kernel(const LossCells p) {
   FCNKERN_DYNAMIC_SHARED(uint32_t, shared);
   const LossPixels& pixels = p.pixels;
   const int classes = pixels.classes, lane = threadIdx.x, first = blockIdx.x * kWarp, band = blockIdx.y;
   const int64_t program = static_cast<int64_t>(band) * p.strips + blockIdx.x;
-  const bool weighted = pixels.pixel_weight != nullptr, has_factors = weighted || pixels.class_weight != nullptr;
+  using Offset = std::conditional_t<PLAIN, int, int64_t>;
+  const bool weighted = !PLAIN && pixels.pixel_weight != nullptr;
+  const bool has_factors = !PLAIN && (weighted || pixels.class_weight != nullptr);
+  const bool smooth = !PLAIN && pixels.smoothing > 0.0f, words_shared = PLAIN || p.counts == nullptr;
   const int words = (classes + 2) * kWarp * (weighted ? 4 : 1);
   float* factors = has_factors ? reinterpret_cast<float*>(shared) + lane : nullptr;
-  uint32_t* own_words = p.counts == nullptr ? shared + (has_factors ? K * K * kWarp : 0) : p.counts + program * words;
-  if (p.counts == nullptr)
+  uint32_t* own_words = words_shared ? shared + (has_factors ? K * K * kWarp : 0) : p.counts + program * words;
+  if (words_shared)
+#pragma unroll 1
     for (int i = lane; i < words; i += kWarp) own_words[i] = 0;
-  const LabelSums sums_of_labels(own_words, classes, lane, weighted);
+  const LabelSums<PLAIN> sums_of_labels(own_words, classes, lane, weighted);
 
   const int begin = band * p.band * p.y.parts, end = min(begin + p.band * p.y.parts, p.rows);
   Corners maxima;
-  scores_around<Score>(p, Column(p, first + lane), p.y_begin + begin / p.y.parts)
+  scores_around<Score, Offset>(p, Column(p, first + lane), p.y_begin + begin / p.y.parts)
       .maxima_of(0, classes, maxima.bottom_left, maxima.bottom_right);
   LossSums total{0.0f, 0.0f, 0.0f};
   bool wrong = false;
@@ -102,25 +109,28 @@ __global__ void __launch_bounds__(kWarp, kWarpsPerProcessor) upsample_cross_entr
     const int y = p.y_begin + row / p.y.parts, y_part = p.y_begin * p.y.parts + row;
     const Fractions at{p.y.start[y_part], p.y.step, p.x.start[column.part], p.x.step};
     const Sides sides{column.has_left, column.has_right, y > 0, y < p.height};
-    CellScores<Score> scores = scores_around<Score>(p, column, y);
+    auto scores = scores_around<Score, Offset>(p, column, y);
     if (row % p.y.parts == 0) {
       maxima.top_left = maxima.bottom_left, maxima.top_right = maxima.bottom_right;
       scores.maxima_of(2, classes, maxima.bottom_left, maxima.bottom_right);
     }
     scores.maxima = maxima;
     const auto cell = [&] { return window_of(p, column_again(), y_part); };
-    const CellLabels labels = read_labels<K>(pixels, cell(), sums_of_labels, factors);
+    const CellLabels labels = [&] {
+      if constexpr (PLAIN) return read_label_bytes<K>(pixels, cell(), sums_of_labels);
+      else return read_labels<K>(pixels, cell(), sums_of_labels, factors);
+    }();
     wrong |= labels.wrong;
 
     float sums[K * K] = {};
     const bool any = __any_sync(kAllLanes, labels.kept != 0);
     bool all_gentle = true;
     if (any) {
-      int64_t offset = 0;
+      Offset offset = 0;
 #pragma unroll 1
       for (int c = 0; c < classes; ++c, offset += scores.stride) {
         const Corners corners = scores.corners(offset);
-        all_gentle = all_gentle && is_gentle(corners, p.steep);
+        all_gentle &= is_gentle(corners, p.steep);
         add_exponentials<K>(sums, bilinear(corners, at), p.gentle_twist);
       }
     }
@@ -131,19 +141,23 @@ __global__ void __launch_bounds__(kWarp, kWarpsPerProcessor) upsample_cross_entr
     const BorderWeights y_weights(at.y, at.step_y, sides.top, sides.bottom, p.zero);
     const BorderWeights x_weights(at.x, at.step_x, sides.left, sides.right, p.zero);
     ShareTargets targets = targets_of(p, column_again(), row, begin, y);
-    int64_t offset = 0;
+    Offset offset = 0;
 #pragma unroll 1
     for (int c = 0; c < classes; ++c, offset += scores.stride, targets.next_class()) {
-      const Moments found = sums_of_labels.take(c);
-      const ClassFactors of = class_factors(pixels, c);
-      total.weight = fmaf(of.own, found.plain, total.weight);
-      total.number += found.plain;
-      Corners share{0.0f, 0.0f, 0.0f, 0.0f};
+      Bilinear score{0.0f, 0.0f, 0.0f, 0.0f};
+      Moments m{0.0f, 0.0f, 0.0f, 0.0f};
       if (gentle != 0) {
-        const Bilinear score = bilinear(scores.corners(offset), at);
-        Moments aimed{of.target * found.plain, of.target * found.by_row, of.target * found.by_column,
-                      of.target * found.by_both};
-        if (pixels.smoothing > 0.0f) {
+        score = bilinear(scores.corners(offset), at);
+        if (p.grad != nullptr) m = moments<K>(sums, score, p.gentle_twist);
+      }
+      if (smooth || sums_of_labels.has(c)) {
+        const Moments found = sums_of_labels.take(c);
+        const ClassFactors of = PLAIN ? ClassFactors{1.0f, 1.0f, 0.0f} : class_factors(pixels, c);
+        total.weight = fmaf(of.own, found.plain, total.weight);
+        total.number += found.plain;
+        const float target = gentle != 0 ? of.target : 0.0f;
+        Moments aimed{target * found.plain, target * found.by_row, target * found.by_column, target * found.by_both};
+        if (smooth && gentle != 0) {
           const Moments whole = sums_of_labels.look(classes);
           aimed.plain = fmaf(of.everywhere, whole.plain, aimed.plain);
           aimed.by_row = fmaf(of.everywhere, whole.by_row, aimed.by_row);
@@ -151,20 +165,16 @@ __global__ void __launch_bounds__(kWarp, kWarpsPerProcessor) upsample_cross_entr
           aimed.by_both = fmaf(of.everywhere, whole.by_both, aimed.by_both);
         }
         total.loss -= aimed.plain * score.z + aimed.by_row * score.gz + aimed.by_column * score.dz + aimed.by_both * score.dg;
-        if (p.grad != nullptr) {
-          Moments m = moments<K>(sums, score, p.gentle_twist);
-          m.plain -= aimed.plain, m.by_row -= aimed.plain + aimed.by_row;
-          m.by_column -= aimed.plain + aimed.by_column;
-          m.by_both -= (aimed.plain + aimed.by_row) + (aimed.by_column + aimed.by_both);
-          share = shares(m, y_weights, x_weights);
-        }
+        m.plain -= aimed.plain, m.by_row -= aimed.plain + aimed.by_row;
+        m.by_column -= aimed.plain + aimed.by_column;
+        m.by_both -= (aimed.plain + aimed.by_row) + (aimed.by_column + aimed.by_both);
       }
-      if (p.grad != nullptr) targets.store(share);
+      if (p.grad != nullptr) targets.store(shares(m, y_weights, x_weights));
     }
-    if (pixels.smoothing > 0.0f) sums_of_labels.take(classes);
-    if (p.losses != nullptr) store_losses<Score, K>(p, scores, cell(), at, gentle);
+    if (smooth) sums_of_labels.take(classes);
+    if (p.losses != nullptr) store_losses<K>(p, scores, cell(), at, gentle);
     if (__any_sync(kAllLanes, steep))
-      total.loss += add_steep_cells<Score, K>(p, scores, cell(), at, sides, labels.kept, steep,
+      total.loss += add_steep_cells<K>(p, scores, cell(), at, sides, labels.kept, steep,
                                               targets_of(p, column_again(), row, begin, y));
   }
   for (int other = kWarp / 2; other > 0; other /= 2) {
