@@ -84,12 +84,31 @@ __device__ __forceinline__ float max_or_nan(float a, float b) {
 }
 
 // The same number, of which the compiler knows nothing: so it does not make two copies of the code around a
-// branch.
+// branch, and does not form a number anew where it should have been kept.
 __device__ __forceinline__ int opaque(int value) {
 #ifndef FCNKERN_EMULATED
   asm volatile("" : "+r"(value));
 #endif
   return value;
+}
+
+__device__ __forceinline__ float opaque(float value) {
+#ifndef FCNKERN_EMULATED
+  asm volatile("" : "+f"(value));
+#endif
+  return value;
+}
+
+// The same address in global memory.
+template <class T>
+__device__ __forceinline__ T* opaque_global(T* value) {
+#ifdef FCNKERN_EMULATED
+  return value;
+#else
+  size_t address = __cvta_generic_to_global(value);
+  asm volatile("" : "+l"(address));
+  return static_cast<T*>(__cvta_global_to_generic(address));
+#endif
 }
 
 }  // namespace fcnkern::cuda

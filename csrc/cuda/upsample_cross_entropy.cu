@@ -1,5 +1,6 @@
 #include "upsample_cross_entropy.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "upsample_cross_entropy_full.cuh"
@@ -13,7 +14,7 @@ bool is_plain(const LossCells& p) {
   const LossPixels& pixels = p.pixels;
   const bool alike = pixels.class_weight == nullptr && pixels.pixel_weight == nullptr && pixels.smoothing == 0.0f &&
                      pixels.limits == nullptr && pixels.hard_losses == nullptr;
-  const int64_t reach = pixels.classes * p.scores.stride[1];
+  const int64_t reach = pixels.classes * std::max(p.scores.stride[1], p.grad_stride[1]);
   return alike && pixels.classes <= kByteClasses && p.counts == nullptr && reach <= std::numeric_limits<int>::max();
 }
 

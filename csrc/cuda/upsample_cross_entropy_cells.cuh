@@ -2,7 +2,6 @@
 #pragma once
 
 #include "elements.cuh"
-#include "ptx.cuh"
 #include "upsample_cross_entropy_labels.cuh"
 
 namespace fcnkern::cuda {
@@ -13,12 +12,13 @@ template <class Score, class Offset>
 struct CellScores {
   const Score* at[4];  // top left, top right, bottom left, bottom right
   bool exists[4];
+  float factor[4];  // 0 where a corner counts as 0, or 1
   bool zero;
   Offset stride;  // from class to class
   Corners maxima;
 
   __device__ __forceinline__ float raw(int corner, Offset offset) const {
-    return to_float(at[corner][offset]) * (!zero || exists[corner] ? 1.0f : 0.0f);
+    return to_float(at[corner][offset]) * factor[corner];
   }
   // One class's scores less the corners' maxima.
   __device__ __forceinline__ Corners corners(Offset offset) const {
@@ -54,9 +54,10 @@ struct CellScores {
 
 // Where the shares of a cell's gradient go, for the class at hand: the points at its right, above and below, which the
 // lane owns, and the rim for the two at its left where they belong to the strip on the left.
+template <class Offset>
 struct ShareTargets {
   float *top, *bottom, *rim;
-  int64_t top_step, step;  // from class to class
+  Offset top_step, step;  // from class to class
   bool stores_top, stores_bottom, stores_rim;
   bool adds_top, adds_bottom, adds_rim;
   int parts;
@@ -76,8 +77,10 @@ struct ShareTargets {
     const float next_bottom = __shfl_down_sync(kAllLanes, s.bottom_left, parts);
     const float top_share = s.top_right + (has_neighbour ? next_top : 0.0f);
     const float bottom_share = s.bottom_right + (has_neighbour ? next_bottom : 0.0f);
-    if (stores_top) *top = adds_top ? *top + top_share : top_share;
-    if (stores_bottom) *bottom = adds_bottom ? *bottom + bottom_share : bottom_share;
+    const float top_before = stores_top && adds_top ? *top : 0.0f;
+    const float bottom_before = stores_bottom && adds_bottom ? *bottom : 0.0f;
+    if (stores_top) *top = top_before + top_share;
+    if (stores_bottom) *bottom = bottom_before + bottom_share;
     if (stores_rim) {
       rim[0] = adds_rim ? rim[0] + s.top_left : s.top_left;
       rim[1] = adds_rim ? rim[1] + s.bottom_left : s.bottom_left;
@@ -97,10 +100,10 @@ struct Sides {
 
 // The pixels of steep cells, one after another: slow and exact, three passes over the classes for each. Adds to what the
 // targets hold, and returns the loss in binary orders. All lanes of the warp take part; `steep` says for which it matters.
-template <int K, class Scores>
+template <int K, class Scores, class Targets>
 __device__ __forceinline__ float add_steep_cells(const LossCells& p, const Scores& scores, const Window& cell,
                                               const Fractions& at, const Sides& sides, uint64_t kept, bool steep,
-                                              ShareTargets targets) {
+                                              Targets targets) {
   const LossPixels& pixels = p.pixels;
   targets.adds_top = targets.adds_bottom = targets.adds_rim = true;
   float total = 0.0f;
@@ -124,7 +127,7 @@ __device__ __forceinline__ float add_steep_cells(const LossCells& p, const Score
         sum += exp2_fast((scores.exact(c * scores.stride, y, x) - most) * kLog2E);
       loss = factor * log2_fast(sum);
     }
-    ShareTargets own = targets;
+    Targets own = targets;
     for (int c = 0; c < pixels.classes; ++c, own.next_class()) {
       Corners share{0.0f, 0.0f, 0.0f, 0.0f};
       if (counts) {
@@ -162,9 +165,18 @@ __device__ __forceinline__ void store_logarithms(const LossCells& p, const Windo
 }
 
 // Takes the logarithms and reciprocals of the pixels' sums: `sums` become the factors of the gradient, 0 where a pixel
-// does not count, and the loss grows by factor * log2(sum). `factors`: this lane's, as read_labels wrote them.
+// does not count, and the loss grows by factor * log2(sum). All lanes of the warp take part. `factors`: this lane's, as
+// read_labels wrote them.
 template <int K>
 __device__ __forceinline__ void finish_pixels(float (&sums)[K * K], uint64_t kept, const float* factors, float& loss) {
+  if (factors == nullptr && __all_sync(kAllLanes, kept == ~0ull >> (64 - K * K))) {
+#pragma unroll
+    for (int i = 0; i < K * K; i += 2) {
+      loss += log2_fast(sums[i] * sums[i + 1]);
+      sums[i] = reciprocal_fast(sums[i]), sums[i + 1] = reciprocal_fast(sums[i + 1]);
+    }
+    return;
+  }
   if (factors == nullptr) {
 #pragma unroll
     for (int i = 0; i < K * K; i += 2) {

@@ -1,6 +1,6 @@
 // The labels of a cell's pixels where all that are not ignored count alike and classes are bytes: a row of labels is one
-// or two words, of which all pixels of one class are found at once. The usual row takes one step, one that a border
-// crosses two.
+// or two words in registers, and all pixels of a class are found at once. The usual cell takes one step, one that a
+// border crosses two.
 #pragma once
 
 #include "upsample_cross_entropy_labels.cuh"
@@ -8,46 +8,62 @@
 namespace fcnkern::cuda {
 
 constexpr int kByteClasses = 256;  // at most
+constexpr uint32_t kMark = 0x80808080u;
 
-// A row of up to four labels, or of up to eight. `left`: 1 in each byte whose pixel is not counted yet.
+// The labels of K rows of up to K pixels. `left`: 0x80 in each byte whose pixel was not taken yet.
 template <int K>
-struct LabelRow {
-  static constexpr int kWords = K / 4 > 0 ? K / 4 : 1;
+struct LabelBytes {
+  static constexpr int kRowWords = K < 4 ? 1 : K / 4, kWords = K * kRowWords;
   uint32_t labels[kWords], left[kWords];
 
-  __device__ __forceinline__ bool any_left() const {
-    uint32_t any = 0;
-    for (int i = 0; i < kWords; ++i) any |= left[i];
-    return any != 0;
+  // Appends four pixels; the first ones leave.
+  __device__ __forceinline__ void push(uint32_t bytes, uint32_t marks) {
+#pragma unroll
+    for (int i = 0; i + 1 < kWords; ++i) labels[i] = labels[i + 1], left[i] = left[i + 1];
+    labels[kWords - 1] = bytes, left[kWords - 1] = marks;
   }
 
-  // The label of the first pixel that is left. There is one.
-  __device__ __forceinline__ uint32_t first() const {
-    const bool second = kWords > 1 && left[0] == 0;
-    const uint32_t marks = second ? left[kWords - 1] : left[0], bytes = second ? labels[kWords - 1] : labels[0];
-    return bytes >> (__ffs(static_cast<int>(marks)) - 1) & 255u;
-  }
-
-  // The pixels that are left and have a label, each times a byte of `weights`, summed.
-  struct Found {
-    uint32_t marks[kWords];
-
-    __device__ __forceinline__ uint32_t sum(uint32_t first_weights, uint32_t last_weights) const {
-      uint32_t total = __dp4a(marks[0], first_weights, 0u);
-      if (kWords > 1) total = __dp4a(marks[kWords - 1], last_weights, total);
-      return total;
+  // The label of a pixel that is left, or false where none is.
+  __device__ __forceinline__ bool next(uint32_t& label) const {
+    uint32_t marks = 0, bytes = 0;
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) {
+      bytes = left[i] != 0 ? labels[i] : bytes;
+      marks = left[i] != 0 ? left[i] : marks;
     }
+    label = bytes >> ((__ffs(static_cast<int>(marks)) - 8) & 31) & 255u;
+    return marks != 0;
+  }
+
+  // Where the pixels of a class are, and their sums.
+  struct Found {
+    uint64_t where;  // bit v K + r: pixel (v, r)
+    uint32_t sums;   // as LabelSums has them
   };
 
-  // Takes the pixels that have a label.
+  // Takes the pixels that have a label. Marks count 128.
   __device__ __forceinline__ Found take(uint32_t label) {
-    constexpr uint32_t kLow = 0x7f7f7f7fu;
-    Found found;
-    for (int i = 0; i < kWords; ++i) {
-      const uint32_t differ = labels[i] ^ (label * 0x01010101u);
-      found.marks[i] = ~(((differ & kLow) + kLow) | differ) >> 7 & left[i];
-      left[i] ^= found.marks[i];
+    const uint32_t same = label * 0x01010101u;
+    Found found{0, 0};
+    uint32_t both = 0;
+#pragma unroll
+    for (int v = 0; v < K; ++v) {
+      uint32_t number = 0, column = 0, bits = 0;
+#pragma unroll
+      for (int i = 0; i < kRowWords; ++i) {
+        uint32_t& rest = left[v * kRowWords + i];
+        const uint32_t differ = labels[v * kRowWords + i] ^ same;
+        const uint32_t marks = ~(((differ & ~kMark) + ~kMark) | differ) & rest;
+        rest ^= marks;
+        number = __dp4a(marks, 0x01010101u, number);
+        column = __dp4a(marks, i == 0 ? 0x03020100u : 0x07060504u, column);
+        bits = __dp4a(marks, i == 0 ? 0x08040201u : 0x80402010u, bits);
+      }
+      found.where |= static_cast<uint64_t>(bits >> 7) << (v * K);
+      found.sums += number * (kNumber / 128 + v * (kRow / 128)) + column * (kColumn / 128);
+      both += v * column;
     }
+    found.sums += both / 128;
     return found;
   }
 };
@@ -62,33 +78,46 @@ __device__ __forceinline__ int checked_class(int64_t label, const LossPixels& p,
   return kIgnored;
 }
 
-// Row v of a cell: its labels as they are, four at a time, or one after another those that count.
+// The labels of a cell that count, read one after another.
 template <int K>
-__device__ __forceinline__ LabelRow<K> load_row(const LossPixels& p, const Window& cell, int v, bool& wrong) {
-  LabelRow<K> row{};
-  const LabelMap& map = p.target;
-  const int64_t offset = cell.n * map.strides[0] + (cell.y + v) * map.strides[1] + cell.x * map.strides[2];
-  const uint8_t* bytes = static_cast<const uint8_t*>(map.data) + offset;
-  if (map.type == LabelType::kU8 && map.strides[2] == 1 && cell.width % 4 == 0 && reinterpret_cast<uintptr_t>(bytes) % 4 == 0) {
-#pragma unroll
-    for (int i = 0; i < LabelRow<K>::kWords; ++i) {
-      if (4 * i >= cell.width) continue;
-      row.labels[i] = reinterpret_cast<const uint32_t*>(bytes)[i];
-      row.left[i] = 0x01010101u;
-    }
-    return row;
-  }
-#pragma unroll
-  for (int i = 0; i < LabelRow<K>::kWords; ++i) {
+__device__ __forceinline__ void gather(LabelBytes<K>& bytes, const LossPixels& p, const Window& cell, int64_t offset,
+                                       bool& wrong) {
 #pragma unroll 1
-    for (int r = 4 * i; r < min(4 * i + 4, cell.width); ++r) {
-      const int kind = checked_class(label_at(map, offset + r * map.strides[2]), p, cell, v, r, wrong);
+  for (int i = 0; i < LabelBytes<K>::kWords; ++i) {
+    const int v = i / LabelBytes<K>::kRowWords, first = i % LabelBytes<K>::kRowWords * 4;
+    uint32_t labels = 0, marks = 0;
+#pragma unroll 1
+    for (int r = first; r < min(first + 4, v < cell.height ? cell.width : 0); ++r) {
+      const int64_t label = label_at(p.target, offset + v * p.target.strides[1] + r * p.target.strides[2]);
+      const int kind = checked_class(label, p, cell, v, r, wrong);
       if (kind == kIgnored) continue;
-      row.labels[i] |= static_cast<uint32_t>(kind) << (8 * (r & 3));
-      row.left[i] |= 1u << (8 * (r & 3));
+      labels |= static_cast<uint32_t>(kind) << (8 * (r & 3));
+      marks |= 0x80u << (8 * (r & 3));
     }
+    bytes.push(labels, marks);
   }
-  return row;
+}
+
+// The labels of a cell: as they are, four at a time, where they lie so.
+template <int K>
+__device__ __forceinline__ LabelBytes<K> load_labels(const LossPixels& p, const Window& cell, bool& wrong) {
+  LabelBytes<K> bytes{};
+  const LabelMap& map = p.target;
+  const int64_t offset = cell.n * map.strides[0] + cell.y * map.strides[1] + cell.x * map.strides[2];
+  const uint8_t* row = static_cast<const uint8_t*>(map.data) + offset;
+  const bool aligned = (reinterpret_cast<uintptr_t>(row) | static_cast<uintptr_t>(map.strides[1]) | cell.width) % 4 == 0;
+  if (K >= 4 && map.type == LabelType::kU8 && map.strides[2] == 1 && aligned) {
+#pragma unroll
+    for (int i = 0; i < LabelBytes<K>::kWords; ++i) {
+      const int v = i / LabelBytes<K>::kRowWords, word = i % LabelBytes<K>::kRowWords;
+      if (v >= cell.height || 4 * word >= cell.width) continue;
+      bytes.labels[i] = reinterpret_cast<const uint32_t*>(row + v * map.strides[1])[word];
+      bytes.left[i] = kMark;
+    }
+    return bytes;
+  }
+  gather(bytes, p, cell, offset, wrong);
+  return bytes;
 }
 
 // Reads the labels of one cell.
@@ -96,22 +125,16 @@ template <int K>
 __device__ __forceinline__ CellLabels read_label_bytes(const LossPixels& p, const Window& cell,
                                                        const LabelSums<true>& sums) {
   CellLabels found{0, false};
+  LabelBytes<K> bytes = load_labels<K>(p, cell, found.wrong);
 #pragma unroll 1
-  for (int v = 0; v < cell.height; ++v) {
-    LabelRow<K> row = load_row<K>(p, cell, v, found.wrong);
-    uint32_t kept = 0;
-#pragma unroll 1
-    while (row.any_left()) {
-      const uint32_t label = row.first();
-      const auto same = row.take(label);
-      const uint32_t bits = same.sum(0x08040201u, 0x80402010u);
-      const int kind = checked_class(label, p, cell, v, __ffs(static_cast<int>(bits)) - 1, found.wrong);
-      if (kind == kIgnored) continue;
-      kept |= bits;
-      const uint32_t number = same.sum(0x01010101u, 0x01010101u), column = same.sum(0x03020100u, 0x07060504u);
-      sums.add_run(kind, number * (kNumber + v * kRow) + column * (kColumn + v));
-    }
-    found.kept |= static_cast<uint64_t>(kept) << (v * K);
+  for (uint32_t label; bytes.next(label);) {
+    const auto same = bytes.take(label);
+    const int low = __ffs(static_cast<int>(same.where)), high = __ffs(static_cast<int>(same.where >> 32));
+    const int pixel = low != 0 ? low - 1 : high + 31;
+    const int kind = checked_class(label, p, cell, pixel / K, pixel % K, found.wrong);
+    if (kind == kIgnored) continue;
+    found.kept |= same.where;
+    sums.add_run(kind, same.sums);
   }
   return found;
 }

@@ -41,6 +41,8 @@ class LabelSums {
     at[2 * plane_] += weight * r, at[3 * plane_] += weight * (v * r);
   }
 
+  __device__ __forceinline__ void next_class() { words_ += kWarp; }
+
   // Whether a class may have labels here.
   __device__ __forceinline__ bool has(int c) const { return weighted_ || words_[c * kWarp] != 0; }
 
