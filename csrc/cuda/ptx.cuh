@@ -72,13 +72,43 @@ __device__ __forceinline__ void multiply_add(float (&sum)[4], const uint32_t (&a
 #endif
 }
 
+// The larger number; NaN where there is one.
+__device__ __forceinline__ float max_or_nan(float a, float b) {
+#ifdef FCNKERN_EMULATED
+  return a > b || a != a ? a : b;
+#else
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+#endif
+}
+
 // The same number, of which the compiler knows nothing: so it does not make two copies of the code around a
-// branch.
+// branch, and does not form a number anew where it should have been kept.
 __device__ __forceinline__ int opaque(int value) {
 #ifndef FCNKERN_EMULATED
   asm volatile("" : "+r"(value));
 #endif
   return value;
+}
+
+__device__ __forceinline__ float opaque(float value) {
+#ifndef FCNKERN_EMULATED
+  asm volatile("" : "+f"(value));
+#endif
+  return value;
+}
+
+// The same address in global memory.
+template <class T>
+__device__ __forceinline__ T* opaque_global(T* value) {
+#ifdef FCNKERN_EMULATED
+  return value;
+#else
+  size_t address = __cvta_generic_to_global(value);
+  asm volatile("" : "+l"(address));
+  return static_cast<T*>(__cvta_global_to_generic(address));
+#endif
 }
 
 }  // namespace fcnkern::cuda

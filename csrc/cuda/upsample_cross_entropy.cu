@@ -1,10 +1,22 @@
 #include "upsample_cross_entropy.h"
 
+#include <algorithm>
+#include <limits>
+
 #include "upsample_cross_entropy_full.cuh"
 #include "upsample_cross_entropy_kernel.cuh"
 
 namespace fcnkern::cuda {
 namespace {
+
+// Whether pixels count alike where they are not ignored, and labels and offsets are small.
+bool is_plain(const LossCells& p) {
+  const LossPixels& pixels = p.pixels;
+  const bool alike = pixels.class_weight == nullptr && pixels.pixel_weight == nullptr && pixels.smoothing == 0.0f &&
+                     pixels.limits == nullptr && pixels.hard_losses == nullptr;
+  const int64_t reach = pixels.classes * std::max(p.scores.stride[1], p.grad_stride[1]);
+  return alike && pixels.classes <= kByteClasses && p.counts == nullptr && reach <= std::numeric_limits<int>::max();
+}
 
 template <class Score, int K>
 void launch_cells(const LossCells& p, const Stream& stream) {
@@ -12,7 +24,9 @@ void launch_cells(const LossCells& p, const Stream& stream) {
   const size_t factors = weighted || p.pixels.class_weight != nullptr ? K * K * kWarp * sizeof(float) : 0;
   const size_t words = static_cast<size_t>(p.pixels.classes + 2) * kWarp * sizeof(uint32_t) * (weighted ? 4 : 1);
   const Grid grid{dim3(p.strips, p.bands), dim3(kWarp), factors + (p.counts == nullptr ? words : 0)};
-  launch("upsample_cross_entropy_cells_kernel", upsample_cross_entropy_cells_kernel<Score, K>, grid, stream, p);
+  const auto kernel = is_plain(p) ? upsample_cross_entropy_cells_kernel<Score, K, true>
+                                  : upsample_cross_entropy_cells_kernel<Score, K, false>;
+  launch("upsample_cross_entropy_cells_kernel", kernel, grid, stream, p);
 }
 
 dim3 pixel_blocks(int64_t pixels, int images) {

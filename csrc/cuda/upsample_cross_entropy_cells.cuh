@@ -7,30 +7,32 @@
 namespace fcnkern::cuda {
 
 // The scores around a cell. A corner outside has the address of the border point, and with `zero` counts as 0.
-template <class Score>
+// `Offset`: a type that holds the offset of every class.
+template <class Score, class Offset>
 struct CellScores {
   const Score* at[4];  // top left, top right, bottom left, bottom right
   bool exists[4];
+  float factor[4];  // 0 where a corner counts as 0, or 1
   bool zero;
-  int64_t stride;  // from class to class
+  Offset stride;  // from class to class
   Corners maxima;
 
-  __device__ __forceinline__ float raw(int corner, int64_t offset) const {
-    return to_float(at[corner][offset]) * (!zero || exists[corner] ? 1.0f : 0.0f);
+  __device__ __forceinline__ float raw(int corner, Offset offset) const {
+    return to_float(at[corner][offset]) * factor[corner];
   }
   // One class's scores less the corners' maxima.
-  __device__ __forceinline__ Corners corners(int64_t offset) const {
+  __device__ __forceinline__ Corners corners(Offset offset) const {
     return {raw(0, offset) - maxima.top_left, raw(1, offset) - maxima.top_right,
             raw(2, offset) - maxima.bottom_left, raw(3, offset) - maxima.bottom_right};
   }
   // One class's score at the fractions y, x as F.interpolate has it, 0 * inf included; with `zero`, as a transposed
   // convolution has it, where a weight of 0 is no tap.
-  __device__ __forceinline__ float exact(int64_t offset, float y, float x) const {
+  __device__ __forceinline__ float exact(Offset offset, float y, float x) const {
     const float left = tap(1.0f - y, point(0, offset)) + tap(y, point(2, offset));
     const float right = tap(1.0f - y, point(1, offset)) + tap(y, point(3, offset));
     return tap(1.0f - x, left) + tap(x, right);
   }
-  __device__ __forceinline__ float point(int corner, int64_t offset) const {
+  __device__ __forceinline__ float point(int corner, Offset offset) const {
     return zero && !exists[corner] ? 0.0f : to_float(at[corner][offset]);
   }
   __device__ __forceinline__ float tap(float weight, float x) const {
@@ -39,20 +41,23 @@ struct CellScores {
   // The largest score of any class at a corner and at the one to its right; NaN where there is one.
   __device__ __forceinline__ void maxima_of(int corner, int classes, float& left, float& right) const {
     left = right = -INFINITY;
-    int64_t offset = 0;
+    Offset offset = 0;
+#pragma unroll 4
     for (int c = 0; c < classes; ++c, offset += stride) {
-      const float a = point(corner, offset), b = point(corner + 1, offset);
-      left = a > left || a != a ? a : left;
-      right = b > right || b != b ? b : right;
+      left = max_or_nan(to_float(at[corner][offset]), left);
+      right = max_or_nan(to_float(at[corner + 1][offset]), right);
     }
+    if (zero && !exists[corner]) left = 0.0f;
+    if (zero && !exists[corner + 1]) right = 0.0f;
   }
 };
 
 // Where the shares of a cell's gradient go, for the class at hand: the points at its right, above and below, which the
 // lane owns, and the rim for the two at its left where they belong to the strip on the left.
+template <class Offset>
 struct ShareTargets {
   float *top, *bottom, *rim;
-  int64_t top_step, step;  // from class to class
+  Offset top_step, step;  // from class to class
   bool stores_top, stores_bottom, stores_rim;
   bool adds_top, adds_bottom, adds_rim;
   int parts;
@@ -72,8 +77,10 @@ struct ShareTargets {
     const float next_bottom = __shfl_down_sync(kAllLanes, s.bottom_left, parts);
     const float top_share = s.top_right + (has_neighbour ? next_top : 0.0f);
     const float bottom_share = s.bottom_right + (has_neighbour ? next_bottom : 0.0f);
-    if (stores_top) *top = adds_top ? *top + top_share : top_share;
-    if (stores_bottom) *bottom = adds_bottom ? *bottom + bottom_share : bottom_share;
+    const float top_before = stores_top && adds_top ? *top : 0.0f;
+    const float bottom_before = stores_bottom && adds_bottom ? *bottom : 0.0f;
+    if (stores_top) *top = top_before + top_share;
+    if (stores_bottom) *bottom = bottom_before + bottom_share;
     if (stores_rim) {
       rim[0] = adds_rim ? rim[0] + s.top_left : s.top_left;
       rim[1] = adds_rim ? rim[1] + s.bottom_left : s.bottom_left;
@@ -93,10 +100,10 @@ struct Sides {
 
 // The pixels of steep cells, one after another: slow and exact, three passes over the classes for each. Adds to what the
 // targets hold, and returns the loss in binary orders. All lanes of the warp take part; `steep` says for which it matters.
-template <class Score, int K>
-__device__ __forceinline__ float add_steep_cells(const LossCells& p, const CellScores<Score>& scores, const Window& cell,
+template <int K, class Scores, class Targets>
+__device__ __forceinline__ float add_steep_cells(const LossCells& p, const Scores& scores, const Window& cell,
                                               const Fractions& at, const Sides& sides, uint64_t kept, bool steep,
-                                              ShareTargets targets) {
+                                              Targets targets) {
   const LossPixels& pixels = p.pixels;
   targets.adds_top = targets.adds_bottom = targets.adds_rim = true;
   float total = 0.0f;
@@ -120,7 +127,7 @@ __device__ __forceinline__ float add_steep_cells(const LossCells& p, const CellS
         sum += exp2_fast((scores.exact(c * scores.stride, y, x) - most) * kLog2E);
       loss = factor * log2_fast(sum);
     }
-    ShareTargets own = targets;
+    Targets own = targets;
     for (int c = 0; c < pixels.classes; ++c, own.next_class()) {
       Corners share{0.0f, 0.0f, 0.0f, 0.0f};
       if (counts) {
@@ -158,9 +165,18 @@ __device__ __forceinline__ void store_logarithms(const LossCells& p, const Windo
 }
 
 // Takes the logarithms and reciprocals of the pixels' sums: `sums` become the factors of the gradient, 0 where a pixel
-// does not count, and the loss grows by factor * log2(sum). `factors`: this lane's, as read_labels wrote them.
+// does not count, and the loss grows by factor * log2(sum). All lanes of the warp take part. `factors`: this lane's, as
+// read_labels wrote them.
 template <int K>
 __device__ __forceinline__ void finish_pixels(float (&sums)[K * K], uint64_t kept, const float* factors, float& loss) {
+  if (factors == nullptr && __all_sync(kAllLanes, kept == ~0ull >> (64 - K * K))) {
+#pragma unroll
+    for (int i = 0; i < K * K; i += 2) {
+      loss += log2_fast(sums[i] * sums[i + 1]);
+      sums[i] = reciprocal_fast(sums[i]), sums[i + 1] = reciprocal_fast(sums[i + 1]);
+    }
+    return;
+  }
   if (factors == nullptr) {
 #pragma unroll
     for (int i = 0; i < K * K; i += 2) {
@@ -181,8 +197,8 @@ __device__ __forceinline__ void finish_pixels(float (&sums)[K * K], uint64_t kep
 }
 
 // Completes the map of losses of a cell that is not steep. With label smoothing each pixel goes over the classes again.
-template <class Score, int K>
-__device__ __forceinline__ void store_losses(const LossCells& p, const CellScores<Score>& scores, const Window& cell,
+template <int K, class Scores>
+__device__ __forceinline__ void store_losses(const LossCells& p, const Scores& scores, const Window& cell,
                                              const Fractions& at, uint64_t kept) {
   const LossPixels& pixels = p.pixels;
 #pragma unroll 1

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "fast_math.cuh"
+#include "ptx.cuh"
 
 namespace fcnkern::cuda {
 
@@ -36,10 +37,10 @@ __device__ __forceinline__ Bilinear bilinear(const Corners& s, const Fractions& 
           fmaf(at.x, twist, left) * (at.step_y * kLog2E), twist * (at.step_y * at.step_x * kLog2E)};
 }
 
-// Whether no two neighbouring corners are further apart than `steep`; not where one is not finite.
-__device__ __forceinline__ bool is_gentle(const Corners& s, float steep) {
-  return fabsf(s.top_right - s.top_left) <= steep && fabsf(s.bottom_right - s.bottom_left) <= steep &&
-         fabsf(s.bottom_left - s.top_left) <= steep && fabsf(s.bottom_right - s.top_right) <= steep;
+// The largest difference of neighbouring corners, and of those before; NaN where one is.
+__device__ __forceinline__ float largest_jump(float jump, const Corners& s) {
+  jump = max_or_nan(max_or_nan(jump, fabsf(s.top_right - s.top_left)), fabsf(s.bottom_right - s.bottom_left));
+  return max_or_nan(max_or_nan(jump, fabsf(s.bottom_left - s.top_left)), fabsf(s.bottom_right - s.top_right));
 }
 
 // 2^x - 1, near 0 to a few units in the last place of the result, for the use of high powers of 2^x: a polynomial of
@@ -117,6 +118,11 @@ struct BorderWeights {
     low_step = !has_low || low_alone ? 0.0f : -step;
     high = !has_high ? 0.0f : high_alone ? 1.0f : before;
     high_step = !has_high || high_alone ? 0.0f : step;
+  }
+
+  // The same, kept in registers.
+  __device__ __forceinline__ void keep() {
+    low = opaque(low), low_step = opaque(low_step), high = opaque(high), high_step = opaque(high_step);
   }
 };
 

@@ -27,10 +27,11 @@ __device__ __forceinline__ Moments unpack(uint32_t word) {
 }
 
 // One lane's words: (C + 2) x 32 of integers, or four planes of that of floats.
+template <bool PLAIN>
 class LabelSums {
  public:
   __device__ __forceinline__ LabelSums(uint32_t* words, int classes, int lane, bool weighted)
-      : words_(words + kWarp + lane), plane_((classes + 2) * kWarp), weighted_(weighted) {}
+      : words_(words + kWarp + lane), plane_((classes + 2) * kWarp), weighted_(!PLAIN && weighted) {}
 
   __device__ __forceinline__ void add_run(int kind, uint32_t run) const { words_[kind * kWarp] += run; }
 
@@ -40,8 +41,13 @@ class LabelSums {
     at[2 * plane_] += weight * r, at[3 * plane_] += weight * (v * r);
   }
 
+  __device__ __forceinline__ void next_class() { words_ += kWarp; }
+
+  // Whether a class may have labels here.
+  __device__ __forceinline__ bool has(int c) const { return weighted_ || words_[c * kWarp] != 0; }
+
   __device__ __forceinline__ Moments look(int c) const {
-    if (!weighted_) return unpack(words_[c * kWarp]);
+    if (PLAIN || !weighted_) return unpack(words_[c * kWarp]);
     const float* at = reinterpret_cast<const float*>(words_) + c * kWarp;
     return {at[0], at[plane_], at[2 * plane_], at[3 * plane_]};
   }
@@ -49,8 +55,8 @@ class LabelSums {
   // The sums of a class; leaves zeros for the next row of cells.
   __device__ __forceinline__ Moments take(int c) const {
     const Moments found = look(c);
-    if (!weighted_ && words_[c * kWarp] == 0) return found;
-    for (int k = 0; k < (weighted_ ? 4 : 1); ++k) words_[c * kWarp + k * plane_] = 0;
+#pragma unroll 1
+    for (int k = 0; k < (PLAIN || !weighted_ ? 1 : 4); ++k) words_[c * kWarp + k * plane_] = 0;
     return found;
   }
 
@@ -69,7 +75,7 @@ struct CellLabels {
 // Reads the labels of one cell. Eight bytes of a row come at once where they lie so. `factors`, this lane's, 32 apart,
 // take what multiplies the logarithm of each pixel that counts; null where that is 1.
 template <int K>
-__device__ __forceinline__ CellLabels read_labels(const LossPixels& p, const Window& cell, const LabelSums& sums,
+__device__ __forceinline__ CellLabels read_labels(const LossPixels& p, const Window& cell, const LabelSums<false>& sums,
                                                   float* factors) {
   CellLabels found{0, false};
   int run_kind = kIgnored;

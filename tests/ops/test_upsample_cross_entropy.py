@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fcnkern import Resample
 from tests.ops._loss import DECONV, SMALL, check, plain, problem
 from tests.ops._truth import upsampled
 from tests.placement import upsample_cross_entropy
@@ -62,6 +63,22 @@ def test_label_types_and_ignored_labels(backend: str, label_type: torch.dtype, i
     scores, target = problem(*SMALL)
     target[target == 255] = ignore_index if label_type != torch.uint8 or ignore_index >= 0 else 1
     check(backend, scores, target.to(label_type), DECONV, ignore_index=ignore_index)
+
+
+@pytest.mark.parametrize("factor", [4, 8])
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("classes", [5, 256])
+def test_bytes_that_lie_at_any_address(backend: str, factor: int, first: int, classes: int) -> None:
+    labels = torch.randint(0, classes, (2, 3, 6), dtype=torch.uint8)
+    wide = labels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    target = wide[:, :, first : first + 4 * factor]
+    scores = torch.randn(2, classes, 3, 4, dtype=torch.float64)
+    check(backend, scores, target, Resample.half_pixel(), ignore_index=3)
+
+
+def test_more_classes_than_a_byte_holds(backend: str) -> None:
+    target = torch.randint(0, 257, (1, 12, 16))
+    check(backend, torch.randn(1, 257, 3, 4, dtype=torch.float64), target, Resample.half_pixel())
 
 
 @pytest.mark.parametrize("kind", ["dense", "depthwise", "more outputs"])

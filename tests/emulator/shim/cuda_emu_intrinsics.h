@@ -104,6 +104,11 @@ inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
   return result;
 }
 
+inline unsigned __dp4a(unsigned a, unsigned b, unsigned sum) {
+  for (int i = 0; i < 32; i += 8) sum += (a >> i & 0xff) * (b >> i & 0xff);
+  return sum;
+}
+
 inline unsigned __reduce_or_sync(unsigned mask, unsigned value, CUEMU_AT) {
   return cuemu_reduce(mask, value, [](unsigned a, unsigned b) { return a | b; }, file, line);
 }
