@@ -17,8 +17,8 @@ from tests.emulator.sanitizers import REPORT, emulator_environment, preloaded
 TIMEOUT = 500  # seconds
 CHOSEN = {
     "confusion_matrix": "many_steps or scores_and_strided or straight_from_scores",
-    "conv1x1": "gradient_laid_out or layouts or without_bias or dtypes",
-    "upsample_add": "kinds_of_weight_and_skip and stride0",
+    "conv1x1": "gradient_laid_out or layouts or without_bias or dtypes or (every_mode and 67 and nchw)",
+    "upsample_add": "(kinds_of_weight_and_skip and stride0) or (kernels_and_strides and stride3)",
     "upsample_argmax": "layouts_and_confidence",
     "upsample_cross_entropy": "label_types or depthwise or balanced or hard_pixels",
 }
