@@ -72,7 +72,7 @@ def options() -> argparse.Namespace:
     add("--quick", action="store_true", help="the main cases, without torch.compile: a minute")
     add("--device", choices=["cpu", "cuda"], help="where to measure; a GPU where there is one")
     add("--large", action="store_true", help="on a CPU also the cases that take minutes or gigabytes there")
-    add("--only", default="", metavar="TEXT", help="only cases whose name holds TEXT")
+    add("--only", action="append", metavar="TEXT", help="only cases whose name holds TEXT; may be repeated")
     add("--seconds", type=float, metavar="S", help="of timing per case; 4, with --quick 2")
     add("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
     add("--plot", type=Path, metavar="PATH.png", help="draw time and memory (needs matplotlib)")
@@ -89,9 +89,10 @@ def main() -> int:
     if given.device == "cpu" and missing:
         sys.exit(f"the C++ kernels are missing: {missing}")
     try:
-        cases = chosen(given.device, given.quick, given.only, given.large)
+        found = [chosen(given.device, given.quick, text, given.large) for text in given.only or [""]]
     except ValueError as error:
         sys.exit(f"--only: {error}")
+    cases = list({case.name: case for each in found for case in each}.values())
     can = ceilings(given.device)
     facts = circumstances(" ".join(["python -m benchmarks", *sys.argv[1:]]), given.device, can)
     facts["missing rivals"] = missing_peers()
