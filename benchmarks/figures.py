@@ -19,19 +19,14 @@ MAIN = (
     ("… against a dense `F.conv_transpose2d` and `F.cross_entropy`", LOSS_VOC, "dense deconvolution"),
     ("… against `torch.compile` of `F.interpolate` and `F.cross_entropy`", LOSS_VOC, "compiled interpolate"),
     ("… of a quarter of its cells of 32×32 pixels, against that of all pixels", SAMPLED, "all pixels"),
-    ("loss and gradient, 150 classes, 128×128 → 512×512", "loss 150×512×512 half_pixel", "interpolate"),
-    ("loss and gradient, 19 classes, 128×256 → 1024×2048", "loss 19×1024×2048 half_pixel", "interpolate"),
     ("label map, 21 classes, 70×70 → 500×500", ARGMAX_VOC, "interpolate"),
     ("… against `torch.compile`", ARGMAX_VOC, "compiled interpolate"),
-    ("skip step: 512 channels scored in the crop, 34×34 → 70×70", "skip step 512→21×70×70", "eager"),
     ("confusion matrix of label maps, 500×500", "confusion of label maps 21×500×500", "bincount"),
     ("FCN-8s at a quarter of the width, 500×500, inference", f"{QUARTER}, inference", "stock modules"),
     ("… training step", f"{QUARTER}, step", "stock modules"),
-    ("FCN-8s, 224×224, inference", "FCN-8s, 224×224, inference", "stock modules"),
 )
 """The README's lines: label, case, rival."""
 
-PATCHES_LINE = "patches: AlexNet at a quarter of the width, 10×10 scores, forward"
 WITH_BOUNDS = (LOSS, ARGMAX, CONFUSION, ADD, CONV)
 OPERATION = {case.name: case.operation for case in CASES}
 LEVELS = {"avx512": "AVX-512", "avx2": "AVX2", "generic": "baseline"}
@@ -105,8 +100,6 @@ def _figures(found: Results) -> Iterator[str]:
     yield "|---|---:|---:|---:|---:|---:|"
     for label, case, rival in MAIN:
         yield _line(label, found.cpu.row(case, "ours"), found.cpu.row(case, rival))
-    label = "10×10 scores of an AlexNet in one pass, against 100 crops in batches"
-    yield _line(label, *(found.patches.row(PATCHES_LINE, name) for name in ("ours", "crops, batched")))
 
 
 def _line(label: str, ours: Row, rival: Row) -> str:
