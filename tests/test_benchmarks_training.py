@@ -66,7 +66,9 @@ def test_peak_is_lower_by_the_full_resolution() -> None:
     assert peaks["stock"] is not None
     counted = full_resolution_bytes(size, classes)
     assert counted == 3 * 4 * 40 * 192 * 256
-    assert peaks["stock"] - peaks["ours"] >= 0.98 * counted  # pages are counted, of which the heap keeps a few
+    assert (
+        peaks["stock"] - peaks["ours"] >= 0.98 * counted
+    )  # pages are counted, of which the heap keeps a few
 
 
 def test_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from fcnkern.engine.log import read_log
 from tests.engine import _pair
 from tests.engine._runs import losses
 
+ROOT = Path(__file__).resolve().parents[2]
 TORCHRUN = [
     sys.executable,
     "-m",
@@ -55,7 +56,10 @@ def in_two_processes(out: Path, *what: str) -> list[tuple[int, str]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": "2"}
-    pair = [start([sys.executable, _pair.__file__, out, *what], RANK=str(rank), **group) for rank in range(2)]
+    # Last, so that an installed package comes before the checkout's.
+    path = f"import runpy, sys; sys.path.append({str(ROOT)!r})"
+    code = f"{path}; runpy.run_path({_pair.__file__!r}, run_name='__main__')"
+    pair = [start([sys.executable, "-c", code, out, *what], RANK=str(rank), **group) for rank in range(2)]
     errors = [process.communicate(timeout=120)[1] for process in pair]
     return [(process.returncode, text) for process, text in zip(pair, errors, strict=True)]
 
