@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,15 +79,25 @@ def missing_reason() -> str | None:
 
 def emulated_extension(build: str = "plain") -> Path:
     """The extension module compiled as ``build`` (a key of BUILDS); compiled once for a state of the sources."""
+    return link(build, "_C_cuda", ".so", sorted((CSRC / "cuda").glob("*.cu")), [], bindings())
+
+
+def bindings() -> list[Path]:
+    """The objects of what speaks with Python. There is no kernel in them: they are compiled once, for all builds."""
     sources = [CSRC / "bindings_cuda.cpp", *sorted((CSRC / "cuda").glob("*_bindings.cpp"))]
-    sources += sorted((CSRC / "cuda").glob("*.cu"))
     flags = [
+        *FLAGS,
+        "-O1",
+        "-DFCNKERN_EMULATED=1",
         '-DFCNKERN_CUDA_COMPILER="emulated"',
         '-DFCNKERN_CUDA_ARCHS=""',
         f'-DFCNKERN_VERSION="{version()}"',
     ]
-    flags += [f"-I{folder}" for folder in (pybind11.get_include(), sysconfig.get_path("include"))]
-    return link(build, "_C_cuda", ".so", sources, flags)
+    folders = (pybind11.get_include(), sysconfig.get_path("include"), CSRC, CSRC / "include")
+    folder = CACHE / "bindings"
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        return compile_all(sources, [*flags, *(f"-I{each}" for each in folders)], folder)
 
 
 def detector(build: str, suffix: str = "") -> Path:
@@ -96,14 +106,16 @@ def detector(build: str, suffix: str = "") -> Path:
     return link(build, "detector", suffix, sources, [f"-I{DETECTOR}"])
 
 
-def link(build: str, name: str, suffix: str, sources: list[Path], flags: list[str]) -> Path:
-    """Compiles the sources as ``build`` and links them, once for a state of them."""
+def link(
+    build: str, name: str, suffix: str, sources: list[Path], flags: list[str], objects: Sequence[Path] = ()
+) -> Path:
+    """Compiles the sources as ``build`` and links them, with further objects, once for a state of them."""
     flags = [*FLAGS, *BUILDS[build], *flags, *(f"-I{folder}" for folder in (CSRC, CSRC / "include", SHIM))]
-    flags += [f"-isystem{folder}" for folder in cuda_headers()]
+    flags += [*(f"-isystem{folder}" for folder in cuda_headers()), "-x", "c++", "-include", "cuda_emu.h"]
     folder = CACHE / build / name
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        objects = compile_all(sources, flags, folder)
+        objects = [*compile_all(sources, flags, folder), *objects]
         target = folder / f"{name}-{digest(*objects)}{suffix}"
         if not target.exists():
             for old in folder.glob(f"{name}-{'?' * 16}{suffix}"):
@@ -136,8 +148,7 @@ def compile_all(sources: list[Path], flags: list[str], folder: Path) -> list[Pat
             continue
         for old in folder.glob(f"{source.stem}-{'?' * 16}.o"):
             old.unlink()
-        shim = ["-x", "c++", "-include", "cuda_emu.h"]
-        command = ["g++", *flags, *shim, "-c", str(source), "-o", str(target.with_suffix(".part"))]
+        command = ["g++", *flags, "-c", str(source), "-o", str(target.with_suffix(".part"))]
         running.append((target, start(command)))
         if len(running) == 2:
             finish(*running.pop(0))
