@@ -11,41 +11,33 @@ _N, _INPUTS, _OUTPUTS, _H, _W = CITY
 _BLOCKS = _N * _H * _W // 128
 _PLACES = 3 * 128 * 8
 _STAGES = 3
-_COPIES = {
-    "copy_async<16>(at, base": 128,
-    "if (bytes == 16) copy_async<16>(to, from)": 128,
-}
+_COPIES = {"if (bytes == 16) start(": 128}
 
 
-def _trips(tiles: int, warps: int, copies: float) -> dict[str, float | tuple[float, ...]]:
-    """Of the loops over tiles of the depth and around them; `copies` of 16 bytes of a thread for one tile."""
+def _trips(tiles: int, small: float) -> dict[str, float | tuple[float, ...]]:
+    """Of the loops over tiles of the depth and in them; `small` copies of a thread of the small factor for one tile."""
     return {
-        "i < columns; i += blockDim.x) place_column": 4 / warps,
-        "int64_t tile = 1 - kStages": tiles + _STAGES - 1,
-        "i < kColumns * kDepth >> run_log": 0,
-        "i < 1 << run_log": 0,
-        "slow < kSlow; slow += step": copies / 2,
-        "int k = warp; k < kDepth": 0,
-        "row < rows; row += kWarp": 0,
-        "i < rows << per_row_log": 3 / warps,
-        "i < steps * kWarp": _OUTPUTS / warps,
+        "int64_t from = begin_ - (kStages - 1)": tiles + _STAGES - 1,
+        "line < kLines; line += kStep": 0,
+        "int row = threadIdx.x / kLanes; row < rows": small,
+        "int k = threadIdx.x / kWarp; k < kDepth": 0,
+        "int row = lane; row < rows; row += kWarp": 0,
+        "i < steps * kWarp": _OUTPUTS / 4,
         "for (int i = 0; i < 4; ++i) {": 0,
     }
 
 
-def _shares(tiles: int, rows: float) -> dict[str, float]:
+def _shares(tiles: int) -> dict[str, float]:
     run = tiles / (tiles + _STAGES - 1)
     return {
-        "if (tile + kStages - 1 < count) start(": run,
-        "use(large, large + kLarge": run,
+        "if (ahead > 0) start(": run,
+        "if (from >= begin_) {": run,
         "const unsigned kept = kept_elements(": 0.0,
-        "if (!inside) {": 0.0,
-        "else if (bytes == 8) copy_async<8>": 0.0,
-        "else if (bytes == 4) copy_async<4>": 0.0,
-        "else *to = __ldg(from);": 0.0,
-        "else start_large(": 0.0,
+        "else if (bytes == 8) start(": 0.0,
+        "else if (sizeof(T) == 4 || bytes == 4) start(": 0.0,
+        "else start(std::integral_constant<int, sizeof(T)>": 0.0,
+        "if (p_.small_rows_fast) start_small_rows": 0.0,
         "if (i < count) base[at[i]] =": 0.0,
-        **({"for (int e = 0; e < kEights; ++e) {": rows} if rows < 0.5 else {}),
     }
 
 
@@ -58,8 +50,8 @@ SPECIMENS = [
         case=_case(CITY, torch.bfloat16),
         blocks=_BLOCKS,
         shared=_PLACES + 2 * 32 * 8 + _STAGES * (32 * 136 + 24 * 40) * 2,
-        trips=_trips(512 // 32, 4, 32 / 8),
-        shares=_shares(512 // 32, 3 / 8),
+        trips=_trips(512 // 64, 1.25),
+        shares={**_shares(512 // 64), "for (int e = 0; e < kEights; ++e) {": 3 / 8},
         widths=_COPIES,
         tensor_cores=True,
         triton=[_name("forward, 512→19", torch.bfloat16, False)],
@@ -71,8 +63,8 @@ SPECIMENS = [
         blocks=_BLOCKS,
         threads=96,
         shared=_PLACES + 2 * 16 * 8 + _STAGES * (16 * 132 + 21 * 20) * 4,
-        trips={**_trips(512 // 16, 3, 16 / 3), "k < depth; k += 4": 4},
-        shares=_shares(512 // 16, 7 / 8),
+        trips={**_trips(512 // 32, 1.25), "k < depth; k += 4 * parts": 2, "adding < parts": 4},
+        shares={**_shares(512 // 32), "for (int r = 0; r < kMostRows; ++r) {": 10 / 12},
         widths=_COPIES,
         triton=[_name("forward, 512→19", torch.float32, False)],
     ),
