@@ -11,18 +11,21 @@ _N, _INPUTS, _OUTPUTS, _H, _W = CITY
 _BLOCKS = _N * _H * _W // 128
 _PLACES = 3 * 128 * 8
 _STAGES = 3
+_ROWS = (10 * 33 + 22) / (12 * 33 + 26)
+"""Share of the instructions for four of the depth that run with 10 rows of the 12 that a thread may have."""
 _COPIES = {"if (bytes == 16) start(": 128}
 
 
 def _trips(tiles: int, small: float) -> dict[str, float | tuple[float, ...]]:
     """Of the loops over tiles of the depth and in them; `small` copies of a thread of the small factor for one tile."""
     return {
-        "int64_t from = begin_ - (kStages - 1)": tiles + _STAGES - 1,
+        "int tile = 1 - kStages": tiles + _STAGES - 1,
         "line < kLines; line += kStep": 0,
-        "int row = threadIdx.x / kLanes; row < rows": small,
+        "int row = first; row < rows": small,
         "int k = threadIdx.x / kWarp; k < kDepth": 0,
         "int row = lane; row < rows; row += kWarp": 0,
-        "i < steps * kWarp": _OUTPUTS / 4,
+        "line < lines; line += blockDim.x": _OUTPUTS / 4,
+        "i < line_length; i += kWarp": 1,
         "for (int i = 0; i < 4; ++i) {": 0,
     }
 
@@ -30,11 +33,11 @@ def _trips(tiles: int, small: float) -> dict[str, float | tuple[float, ...]]:
 def _shares(tiles: int) -> dict[str, float]:
     run = tiles / (tiles + _STAGES - 1)
     return {
-        "if (ahead > 0) start(": run,
-        "if (from >= begin_) {": run,
+        "if (left >= 0) start(": run,
+        "if (tile >= 0) {": run,
         "const unsigned kept = kept_elements(": 0.0,
-        "else if (bytes == 8) start(": 0.0,
-        "else if (sizeof(T) == 4 || bytes == 4) start(": 0.0,
+        "values[i] = kept >> i & 1 ?": 0.0,
+        "else if (sizeof(T) == 4 || bytes > 2) start(": 0.0,
         "else start(std::integral_constant<int, sizeof(T)>": 0.0,
         "if (p_.small_rows_fast) start_small_rows": 0.0,
         "if (i < count) base[at[i]] =": 0.0,
@@ -49,7 +52,7 @@ SPECIMENS = [
         kernel="conv1x1_mma_kernel<__nv_bfloat16, __nv_bfloat16, true, false>",
         case=_case(CITY, torch.bfloat16),
         blocks=_BLOCKS,
-        shared=_PLACES + 2 * 32 * 8 + _STAGES * (32 * 136 + 24 * 40) * 2,
+        shared=_PLACES + 2 * 64 * 8 + _STAGES * (64 * 136 + 24 * 72) * 2,
         trips=_trips(512 // 64, 1.25),
         shares={**_shares(512 // 64), "for (int e = 0; e < kEights; ++e) {": 3 / 8},
         widths=_COPIES,
@@ -61,10 +64,9 @@ SPECIMENS = [
         kernel="conv1x1_fma_kernel<true, false>",
         case=_case(CITY, torch.float32),
         blocks=_BLOCKS,
-        threads=96,
-        shared=_PLACES + 2 * 16 * 8 + _STAGES * (16 * 132 + 21 * 20) * 4,
+        shared=_PLACES + 2 * 32 * 8 + _STAGES * (32 * 132 + 20 * 36) * 4,
         trips={**_trips(512 // 32, 1.25), "k < depth; k += 4 * parts": 2, "adding < parts": 4},
-        shares={**_shares(512 // 32), "for (int r = 0; r < kMostRows; ++r) {": 10 / 12},
+        shares={**_shares(512 // 32), "for (int r = 0; r < kMostRows; ++r) {": _ROWS, "if (part == adding) {": 1 / 4},
         widths=_COPIES,
         triton=[_name("forward, 512→19", torch.float32, False)],
     ),
@@ -75,7 +77,8 @@ SPECIMENS = [
         blocks=_PASSED / (128 * 64),
         trips={
             "i < tile.pixels; i += kPassThreads": (4 / 8, 0),
-            "i < steps * kWarp": 64 / 8,
+            "line < lines; line += blockDim.x": 64 / 8,
+            "i < line_length; i += kWarp": 1,
             "for (int i = 0; i < 4; ++i) {": 4,
         },
         shares={

@@ -23,7 +23,7 @@ template <bool SUMS_PIXELS, bool COLUMNS_FAST, class T, class Result>
 void multiply(Product<T, Result>& p, const Epilogue<T>& epilogue, int64_t ranges, const Stream& stream) {
   const int64_t block_rows = min(p.rows, static_cast<int64_t>(kMaxRows));
   const FmaShares shares(block_rows);
-  p.tile_rows = sizeof(T) == 4 ? 2 * shares.groups * shares.rows : static_cast<int>(ceil_div<int64_t>(block_rows, 8)) * 8;
+  p.tile_rows = sizeof(T) == 4 ? shares.block_rows() : static_cast<int>(ceil_div<int64_t>(block_rows, 8)) * 8;
   const int64_t tiles = ceil_div<int64_t>(p.columns, kColumns) * ceil_div<int64_t>(p.rows, p.tile_rows);
   const Grid grid{blocks_of(tiles, ranges), kProductThreads,
                   Tiles<T, Result, COLUMNS_FAST, SUMS_PIXELS>::shared_bytes(p.tile_rows)};

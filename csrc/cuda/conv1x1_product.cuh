@@ -5,18 +5,19 @@
 
 namespace fcnkern::cuda {
 
-constexpr int kMostRows = 12;   // of a thread
-constexpr int kThreadColumns = 8;  // of a thread; 16 lanes have all columns
+constexpr int kThreadColumns = 8;              // of a thread; 16 lanes have all columns
+constexpr int kLeastRows = 8, kMostRows = 12;  // of a thread
 
-// How the warps of a block share its tile: `groups` of them have other rows, and among those with the same rows each
-// takes four of the depth in turn.
+// How the warps of a block share its tile: 2^groups_log of them have other rows, and those with the same rows take four
+// of the depth in turn.
 struct FmaShares {
-  int groups, rows;  // rows: of a thread
+  int groups_log, rows;  // rows: of a thread
 
   explicit FmaShares(int64_t block_rows) {
-    groups = block_rows <= 2 * kMostRows ? 1 : block_rows <= 4 * kMostRows ? 2 : kProductWarps;
-    rows = static_cast<int>(ceil_div<int64_t>(block_rows, 2 * groups));
+    groups_log = block_rows <= 2 * kMostRows ? 0 : block_rows <= 4 * kMostRows ? 1 : 2;
+    rows = max(kLeastRows, static_cast<int>(ceil_div<int64_t>(block_rows, 2 << groups_log)));
   }
+  int block_rows() const { return rows << groups_log << 1; }
 };
 
 __device__ __forceinline__ void load_four(float (&to)[4], const float* from) {
@@ -25,15 +26,17 @@ __device__ __forceinline__ void load_four(float (&to)[4], const float* from) {
 }
 
 // Reads the large factor once for each 64 rows and the small one once for each 128 columns; writes the result once. A
-// thread has up to 12 rows of 8 columns in registers.
+// thread has 8 to 12 rows of 8 columns in registers. For 19 rows an element of the large factor takes 20 multiply-adds
+// and 9 other instructions of a thread, as long as its way from DRAM; with more rows the multiply-adds bound it. No
+// exponentials.
 template <bool COLUMNS_FAST, bool SUMS_PIXELS>
 __global__ void __launch_bounds__(kProductThreads, 3)
     conv1x1_fma_kernel(Product<float, float> p, Epilogue<float> epilogue, FmaShares shares) {
   using Staged = Tiles<float, float, COLUMNS_FAST, SUMS_PIXELS>;
   FCNKERN_DYNAMIC_SHARED(unsigned char, memory);
   const int lane = threadIdx.x % 16, half_warp = threadIdx.x / 16;
-  const int parts = kProductWarps / shares.groups, part = half_warp / (2 * shares.groups);
-  const int first_row = half_warp % (2 * shares.groups) * shares.rows;
+  const int parts = kProductWarps >> shares.groups_log, part = half_warp >> shares.groups_log >> 1;
+  const int first_row = (half_warp & ((2 << shares.groups_log) - 1)) * shares.rows;
   // Columns: two fours, or eight that are 16 apart.
   const int large_at = COLUMNS_FAST ? 4 * lane : lane * Staged::kLargePitch;
   Staged tiles(p, epilogue.dropout, memory);
@@ -50,7 +53,7 @@ __global__ void __launch_bounds__(kProductThreads, 3)
                                                          : 16 * i * Staged::kLargePitch + k));
 #pragma unroll
       for (int r = 0; r < kMostRows; ++r) {
-        if (r >= shares.rows) break;
+        if (r >= kLeastRows && r >= shares.rows) break;
         float weights[4];
         load_four(weights, small + (first_row + r) * Staged::kPitch + k);
 #pragma unroll
@@ -65,7 +68,7 @@ __global__ void __launch_bounds__(kProductThreads, 3)
     if (part == adding) {
 #pragma unroll
       for (int r = 0; r < kMostRows; ++r) {
-        if (r >= shares.rows) break;
+        if (r >= kLeastRows && r >= shares.rows) break;
         float* row = tiles.result_tile() + (first_row + r) * Staged::kResultPitch;
 #pragma unroll
         for (int c = 0; c < kThreadColumns; ++c) {
@@ -82,7 +85,9 @@ __global__ void __launch_bounds__(kProductThreads, 3)
 
 constexpr int kEights = kMaxRows / 8;
 
-// Reads and writes as the kernel above. A warp has 32 columns of all rows, of which there are a multiple of 8.
+// Reads and writes as the kernel above. A warp has 32 columns of all rows, of which there are a multiple of 8; an element
+// takes 5 instructions for 19 rows, a third of the time of its way from DRAM, which bounds the kernel; a fraction of one
+// is the tensor cores'. Sums are fp32. No exponentials.
 template <class T, class Result, bool COLUMNS_FAST, bool SUMS_PIXELS>
 __global__ void __launch_bounds__(kProductThreads) conv1x1_mma_kernel(Product<T, Result> p, Epilogue<T> epilogue) {
   using Staged = Tiles<T, Result, COLUMNS_FAST, SUMS_PIXELS>;

@@ -74,23 +74,25 @@ class Tiles {
   template <class Use>
   __device__ __forceinline__ void for_each(Use use) {
     const int stage_size = kLarge + p_.tile_rows * kPitch;
+    const int count = static_cast<int>(ceil_div<int64_t>(end_ - begin_, kDepth));
+    const int last_depth = opaque(static_cast<int>(end_ - begin_ - static_cast<int64_t>(count - 1) * kDepth));
 #pragma unroll 1
-    for (int stage = 0; stage < kStages; ++stage) place_depth(stage, begin_ + stage * kDepth);
+    for (int stage = 0; stage < kStages; ++stage) place_depth(stage, stage);
     __syncthreads();
-    int stage = 1, next = 0;  // of the tile in use, and of the one kStages - 1 tiles on
+    int stage = 1, next = 0;  // of this tile, and of the one kStages - 1 tiles on
 #pragma unroll 1
-    for (int64_t from = begin_ - (kStages - 1) * kDepth; from < end_; from += kDepth) {
-      if (from >= begin_) {
+    for (int tile = 1 - kStages; tile < count; ++tile) {
+      if (tile >= 0) {
         await_copies<kStages - 2>();
         __syncthreads();  // this tile is there, and nobody reads the one before it any more
       }
-      const int64_t ahead = end_ - from - (kStages - 1) * kDepth;
-      if (ahead > 0) start(staged_ + next * stage_size, next, clipped(ahead));
+      const int left = count - tile - kStages;  // after the tile whose copies start
+      if (left >= 0) start(staged_ + next * stage_size, next, left > 0 ? kDepth : last_depth);
       commit_copies();
-      if (from >= begin_) {
-        place_depth(stage, from + kStages * kDepth);
+      if (tile >= 0) {
+        place_depth(stage, tile + kStages);
         const T* large = staged_ + stage * stage_size;
-        use(large, large + kLarge, clipped(end_ - from));
+        use(large, large + kLarge, tile + 1 < count ? kDepth : last_depth);
       }
       next = stage, stage = stage == kStages - 1 ? 0 : stage + 1;
     }
@@ -105,10 +107,6 @@ class Tiles {
   int rows, columns;
 
  private:
-  static __device__ __forceinline__ int clipped(int64_t depth) {
-    return static_cast<int>(min(static_cast<int64_t>(kDepth), depth));
-  }
-
   __device__ void place_column(const Dropout& dropout, int i) {
     static_assert(kProductThreads == kColumns);
     const int64_t number = min(first_column + i, p_.columns - 1);
@@ -121,8 +119,9 @@ class Tiles {
     }
   }
 
-  __device__ __forceinline__ void place_depth(int stage, int64_t from) {
+  __device__ __forceinline__ void place_depth(int stage, int tile) {
     if constexpr (SUMS_PIXELS) {
+      const int64_t from = begin_ + static_cast<int64_t>(tile) * kDepth;
       if (threadIdx.x >= kDepth || from >= end_) return;
       const Pixel pixel = pixel_of(p_.pixels, min(from + threadIdx.x, end_ - 1));
       places_.large_depth[stage][threadIdx.x] = offset_of(pixel, p_.large.pixel);
@@ -137,13 +136,12 @@ class Tiles {
     if constexpr (!SUMS_PIXELS) large_ += kDepth * p_.large.channel, small_ += kDepth * p_.small_depth;
   }
 
-  // Calls start(bytes of a run), which is a constant.
+  // Calls start(bytes of a copy), which is a constant: a whole run, or 4 bytes or one element of it.
   template <class Start>
   static __device__ __forceinline__ void by_runs(int run_log, Start start) {
     const int bytes = static_cast<int>(sizeof(T)) << run_log;
     if (bytes == 16) start(std::integral_constant<int, 16>{});
-    else if (bytes == 8) start(std::integral_constant<int, 8>{});
-    else if (sizeof(T) == 4 || bytes == 4) start(std::integral_constant<int, 4>{});
+    else if (sizeof(T) == 4 || bytes > 2) start(std::integral_constant<int, 4>{});
     else start(std::integral_constant<int, sizeof(T)>{});
   }
 
@@ -167,11 +165,12 @@ class Tiles {
   template <int BYTES>
   __device__ __forceinline__ void start_small(T* to, int stage, int depth) const {
     constexpr int kRun = BYTES / sizeof(T), kLanes = kDepth / kRun, kStep = kProductThreads / kLanes;
-    const int k = threadIdx.x % kLanes * kRun;
-    const T* at = small_ + small_depth(stage, k);
+    const int k = threadIdx.x % kLanes * kRun, first = threadIdx.x / kLanes;
+    const T* at = small_ + small_depth(stage, k) + first * p_.small_row;
+    to += first * kPitch + k;
 #pragma unroll 1
-    for (int row = threadIdx.x / kLanes; row < rows; row += kStep)
-      copy<BYTES>(to + row * kPitch + k, at + row * p_.small_row, k < depth);
+    for (int row = first; row < rows; row += kStep, to += kStep * kPitch, at += kStep * p_.small_row)
+      copy<BYTES>(to, at, k < depth);
   }
 
   __device__ __forceinline__ void start_small_rows(T* to, int stage, int depth) const {
