@@ -11,13 +11,13 @@ _N, _INPUTS, _OUTPUTS, _H, _W = CITY
 _BLOCKS = _N * _H * _W // 128
 _PLACES = 3 * 128 * 8
 _STAGES = 3
-_ROWS = (10 * 33 + 22) / (12 * 33 + 26)
-"""Share of the instructions for four of the depth that run with 10 rows of the 12 that a thread may have."""
+_ROWS = (288 + 2 * 35) / (288 + 3 * 35 + 33)
+"""Share of the instructions for four of the depth that run with 10 rows of a thread, where 8 to 12 may."""
 _COPIES = {"if (bytes == 16) start(": 128}
 
 
 def _trips(tiles: int, small: float) -> dict[str, float | tuple[float, ...]]:
-    """Of the loops over tiles of the depth and in them; `small` copies of a thread of the small factor for one tile."""
+    """Of the loops; `small`: copies of the small factor that a thread starts for one tile."""
     return {
         "int tile = 1 - kStages": tiles + _STAGES - 1,
         "line < kLines; line += kStep": 0,
@@ -66,7 +66,11 @@ SPECIMENS = [
         blocks=_BLOCKS,
         shared=_PLACES + 2 * 32 * 8 + _STAGES * (32 * 132 + 20 * 36) * 4,
         trips={**_trips(512 // 32, 1.25), "k < depth; k += 4 * parts": 2, "adding < parts": 4},
-        shares={**_shares(512 // 32), "for (int r = 0; r < kMostRows; ++r) {": _ROWS, "if (part == adding) {": 1 / 4},
+        shares={
+            **_shares(512 // 32),
+            "for (int r = 0; r < kMostRows; ++r) {": _ROWS,
+            "if (part == adding) {": 1 / 4,
+        },
         widths=_COPIES,
         triton=[_name("forward, 512→19", torch.float32, False)],
     ),

@@ -96,7 +96,7 @@ __device__ __forceinline__ PassTile pass_tile(const PixelAxis& axis, int64_t cha
 }
 
 // Reads y and writes it, once: dropout(relu(scale * y + bias)). No exponentials; with dropout ten Philox rounds for four
-// pixels (twice that where planes are no multiples of 4). Bound by instructions with dropout: 84 a 16-bit element, three
+// pixels (twice that where planes are no multiples of 4). Bound by instructions with dropout: 81 a 16-bit element, three
 // times the time of DRAM.
 template <class T>
 __global__ void __launch_bounds__(kPassThreads)

@@ -27,7 +27,7 @@ __device__ __forceinline__ void load_four(float (&to)[4], const float* from) {
 
 // Reads the large factor once for each 64 rows and the small one once for each 128 columns; writes the result once. A
 // thread has 8 to 12 rows of 8 columns in registers. For 19 rows an element of the large factor takes 20 multiply-adds
-// and 9 other instructions of a thread, as long as its way from DRAM; with more rows the multiply-adds bound it. No
+// and 10 other instructions of a thread, as long as its way from DRAM; with more rows the multiply-adds bound it. No
 // exponentials.
 template <bool COLUMNS_FAST, bool SUMS_PIXELS>
 __global__ void __launch_bounds__(kProductThreads, 3)
