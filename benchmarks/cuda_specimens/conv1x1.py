@@ -11,41 +11,36 @@ _N, _INPUTS, _OUTPUTS, _H, _W = CITY
 _BLOCKS = _N * _H * _W // 128
 _PLACES = 3 * 128 * 8
 _STAGES = 3
-_COPIES = {
-    "copy_async<16>(at, base": 128,
-    "if (bytes == 16) copy_async<16>(to, from)": 128,
-}
+_ROWS = (288 + 2 * 35) / (288 + 3 * 35 + 33)
+"""Share of the instructions for four of the depth that run with 10 rows of a thread, where 8 to 12 may."""
+_COPIES = {"if (bytes == 16) start(": 128}
 
 
-def _trips(tiles: int, warps: int, copies: float) -> dict[str, float | tuple[float, ...]]:
-    """Of the loops over tiles of the depth and around them; `copies` of 16 bytes of a thread for one tile."""
+def _trips(tiles: int, small: float) -> dict[str, float | tuple[float, ...]]:
+    """Of the loops; `small`: copies of the small factor that a thread starts for one tile."""
     return {
-        "i < columns; i += blockDim.x) place_column": 4 / warps,
-        "int64_t tile = 1 - kStages": tiles + _STAGES - 1,
-        "i < kColumns * kDepth >> run_log": 0,
-        "i < 1 << run_log": 0,
-        "slow < kSlow; slow += step": copies / 2,
-        "int k = warp; k < kDepth": 0,
-        "row < rows; row += kWarp": 0,
-        "i < rows << per_row_log": 3 / warps,
-        "i < steps * kWarp": _OUTPUTS / warps,
+        "int tile = 1 - kStages": tiles + _STAGES - 1,
+        "line < kLines; line += kStep": 0,
+        "int row = first; row < rows": small,
+        "int k = threadIdx.x / kWarp; k < kDepth": 0,
+        "int row = lane; row < rows; row += kWarp": 0,
+        "line < lines; line += blockDim.x": _OUTPUTS / 4,
+        "i < line_length; i += kWarp": 1,
         "for (int i = 0; i < 4; ++i) {": 0,
     }
 
 
-def _shares(tiles: int, rows: float) -> dict[str, float]:
+def _shares(tiles: int) -> dict[str, float]:
     run = tiles / (tiles + _STAGES - 1)
     return {
-        "if (tile + kStages - 1 < count) start(": run,
-        "use(large, large + kLarge": run,
+        "if (left >= 0) start(": run,
+        "if (tile >= 0) {": run,
         "const unsigned kept = kept_elements(": 0.0,
-        "if (!inside) {": 0.0,
-        "else if (bytes == 8) copy_async<8>": 0.0,
-        "else if (bytes == 4) copy_async<4>": 0.0,
-        "else *to = __ldg(from);": 0.0,
-        "else start_large(": 0.0,
+        "values[i] = kept >> i & 1 ?": 0.0,
+        "else if (sizeof(T) == 4 || bytes > 2) start(": 0.0,
+        "else start(std::integral_constant<int, sizeof(T)>": 0.0,
+        "if (p_.small_rows_fast) start_small_rows": 0.0,
         "if (i < count) base[at[i]] =": 0.0,
-        **({"for (int e = 0; e < kEights; ++e) {": rows} if rows < 0.5 else {}),
     }
 
 
@@ -57,9 +52,9 @@ SPECIMENS = [
         kernel="conv1x1_mma_kernel<__nv_bfloat16, __nv_bfloat16, true, false>",
         case=_case(CITY, torch.bfloat16),
         blocks=_BLOCKS,
-        shared=_PLACES + 2 * 32 * 8 + _STAGES * (32 * 136 + 24 * 40) * 2,
-        trips=_trips(512 // 32, 4, 32 / 8),
-        shares=_shares(512 // 32, 3 / 8),
+        shared=_PLACES + 2 * 64 * 8 + _STAGES * (64 * 136 + 24 * 72) * 2,
+        trips=_trips(512 // 64, 1.25),
+        shares={**_shares(512 // 64), "for (int e = 0; e < kEights; ++e) {": 3 / 8},
         widths=_COPIES,
         tensor_cores=True,
         triton=[_name("forward, 512→19", torch.bfloat16, False)],
@@ -69,10 +64,13 @@ SPECIMENS = [
         kernel="conv1x1_fma_kernel<true, false>",
         case=_case(CITY, torch.float32),
         blocks=_BLOCKS,
-        threads=96,
-        shared=_PLACES + 2 * 16 * 8 + _STAGES * (16 * 132 + 21 * 20) * 4,
-        trips={**_trips(512 // 16, 3, 16 / 3), "k < depth; k += 4": 4},
-        shares=_shares(512 // 16, 7 / 8),
+        shared=_PLACES + 2 * 32 * 8 + _STAGES * (32 * 132 + 20 * 36) * 4,
+        trips={**_trips(512 // 32, 1.25), "k < depth; k += 4 * parts": 2, "adding < parts": 4},
+        shares={
+            **_shares(512 // 32),
+            "for (int r = 0; r < kMostRows; ++r) {": _ROWS,
+            "if (part == adding) {": 1 / 4,
+        },
         widths=_COPIES,
         triton=[_name("forward, 512→19", torch.float32, False)],
     ),
@@ -83,7 +81,8 @@ SPECIMENS = [
         blocks=_PASSED / (128 * 64),
         trips={
             "i < tile.pixels; i += kPassThreads": (4 / 8, 0),
-            "i < steps * kWarp": 64 / 8,
+            "line < lines; line += blockDim.x": 64 / 8,
+            "i < line_length; i += kWarp": 1,
             "for (int i = 0; i < 4; ++i) {": 4,
         },
         shares={

@@ -13,12 +13,9 @@ from benchmarks.specimens.upsample_add import (
     _scored_case,
 )
 
-_CELLS = LARGE // 2 + 2
+_CELLS = LARGE // 2
 _TILES = -(-(_CELLS**2) // 128)
 _CHUNKS = -(-C // 16)
-_BOTH = 1 - 3 / _CELLS
-"""Share of the warps in which some cell has no pixel of x: one of the last three of a row."""
-
 _COLUMNS = -(-N * C * FULL // 128)
 _BANDS = -(-132 * 16 // _COLUMNS)
 
@@ -29,21 +26,19 @@ SPECIMENS = [
         case=_scored_case(4),
         blocks=_TILES * N * 2,
         trips={
-            "first < p.features; first += kChunk": FEATURES / 16,
-            "k < kChunk * CB; k += kUpsampleThreads": 16 * 24 / 128,
-            "first + k < p.features; k += 4": 4,
+            "int left = p.features; left > 0": FEATURES / 16,
+            "k < min(kChunk, left); k += 4": 4,
             "ky < p.kernel[0]": (0, 2),
             "kx < p.kernel[1]": (0, 2),
-            "first < p.inputs; first += kChunk": _CHUNKS,
-            "k < kChunk * kPair * CB": 16 * 2 * 24 / 128,
-            "first + k < p.inputs; ++k": (_BOTH * C / _CHUNKS, C / _CHUNKS),
+            "int left = p.inputs; left > 0": _CHUNKS,
+            "k < min(kChunk, left); ++k": C / _CHUNKS,
         },
         shares={
-            "if (stride == 1 && first + 4 <= channels": 0.0,
+            "if (together) {": 0.0,
             "else add_own_channels<T, CB>": 0.0,
             "if (scores) value = fmaf(": 0.0,
         },
-        widths={"*reinterpret_cast<const Four*>(own)": 128},
+        widths={"*reinterpret_cast<const Four*>(at)": 128},
         triton=["forward, dense ×2, features scored, fp32"],
     ),
     CudaSpecimen(

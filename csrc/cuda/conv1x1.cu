@@ -19,25 +19,18 @@ dim3 blocks_of(int64_t count, int64_t ranges = 1) {
   return {static_cast<unsigned>(count), static_cast<unsigned>(ranges)};
 }
 
-template <bool SUMS_PIXELS, bool COLUMNS_FAST>
-void multiply(const Product<float, float>& p, const Epilogue<float>& epilogue, int64_t ranges, const Stream& stream) {
-  const int64_t block_rows = min(p.rows, static_cast<int64_t>(kMaxRows));
-  const int warps = static_cast<int>(ceil_div<int64_t>(block_rows, kMostRows));
-  const int warp_rows = max(kLeastRows, static_cast<int>(ceil_div<int64_t>(block_rows, warps)));
-  const int tile_rows = warps * warp_rows;
-  const int64_t tiles = ceil_div<int64_t>(p.columns, kColumns) * ceil_div<int64_t>(p.rows, tile_rows);
-  const size_t shared = Tiles<float, float, COLUMNS_FAST, SUMS_PIXELS>::shared_bytes(tile_rows);
-  launch("conv1x1_fma_kernel", conv1x1_fma_kernel<COLUMNS_FAST, SUMS_PIXELS>,
-         Grid{blocks_of(tiles, ranges), warps * kWarp, shared}, stream, p, epilogue, warp_rows);
-}
-
 template <bool SUMS_PIXELS, bool COLUMNS_FAST, class T, class Result>
-void multiply(const Product<T, Result>& p, const Epilogue<T>& epilogue, int64_t ranges, const Stream& stream) {
-  const int tile_rows = static_cast<int>(ceil_div<int64_t>(min(p.rows, static_cast<int64_t>(kMaxRows)), 8)) * 8;
-  const int64_t tiles = ceil_div<int64_t>(p.columns, kColumns) * ceil_div<int64_t>(p.rows, tile_rows);
-  const size_t shared = Tiles<T, Result, COLUMNS_FAST, SUMS_PIXELS>::shared_bytes(tile_rows);
-  launch("conv1x1_mma_kernel", conv1x1_mma_kernel<T, Result, COLUMNS_FAST, SUMS_PIXELS>,
-         Grid{blocks_of(tiles, ranges), kMmaWarps * kWarp, shared}, stream, p, epilogue, tile_rows);
+void multiply(Product<T, Result>& p, const Epilogue<T>& epilogue, int64_t ranges, const Stream& stream) {
+  const int64_t block_rows = min(p.rows, static_cast<int64_t>(kMaxRows));
+  const FmaShares shares(block_rows);
+  p.tile_rows = sizeof(T) == 4 ? shares.block_rows() : static_cast<int>(ceil_div<int64_t>(block_rows, 8)) * 8;
+  const int64_t tiles = ceil_div<int64_t>(p.columns, kColumns) * ceil_div<int64_t>(p.rows, p.tile_rows);
+  const Grid grid{blocks_of(tiles, ranges), kProductThreads,
+                  Tiles<T, Result, COLUMNS_FAST, SUMS_PIXELS>::shared_bytes(p.tile_rows)};
+  if constexpr (sizeof(T) == 4)
+    launch("conv1x1_fma_kernel", conv1x1_fma_kernel<COLUMNS_FAST, SUMS_PIXELS>, grid, stream, p, epilogue, shares);
+  else
+    launch("conv1x1_mma_kernel", conv1x1_mma_kernel<T, Result, COLUMNS_FAST, SUMS_PIXELS>, grid, stream, p, epilogue);
 }
 
 // The longest runs of the depth of the small factor whose copies are aligned.

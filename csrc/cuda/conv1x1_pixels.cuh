@@ -73,14 +73,11 @@ constexpr int kWidestRun = 16 / sizeof(T);
 // of the axis that lies together in memory.
 template <class Run>
 __device__ __forceinline__ void for_each_group(int rows, int columns, bool rows_fast, Run run) {
-  const int groups = ceil_div(columns, 4), steps = rows_fast ? ceil_div(rows, kWarp) * kWarp : rows;
+  const int groups = ceil_div(columns, 4), lines = rows_fast ? groups : rows, line_length = rows_fast ? rows : groups;
 #pragma unroll 1
-  for (int i = threadIdx.x; i < steps * kWarp; i += blockDim.x) {
-    const int lane = i % kWarp, other = i / kWarp;
-    const int row = rows_fast ? other / kWarp * kWarp + lane : other;
-    const int group = rows_fast ? other % kWarp : lane;
-    if (row < rows && group < groups) run(row, group);
-  }
+  for (int line = threadIdx.x / kWarp; line < lines; line += blockDim.x / kWarp)
+#pragma unroll 1
+    for (int i = threadIdx.x % kWarp; i < line_length; i += kWarp) run(rows_fast ? i : line, rows_fast ? line : i);
 }
 
 // Four neighbouring columns of one channel; `at` holds their offsets. Columns from `count` on are not touched.

@@ -19,6 +19,7 @@ struct Product {
   PixelStrides small_pixel;
   bool small_rows_fast;  // whether neighbours in memory are rows
   int small_run_log;     // where they are not: elements copied together
+  int tile_rows;         // of a block
   Image<Result> result;
   int64_t span, range_stride;  // gradient of weight: pixels that a block sums; elements between two such sums
   float* row_sums;             // gradient of weight: sums of small over the depth, or null
@@ -26,18 +27,19 @@ struct Product {
 
 constexpr int kStages = 3;
 constexpr int kMaxRows = 64;
-
-__host__ __device__ constexpr int log2_of(int value) { return value <= 1 ? 0 : 1 + log2_of(value / 2); }
+constexpr int kProductWarps = 4, kProductThreads = kProductWarps * kWarp;
 
 // Copies of the tiles of both factors. COLUMNS_FAST: the large tile lies as depth x columns, as it does in memory, else
-// as columns x depth. Rows are padded so that the loads of a warp find all banks.
+// as columns x depth. Rows are padded so that the loads of a warp find all banks. What lies outside is cleared.
 template <class T, class Result, bool COLUMNS_FAST, bool SUMS_PIXELS>
 class Tiles {
  public:
-  static constexpr int kDepth = 64 / sizeof(T), kPad = 16 / sizeof(T), kPitch = kDepth + kPad;
+  static constexpr int kDepth = 128 / sizeof(T), kPad = 16 / sizeof(T), kPitch = kDepth + kPad;
   static constexpr int kLargePitch = COLUMNS_FAST ? kColumns + kPad : kPitch;
-  static constexpr int kLarge = COLUMNS_FAST ? kDepth * kLargePitch : kColumns * kLargePitch;
+  static constexpr int kLines = COLUMNS_FAST ? kDepth : kColumns, kLine = COLUMNS_FAST ? kColumns : kDepth;
+  static constexpr int kLarge = kLines * kLargePitch;
   static constexpr int kResultPitch = kColumns + 4;
+  static constexpr bool kPixelsFast = COLUMNS_FAST != SUMS_PIXELS;
 
   // Offsets of the columns in both images and numbers of their elements; of the depth for each stage.
   struct Places {
@@ -51,40 +53,48 @@ class Tiles {
     return sizeof(Places) + (staged > result ? staged : result);
   }
 
-  // A block takes rows [first_row, first_row + rows) of `tile_rows` and columns [first_column, first_column + columns).
-  __device__ Tiles(const Product<T, Result>& product, const Dropout& dropout, int tile_rows, unsigned char* memory)
-      : p_(product), places_(*reinterpret_cast<Places*>(memory)), tile_rows_(tile_rows) {
+  // A block takes rows [first_row, first_row + rows) and columns [first_column, first_column + columns).
+  __device__ Tiles(const Product<T, Result>& product, const Dropout& dropout, unsigned char* memory)
+      : p_(product), places_(*reinterpret_cast<Places*>(memory)) {
     staged_ = reinterpret_cast<T*>(memory + sizeof(Places));
-    const int64_t row_tiles = ceil_div<int64_t>(p_.rows, tile_rows);
-    first_column = blockIdx.x / row_tiles * kColumns;
-    first_row = (blockIdx.x - first_column / kColumns * row_tiles) * tile_rows;
+    const unsigned row_tiles = ceil_div(static_cast<unsigned>(p_.rows), static_cast<unsigned>(p_.tile_rows));
+    const unsigned column_tile = blockIdx.x / row_tiles;
+    first_column = static_cast<int64_t>(column_tile) * kColumns;
+    first_row = static_cast<int64_t>(blockIdx.x - column_tile * row_tiles) * p_.tile_rows;
     columns = static_cast<int>(min(static_cast<int64_t>(kColumns), p_.columns - first_column));
-    rows = static_cast<int>(min(static_cast<int64_t>(tile_rows), p_.rows - first_row));
+    rows = static_cast<int>(min(static_cast<int64_t>(p_.tile_rows), p_.rows - first_row));
     begin_ = SUMS_PIXELS ? blockIdx.y * p_.span : 0;
     end_ = SUMS_PIXELS ? min(begin_ + p_.span, p_.depth) : p_.depth;
+    large_ = p_.large.data + (SUMS_PIXELS ? first_column * p_.large.channel : 0);
     small_ = p_.small + first_row * p_.small_row;
-    for (int i = threadIdx.x; i < columns; i += blockDim.x) place_column(dropout, i);
+    place_column(dropout, threadIdx.x);
   }
 
   // Calls use(large tile, small tile, depth) for one tile after another, while two more are on their way.
   template <class Use>
   __device__ __forceinline__ void for_each(Use use) {
-    const int64_t count = ceil_div<int64_t>(end_ - begin_, kDepth);
+    const int stage_size = kLarge + p_.tile_rows * kPitch;
+    const int count = static_cast<int>(ceil_div<int64_t>(end_ - begin_, kDepth));
+    const int last_depth = opaque(static_cast<int>(end_ - begin_ - static_cast<int64_t>(count - 1) * kDepth));
 #pragma unroll 1
-    for (int stage = 0; stage < kStages; ++stage) place_depth(stage);
+    for (int stage = 0; stage < kStages; ++stage) place_depth(stage, stage);
     __syncthreads();
+    int stage = 1, next = 0;  // of this tile, and of the one kStages - 1 tiles on
 #pragma unroll 1
-    for (int64_t tile = 1 - kStages; tile < count; ++tile) {
+    for (int tile = 1 - kStages; tile < count; ++tile) {
       if (tile >= 0) {
         await_copies<kStages - 2>();
         __syncthreads();  // this tile is there, and nobody reads the one before it any more
       }
-      if (tile + kStages - 1 < count) start(tile + kStages - 1);
+      const int left = count - tile - kStages;  // after the tile whose copies start
+      if (left >= 0) start(staged_ + next * stage_size, next, left > 0 ? kDepth : last_depth);
       commit_copies();
-      if (tile < 0) continue;
-      place_depth(tile + kStages);
-      const T* large = stage_of(tile);
-      use(large, large + kLarge, static_cast<int>(min(static_cast<int64_t>(kDepth), end_ - begin_ - tile * kDepth)));
+      if (tile >= 0) {
+        place_depth(stage, tile + kStages);
+        const T* large = staged_ + stage * stage_size;
+        use(large, large + kLarge, tile + 1 < count ? kDepth : last_depth);
+      }
+      next = stage, stage = stage == kStages - 1 ? 0 : stage + 1;
     }
     await_copies<0>();
     __syncthreads();  // the tiles' memory may now hold the result
@@ -97,114 +107,95 @@ class Tiles {
   int rows, columns;
 
  private:
-  __device__ T* stage_of(int64_t tile) const {
-    return staged_ + static_cast<int>(tile % kStages) * (kLarge + tile_rows_ * kPitch);
-  }
-
   __device__ void place_column(const Dropout& dropout, int i) {
+    static_assert(kProductThreads == kColumns);
+    const int64_t number = min(first_column + i, p_.columns - 1);
     if constexpr (SUMS_PIXELS) {
-      places_.large[i] = (first_column + i) * p_.large.channel, places_.result[i] = first_column + i;
+      places_.result[i] = number;
     } else {
-      const Pixel pixel = pixel_of(p_.pixels, first_column + i);
+      const Pixel pixel = pixel_of(p_.pixels, number);
       places_.large[i] = offset_of(pixel, p_.large.pixel), places_.result[i] = offset_of(pixel, p_.result.pixel);
       places_.element[i] = element_of(dropout, pixel);
     }
   }
 
-  __device__ __forceinline__ void place_depth(int64_t tile) {
+  __device__ __forceinline__ void place_depth(int stage, int tile) {
     if constexpr (SUMS_PIXELS) {
-      const int64_t number = begin_ + tile * kDepth + threadIdx.x;
-      if (threadIdx.x >= kDepth || number >= end_) return;
-      const Pixel pixel = pixel_of(p_.pixels, number);
-      places_.large_depth[tile % kStages][threadIdx.x] = offset_of(pixel, p_.large.pixel);
-      places_.small_depth[tile % kStages][threadIdx.x] = offset_of(pixel, p_.small_pixel);
+      const int64_t from = begin_ + static_cast<int64_t>(tile) * kDepth;
+      if (threadIdx.x >= kDepth || from >= end_) return;
+      const Pixel pixel = pixel_of(p_.pixels, min(from + threadIdx.x, end_ - 1));
+      places_.large_depth[stage][threadIdx.x] = offset_of(pixel, p_.large.pixel);
+      places_.small_depth[stage][threadIdx.x] = offset_of(pixel, p_.small_pixel);
     }
   }
 
-  __device__ __forceinline__ void start(int64_t tile) {
-    const int64_t from = begin_ + tile * kDepth;
-    const int depth = static_cast<int>(min(static_cast<int64_t>(kDepth), end_ - from));
-    if (p_.large.run_log == log2_of(kWidestRun<T>)) start_large_by_runs(stage_of(tile), tile, from, depth);
-    else start_large(stage_of(tile), tile, from, depth);
-    start_small(stage_of(tile) + kLarge, tile, from, depth);
+  __device__ __forceinline__ void start(T* to, int stage, int depth) {
+    by_runs(p_.large.run_log, [&](auto bytes) { start_large<decltype(bytes)::value>(to, stage, depth); });
+    if (p_.small_rows_fast) start_small_rows(to + kLarge, stage, depth);
+    else by_runs(p_.small_run_log, [&](auto bytes) { start_small<decltype(bytes)::value>(to + kLarge, stage, depth); });
+    if constexpr (!SUMS_PIXELS) large_ += kDepth * p_.large.channel, small_ += kDepth * p_.small_depth;
   }
 
-  __device__ __forceinline__ int64_t depth_offset(int64_t tile, int64_t from, int k) const {
-    if constexpr (SUMS_PIXELS) return places_.large_depth[tile % kStages][k];
-    else return (from + k) * p_.large.channel;
-  }
-
-  // By copies of 16 bytes: a thread keeps its place along the fast axis, so that little is left to compute for a copy.
-  __device__ __forceinline__ void start_large_by_runs(T* to, int64_t tile, int64_t from, int depth) const {
-    constexpr int kRun = kWidestRun<T>, kLanes = (COLUMNS_FAST ? kColumns : kDepth) / kRun, kLines = kWarp / kLanes;
-    constexpr int kSlow = COLUMNS_FAST ? kDepth : kColumns;
-    const int lane = threadIdx.x % kWarp, fast = lane % kLanes * kRun;
-    const int fast_end = COLUMNS_FAST ? columns : depth, slow_end = COLUMNS_FAST ? depth : columns;
-    const int wanted = fast < fast_end ? slow_end : 0, step = blockDim.x / kWarp * kLines;
-    const T* base = p_.large.data;
-    if (wanted > 0) base += COLUMNS_FAST ? places_.large[fast] : depth_offset(tile, from, fast);
-#pragma unroll 2
-    for (int slow = threadIdx.x / kWarp * kLines + lane / kLanes; slow < kSlow; slow += step) {
-      T* at = to + slow * kLargePitch + fast;
-      if (slow < wanted) copy_async<16>(at, base + (COLUMNS_FAST ? depth_offset(tile, from, slow) : places_.large[slow]));
-      else *reinterpret_cast<uint4*>(at) = uint4{};
-    }
-  }
-
-  __device__ __forceinline__ void start_large(T* to, int64_t tile, int64_t from, int depth) const {
-    constexpr int kFast = COLUMNS_FAST ? kColumns : kDepth;
-    const int run_log = p_.large.run_log, per_line_log = log2_of(kFast) - run_log;
-#pragma unroll 1
-    for (int i = threadIdx.x; i < kColumns * kDepth >> run_log; i += blockDim.x) {
-      const int fast = (i & ((1 << per_line_log) - 1)) << run_log, slow = i >> per_line_log;
-      const int column = COLUMNS_FAST ? fast : slow, k = COLUMNS_FAST ? slow : fast;
-      const bool inside = column < columns && k < depth;
-      const int64_t at = inside ? places_.large[column] + depth_offset(tile, from, k) : 0;
-      copy_run(to + slow * kLargePitch + fast, p_.large.data + at, run_log, inside);
-    }
-  }
-
-  __device__ __forceinline__ void start_small(T* to, int64_t tile, int64_t from, int depth) const {
-    const auto copy = [&](int row, int k, int run_log) {
-      const bool inside = k < depth;
-      int64_t at = row * p_.small_row;
-      if constexpr (SUMS_PIXELS) at += inside ? places_.small_depth[tile % kStages][k] : 0;
-      else at += (from + k) * p_.small_depth;
-      copy_run(to + row * kPitch + k, small_ + at, run_log, inside);
-    };
-    const int warps = blockDim.x / kWarp, warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-    if (p_.small_rows_fast) {
-#pragma unroll 1
-      for (int k = warp; k < kDepth; k += warps)
-#pragma unroll 1
-        for (int row = lane; row < rows; row += kWarp) copy(row, k, 0);
-    } else {
-      const int run_log = p_.small_run_log, per_row_log = log2_of(kDepth) - run_log;
-#pragma unroll 1
-      for (int i = threadIdx.x; i < rows << per_row_log; i += blockDim.x)
-        copy(i >> per_row_log, (i & ((1 << per_row_log) - 1)) << run_log, run_log);
-    }
-  }
-
-  // Starts a copy of 2^run_log elements, or clears them where they are outside: there, 0 * 0 adds nothing.
-  static __device__ __forceinline__ void copy_run(T* to, const T* from, int run_log, bool inside) {
-    if (!inside) {
-#pragma unroll 1
-      for (int i = 0; i < 1 << run_log; ++i) to[i] = from_float<T>(0);
-      return;
-    }
+  // Calls start(bytes of a copy), which is a constant: a whole run, or 4 bytes or one element of it.
+  template <class Start>
+  static __device__ __forceinline__ void by_runs(int run_log, Start start) {
     const int bytes = static_cast<int>(sizeof(T)) << run_log;
-    if (bytes == 16) copy_async<16>(to, from);
-    else if (bytes == 8) copy_async<8>(to, from);
-    else if (bytes == 4) copy_async<4>(to, from);
-    else *to = __ldg(from);
+    if (bytes == 16) start(std::integral_constant<int, 16>{});
+    else if (sizeof(T) == 4 || bytes > 2) start(std::integral_constant<int, 4>{});
+    else start(std::integral_constant<int, sizeof(T)>{});
+  }
+
+  // A thread keeps its place along the axis that lies together in memory, so that little is left to compute for a copy.
+  template <int BYTES>
+  __device__ __forceinline__ void start_large(T* to, int stage, int depth) const {
+    constexpr int kRun = BYTES / sizeof(T), kLanes = kLine / kRun, kStep = kProductThreads / kLanes;
+    const int fast = threadIdx.x % kLanes * kRun, first = threadIdx.x / kLanes;
+    const int64_t* pixels = SUMS_PIXELS ? places_.large_depth[stage] : places_.large;
+    const T* at = large_ + (kPixelsFast ? pixels[fast] + first * p_.large.channel : fast * p_.large.channel);
+    const bool fast_inside = fast < (COLUMNS_FAST ? columns : depth);
+    const int lines = (COLUMNS_FAST ? depth : columns) - first;
+    to += first * kLargePitch + fast;
+#pragma unroll 8
+    for (int line = 0; line < kLines; line += kStep) {
+      copy<BYTES>(to + line * kLargePitch, kPixelsFast ? at : at + pixels[first + line], fast_inside && line < lines);
+      if constexpr (kPixelsFast) at += kStep * p_.large.channel;
+    }
+  }
+
+  template <int BYTES>
+  __device__ __forceinline__ void start_small(T* to, int stage, int depth) const {
+    constexpr int kRun = BYTES / sizeof(T), kLanes = kDepth / kRun, kStep = kProductThreads / kLanes;
+    const int k = threadIdx.x % kLanes * kRun, first = threadIdx.x / kLanes;
+    const T* at = small_ + small_depth(stage, k) + first * p_.small_row;
+    to += first * kPitch + k;
+#pragma unroll 1
+    for (int row = first; row < rows; row += kStep, to += kStep * kPitch, at += kStep * p_.small_row)
+      copy<BYTES>(to, at, k < depth);
+  }
+
+  __device__ __forceinline__ void start_small_rows(T* to, int stage, int depth) const {
+    const int lane = threadIdx.x % kWarp;
+#pragma unroll 1
+    for (int k = threadIdx.x / kWarp; k < kDepth; k += kProductWarps)
+#pragma unroll 1
+      for (int row = lane; row < rows; row += kWarp)
+        copy<sizeof(T)>(to + row * kPitch + k, small_ + row * p_.small_row + small_depth(stage, k), k < depth);
+  }
+
+  __device__ __forceinline__ int64_t small_depth(int stage, int k) const {
+    return SUMS_PIXELS ? places_.small_depth[stage][k] : k * p_.small_depth;
+  }
+
+  template <int BYTES>
+  static __device__ __forceinline__ void copy(T* to, const T* from, bool inside) {
+    if constexpr (BYTES >= 4) copy_async<BYTES>(to, from, inside);
+    else *to = inside ? __ldg(from) : from_float<T>(0);
   }
 
   const Product<T, Result>& p_;
   Places& places_;
-  const int tile_rows_;
   T* staged_;
-  const T* small_;
+  const T *large_, *small_;  // of the tile whose copies start next
   int64_t begin_, end_;
 };
 
@@ -212,7 +203,6 @@ class Tiles {
 template <class T, class Result, bool COLUMNS_FAST, bool SUMS_PIXELS>
 __device__ __forceinline__ void write_result(const Tiles<T, Result, COLUMNS_FAST, SUMS_PIXELS>& tiles,
                                              const Product<T, Result>& p, const Epilogue<T>& epilogue) {
-  __syncthreads();
   const bool rows_fast = !SUMS_PIXELS && p.result.channels_fast;
   Image<Result> result = p.result;
   if constexpr (SUMS_PIXELS) result.data += blockIdx.y * p.range_stride;

@@ -5,17 +5,21 @@
 
 namespace fcnkern::cuda {
 
-// Starts a copy of 4, 8 or 16 bytes, aligned to as many, from global to shared memory.
+// Starts a copy of 4, 8 or 16 bytes, aligned to as many, from global to shared memory; where it is not `inside`, clears
+// the target and reads nothing.
 template <int BYTES>
-__device__ __forceinline__ void copy_async(void* to, const void* from) {
+__device__ __forceinline__ void copy_async(void* to, const void* from, bool inside) {
 #ifdef FCNKERN_EMULATED
-  cuemu::async_copy<BYTES>(to, from);
+  if (inside) return cuemu::async_copy<BYTES>(to, from);
+  for (int i = 0; i < BYTES / 4; ++i) static_cast<uint32_t*>(to)[i] = 0;
 #else
   const auto shared = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  const int read = inside ? BYTES : 0;
   if constexpr (BYTES == 16)
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(shared), "l"(from) : "memory");
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(read) : "memory");
   else
-    asm volatile("cp.async.ca.shared.global.L2::128B [%0], [%1], %2;" ::"r"(shared), "l"(from), "n"(BYTES) : "memory");
+    asm volatile("cp.async.ca.shared.global.L2::128B [%0], [%1], %2, %3;" ::"r"(shared), "l"(from), "n"(BYTES), "r"(read)
+                 : "memory");
 #endif
 }
 

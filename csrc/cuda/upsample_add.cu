@@ -19,8 +19,7 @@ unsigned blocks_of(int64_t threads) { return static_cast<unsigned>(ceil_div<int6
 template <class T, int CB>
 void launch_product(const UpsampleAdd& p, const Stream& stream) {
   const Deconv& d = p.deconv;
-  const int64_t cells = static_cast<int64_t>(d.size[0] / d.stride[0] + 2) * (d.size[1] / d.stride[1] + 2);
-  const unsigned tiles = blocks_of(cells);
+  const unsigned tiles = blocks_of(static_cast<int64_t>(cells(d, 0)) * cells(d, 1));
   const int blocks = ceil_div(d.outputs, CB), phases = d.stride[0] * ceil_div(d.stride[1], kPair);
   const Grid grid{dim3(tiles * blocks * d.images, phases), dim3(kUpsampleThreads)};
   launch("upsample_add_product_fwd_kernel", upsample_add_product_fwd_kernel<T, CB>, grid, stream, p, tiles, blocks);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "elements.cuh"
+#include "ptx.cuh"
 #include "upsample_add.h"
 
 namespace fcnkern::cuda {
@@ -43,21 +44,30 @@ __device__ __forceinline__ bool has_pixel(const Deconv& p, int i, int j) {
   return i >= 0 && i < p.height && j >= 0 && j < p.width;
 }
 
-// Four consecutive channels from `first` on, of which `channels` exist; one load where they lie together.
+// Cells of an axis, each of `stride` outputs, that have some in the window.
+__host__ __device__ inline int cells(const Deconv& p, int axis) {
+  return (p.begin[axis] + p.size[axis] - 1) / p.stride[axis] - p.begin[axis] / p.stride[axis] + 1;
+}
+
 template <class T>
-__device__ __forceinline__ void load_channels(const T* at, int64_t stride, int first, int channels, float (&out)[4]) {
+__device__ __forceinline__ bool aligned_four(const T* at) {
+  return reinterpret_cast<uintptr_t>(at) % (4 * sizeof(T)) == 0;
+}
+
+// Four consecutive channels, of which `left` exist; one load where they all do and lie `together`, aligned.
+template <class T>
+__device__ __forceinline__ void load_channels(const T* at, int64_t step, bool together, int left, float (&out)[4]) {
   struct alignas(4 * sizeof(T)) Four {
     T value[4];
   };
-  const T* own = at + first * stride;
-  if (stride == 1 && first + 4 <= channels && reinterpret_cast<uintptr_t>(own) % sizeof(Four) == 0) {
-    const Four four = *reinterpret_cast<const Four*>(own);
+  if (together) {
+    const Four four = *reinterpret_cast<const Four*>(at);
 #pragma unroll
     for (int k = 0; k < 4; ++k) out[k] = to_float(four.value[k]);
     return;
   }
 #pragma unroll
-  for (int k = 0; k < 4; ++k) out[k] = first + k < channels ? to_float(own[k * stride]) : 0.0f;
+  for (int k = 0; k < 4; ++k, at += step) out[k] = k < left ? to_float(*at) : 0.0f;
 }
 
 }  // namespace fcnkern::cuda

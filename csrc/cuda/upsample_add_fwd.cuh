@@ -23,7 +23,7 @@ __device__ __forceinline__ OutputPair output_pair(const Deconv& p, unsigned tile
   o.first_channel = (static_cast<int>(group) - o.image * blocks) * CB;
   const int pairs = (p.stride[1] + 1) / kPair;
   o.phase_y = blockIdx.y / pairs, o.phase_x = (blockIdx.y - o.phase_y * pairs) * kPair;
-  const int columns = p.size[1] / p.stride[1] + 2;  // cells of a row that may lie in the window
+  const int columns = cells(p, 1);
   const int cell = static_cast<int>(tile) * kUpsampleThreads + threadIdx.x, down = cell / columns;
   o.i = p.begin[0] / p.stride[0] + down;
   o.j = p.begin[1] / p.stride[1] + cell - down * columns;
@@ -35,63 +35,94 @@ __device__ __forceinline__ OutputPair output_pair(const Deconv& p, unsigned tile
   return o;
 }
 
+// Adds a value times CB weights, which lie in shared memory.
+template <int CB>
+__device__ __forceinline__ void add_product(float value, const float4* weights, float (&sums)[CB]) {
+#pragma unroll
+  for (int c = 0; c < CB; c += 4) {
+    const float4 four = weights[c / 4];
+    sums[c] = fmaf(value, four.x, sums[c]), sums[c + 1] = fmaf(value, four.y, sums[c + 1]);
+    sums[c + 2] = fmaf(value, four.z, sums[c + 2]), sums[c + 3] = fmaf(value, four.w, sums[c + 3]);
+  }
+}
+
+// Brings the weights of kChunk channels, `count` of which exist, to shared memory: CB of them for each, `pitch` apart.
+template <class T, int CB>
+__device__ __forceinline__ void stage_weights(float* to, int pitch, const T* from, int64_t channel_step, int64_t output_step,
+                                              int count, int outputs, float scale) {
+  constexpr int kStep = kUpsampleThreads / kChunk;
+  static_assert(CB % kStep == 0);
+  const int k = threadIdx.x % kChunk, first = threadIdx.x / kChunk;
+  from += k * channel_step + first * output_step, to += k * pitch + first;
+#pragma unroll
+  for (int c = 0; c < CB; c += kStep, from += kStep * output_step)
+    to[c] = k < count && first + c < outputs ? scale * to_float(*from) : 0.0f;
+}
+
 // Adds the scores of the skip's features. All threads of the block take part.
 template <class T, int CB>
-__device__ __forceinline__ void add_scored_features(const UpsampleAdd& p, const OutputPair& o, float (&weights)[kChunk * kPair * CB],
+__device__ __forceinline__ void add_scored_features(const UpsampleAdd& p, const OutputPair& o, float4* weights,
                                                     float (&sums)[kPair][CB]) {
+  const int64_t step = p.skip.stride[1], weight_step = p.skip_weight.stride[1];
+  const T* weight = static_cast<const T*>(p.skip_weight.data) + o.first_channel * p.skip_weight.stride[0];
   const T* skip = static_cast<const T*>(p.skip.data);
-  const T* at[kPair];
+  int64_t at[kPair];  // where there is no output, of the first pixel
+  bool together[kPair];
 #pragma unroll
-  for (int k = 0; k < kPair; ++k)
-    at[k] = skip + (o.exists[k] ? offset_of(p.skip, o.image, 0, o.row, o.column + k) : 0);
-  for (int first = 0; first < p.features; first += kChunk) {
+  for (int pixel = 0; pixel < kPair; ++pixel) {
+    at[pixel] = o.exists[pixel] ? offset_of(p.skip, o.image, 0, o.row, o.column + pixel) : 0;
+    together[pixel] = step == 1 && p.features % 4 == 0 && aligned_four(skip + at[pixel]);
+  }
+#pragma unroll 1
+  for (int left = p.features; left > 0; left -= kChunk, weight += kChunk * weight_step) {
     __syncthreads();
-    for (int k = threadIdx.x; k < kChunk * CB; k += kUpsampleThreads) {
-      const int feature = first + k / CB, c = o.first_channel + k % CB;
-      const bool there = feature < p.features && c < p.deconv.outputs;
-      weights[k] = there ? p.skip_scale * element<T>(p.skip_weight, offset_of(p.skip_weight, c, feature, 0, 0)) : 0.0f;
-    }
+    stage_weights<T, CB>(reinterpret_cast<float*>(weights), CB, weight, weight_step, p.skip_weight.stride[0], left,
+                         p.deconv.outputs - o.first_channel, p.skip_scale);
     __syncthreads();
-    for (int k = 0; k < kChunk && first + k < p.features; k += 4) {
-      float values[kPair][4] = {};
+#pragma unroll 1
+    for (int k = 0; k < min(kChunk, left); k += 4) {
+      float values[kPair][4];
 #pragma unroll
-      for (int pixel = 0; pixel < kPair; ++pixel)
-        if (o.exists[pixel]) load_channels(at[pixel], p.skip.stride[1], first + k, p.features, values[pixel]);
+      for (int pixel = 0; pixel < kPair; ++pixel) {
+        load_channels(skip + at[pixel], step, together[pixel], left - k, values[pixel]);
+        at[pixel] += 4 * step;
+      }
 #pragma unroll
       for (int m = 0; m < 4; ++m)
 #pragma unroll
-        for (int c = 0; c < CB; ++c) {
-          const float weight = weights[(k + m) * CB + c];
-          sums[0][c] = fmaf(values[0][m], weight, sums[0][c]);
-          sums[1][c] = fmaf(values[1][m], weight, sums[1][c]);
-        }
+        for (int pixel = 0; pixel < kPair; ++pixel)
+          add_product<CB>(values[pixel][m], weights + (k + m) * (CB / 4), sums[pixel]);
     }
   }
 }
 
 // Adds the dense transposed convolution: each tap is a product over the inputs with weights that the block shares.
 template <class T, int CB>
-__device__ __forceinline__ void add_dense(const Deconv& p, const OutputPair& o, float (&weights)[kChunk * kPair * CB],
+__device__ __forceinline__ void add_dense(const Deconv& p, const OutputPair& o, float4* weights,
                                           float (&sums)[kPair][CB]) {
+#pragma unroll 1
   for (int ky = o.phase_y, i = o.i; ky < p.kernel[0]; ky += p.stride[0], --i)
+#pragma unroll 1
     for (int kx = o.phase_x, j = o.j; kx < p.kernel[1]; kx += p.stride[1], --j) {
       const bool reads = has_pixel(p, i, j) && (o.exists[0] || o.exists[1]);
-      const int64_t source = reads ? offset_of(p.x, o.image, 0, i, j) : 0;
-      for (int first = 0; first < p.inputs; first += kChunk) {
+      const int passing = opaque(reads ? -1 : 0);  // no branch, at which a warp would part
+      const T* at = static_cast<const T*>(p.x.data) + (reads ? offset_of(p.x, o.image, 0, i, j) : 0);
+      const T* weight = static_cast<const T*>(p.weight.data) + offset_of(p.weight, 0, o.first_channel, ky, kx);
+#pragma unroll 1
+      for (int left = p.inputs; left > 0; left -= kChunk, weight += kChunk * p.weight.stride[0]) {
         __syncthreads();
-        for (int k = threadIdx.x; k < kChunk * kPair * CB; k += kUpsampleThreads) {
-          const int input = first + k / (kPair * CB), pixel = k / CB % kPair, c = o.first_channel + k % CB;
-          const bool there = input < p.inputs && c < p.outputs && kx + pixel < p.kernel[1];
-          weights[k] = there ? element<T>(p.weight, offset_of(p.weight, input, c, ky, kx + pixel)) : 0.0f;
-        }
-        __syncthreads();
-        for (int k = 0; k < kChunk && first + k < p.inputs; ++k) {
-          const float value = reads ? element<T>(p.x, source + (first + k) * p.x.stride[1]) : 0.0f;
 #pragma unroll
-          for (int c = 0; c < CB; ++c) {
-            sums[0][c] = fmaf(value, weights[(kPair * k) * CB + c], sums[0][c]);
-            sums[1][c] = fmaf(value, weights[(kPair * k + 1) * CB + c], sums[1][c]);
-          }
+        for (int pixel = 0; pixel < kPair; ++pixel)
+          stage_weights<T, CB>(reinterpret_cast<float*>(weights) + pixel * CB, kPair * CB, weight + pixel * p.weight.stride[3],
+                               p.weight.stride[0], p.weight.stride[1], kx + pixel < p.kernel[1] ? left : 0,
+                               p.outputs - o.first_channel, 1.0f);
+        __syncthreads();
+#pragma unroll 1
+        for (int k = 0; k < min(kChunk, left); ++k, at += p.x.stride[1]) {
+          const float value = __int_as_float(__float_as_int(to_float(*at)) & passing);
+#pragma unroll
+          for (int pixel = 0; pixel < kPair; ++pixel)
+            add_product<CB>(value, weights + (kPair * k + pixel) * (CB / 4), sums[pixel]);
         }
       }
     }
@@ -153,11 +184,11 @@ __device__ __forceinline__ void write_output(const UpsampleAdd& p, const OutputP
 // A block takes 128 cells of one row phase and of two neighbouring column phases, so that all its threads use the same
 // weights, which pass through shared memory; a thread keeps two outputs of CB channels in registers. Reads x (kernel /
 // stride)^2 times, mostly from the caches, and of the skip the window once per block of channels; writes the output
-// once. No exponentials. Bound by instructions: at 21 classes 91 of a thread for each feature of fp32, three times the
-// time of reading it.
+// once. No exponentials. Bound by instructions: at 21 classes 49 of a thread for each feature of fp32, 1.7 times the
+// time of reading it; 32 of them are multiply-adds.
 template <class T, int CB>
 __global__ void __launch_bounds__(kUpsampleThreads, kBlocksPerProcessor) upsample_add_product_fwd_kernel(const UpsampleAdd p, unsigned tiles, int blocks) {
-  FCNKERN_SHARED(float, weights, [kChunk * kPair * CB]);
+  FCNKERN_SHARED(float4, weights, [kChunk * kPair * CB / 4]);
   const OutputPair o = output_pair<CB>(p.deconv, tiles, blocks);
   float sums[kPair][CB] = {};
   if (p.features > 0) add_scored_features<T, CB>(p, o, weights, sums);
