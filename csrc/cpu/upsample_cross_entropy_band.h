@@ -60,6 +60,7 @@ class BandWorker {
 
  private:
   static constexpr int kPackedStride = 2 * kLanes;
+  static constexpr int kStretchesPerBlock = 16;  // moving so many stretches of cells costs as much as a block
   static constexpr int64_t kNoRow = INT64_MIN;
 
   Totals run_band(int64_t n, int64_t band) {
@@ -108,7 +109,8 @@ class BandWorker {
     block.v0 = job_.rows.weight[row_cell];
     block.dv = job_.rows.step;
     const int64_t packed_runs = (labels_.active_count() + kLanes - 1) / kLanes;
-    if (job_.columns.sliding && packed_runs + packed_runs / 4 >= labels_.active_runs())
+    if (job_.columns.sliding &&
+        packed_runs + labels_.stretches() / kStretchesPerBlock >= labels_.active_runs())
       run_neighbours(block);
     else
       run_packed(block);

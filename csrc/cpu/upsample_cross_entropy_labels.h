@@ -49,7 +49,8 @@ class LabelRows {
         past_end_(carver.take<uint64_t>(Labels::kWords / 2 * cells_)),
         blank_(carver.take<uint64_t>(cells_)),
         active_(carver.take<int32_t>(cells_)),
-        draws_(params.keep_count > 0 ? carver.take<uint32_t>(width_ / params.cell + 1) : nullptr) {}
+        draws_(params.keep_count > 0 ? carver.take<uint32_t>(width_ / params.cell + 1) : nullptr),
+        dropped_(params.keep_count == 1 ? carver.take<L>(width_) : nullptr) {}
 
   void prepare() {
     std::memset(labels_, 0xff, kCellPixels * stride_ * sizeof(L));  // kNone stays past every row's end
@@ -76,6 +77,8 @@ class LabelRows {
   int64_t active_count() const { return active_count_; }
   // How many runs of kLanes neighbouring cells, the first starting at cell 0, hold one of them.
   int64_t active_runs() const { return active_runs_; }
+  // How many stretches of neighbouring cells they form.
+  int64_t stretches() const { return stretches_; }
 
   BlockLabels<L> at(int64_t cell) const { return {words_ + cell, cells_}; }
 
@@ -113,7 +116,7 @@ class LabelRows {
     for (x = 0; x < width_; ++x) out[x] = Labels::kNone;
   }
 
-  void drop_unsampled(int64_t n, int64_t y, L* labels) {
+  void drop_unsampled(int64_t n, int64_t y, L* __restrict labels) {
     const int64_t cell = p_.cell, cell_y = (p_.first_row + y) / cell;
     if (n != drawn_image_ || cell_y != drawn_row_) draw(n, cell_y);
     if (p_.keep_count > 1) {
@@ -122,18 +125,8 @@ class LabelRows {
           labels[x] = Labels::kNone;
       return;
     }
-    const uint64_t limit = static_cast<uint64_t>(std::ceil(p_.keep[0] * 0x1p32));  // draws are whole numbers
-    if (cell == 1) {
-      for (int64_t x = 0; x < width_; ++x) labels[x] |= draws_[x] < limit ? 0 : Labels::kNone;
-      return;
-    }
-    for (int64_t x = 0, cell_x = 0; x < width_; ++cell_x) {
-      const int64_t end = x + cell < width_ ? x + cell : width_;
-      if (draws_[cell_x] < limit)
-        x = end;
-      else
-        for (; x < end; ++x) labels[x] = Labels::kNone;
-    }
+    const L* dropped = dropped_;
+    for (int64_t x = 0, width = width_; x < width; ++x) labels[x] |= dropped[x];
   }
 
   void draw(int64_t n, int64_t cell_y) {
@@ -144,6 +137,14 @@ class LabelRows {
                      static_cast<int>(count - i < 64 ? count - i : 64), draws_ + i);
     drawn_image_ = n;
     drawn_row_ = cell_y;
+    if (p_.keep_count != 1) return;
+    const uint64_t limit = static_cast<uint64_t>(std::ceil(p_.keep[0] * 0x1p32));  // draws are whole numbers
+    for (int64_t cell_x = 0; cell_x < count; ++cell_x) {
+      const L dropped = draws_[cell_x] < limit ? L{0} : Labels::kNone;
+      const int64_t x = cell_x * p_.cell, rest = width_ - x;
+      L* out = dropped_ + x;
+      for (int64_t i = 0, end = rest < p_.cell ? rest : p_.cell; i < end; ++i) out[i] = dropped;
+    }
   }
 
   void drop_easy(int64_t n, int64_t y, L* labels) const {
@@ -154,32 +155,35 @@ class LabelRows {
   }
 
   void pack(int rows) {
-    const int64_t cells = cells_;
-    const int32_t* first = columns_.first;
-    uint64_t* blank = blank_;
-    std::memset(blank, 0xff, cells * sizeof(uint64_t));
+    std::memset(blank_, 0xff, cells_ * sizeof(uint64_t));
     for (int v = 0; v < rows; ++v)
-      for (int i = 0; i < Labels::kWords; i += 2) {
-        const L* labels = labels_ + v * stride_ + i * Labels::kPerWord;
-        const uint64_t* past_end = past_end_ + i / 2 * cells;
-        uint32_t* low = words_ + (v * Labels::kWords + i) * cells;
-        uint32_t* high = low + cells;
-        for (int64_t cell = 0; cell < cells; ++cell) {
-          uint64_t pair;
-          std::memcpy(&pair, labels + first[cell], 8);
-          pair |= past_end[cell];
-          low[cell] = static_cast<uint32_t>(pair);
-          high[cell] = static_cast<uint32_t>(pair >> 32);
-          blank[cell] &= pair;
-        }
-      }
-    active_count_ = active_runs_ = 0;
-    int64_t last_run = -1;
+      for (int i = 0; i < Labels::kWords; i += 2)
+        pack_row(labels_ + v * stride_ + i * Labels::kPerWord, past_end_ + i / 2 * cells_,
+                 words_ + (v * Labels::kWords + i) * cells_);
+    active_count_ = active_runs_ = stretches_ = 0;
+    int64_t last_run = -1, next = -1;
     for (int64_t cell = 0; cell < columns_.count; ++cell) {
       if (blank_[cell] == ~uint64_t{0}) continue;
       active_[active_count_++] = static_cast<int32_t>(cell);
       active_runs_ += cell / kLanes != last_run;
       last_run = cell / kLanes;
+      stretches_ += cell != next;
+      next = cell + 1;
+    }
+  }
+
+  // Two words of each cell, from labels on.
+  void pack_row(const L* __restrict labels, const uint64_t* __restrict past_end, uint32_t* __restrict words) {
+    const int64_t cells = cells_;
+    const int32_t* __restrict first = columns_.first;
+    uint64_t* __restrict blank = blank_;
+    for (int64_t cell = 0; cell < cells; ++cell) {
+      uint64_t pair;
+      std::memcpy(&pair, labels + first[cell], 8);
+      pair |= past_end[cell];
+      words[cell] = static_cast<uint32_t>(pair);
+      words[cells + cell] = static_cast<uint32_t>(pair >> 32);
+      blank[cell] &= pair;
     }
   }
 
@@ -192,7 +196,8 @@ class LabelRows {
   uint64_t* blank_;     // [cell], all bits set where no pixel counts
   int32_t* active_;
   uint32_t* draws_;  // first words of a row of sampling cells
-  int64_t active_count_ = 0, active_runs_ = 0;
+  L* dropped_;       // [x], all bits set where one probability for all pixels drops them
+  int64_t active_count_ = 0, active_runs_ = 0, stretches_ = 0;
   int64_t drawn_image_ = -1, drawn_row_ = -1;
   LabelError error_{-1, 0, true};
 };

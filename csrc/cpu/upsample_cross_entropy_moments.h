@@ -87,10 +87,6 @@ class LabelMoments {
   }
 
  private:
-  static constexpr uint64_t pack(int one, int up, int right, int up_right) {
-    return static_cast<uint64_t>(one) | static_cast<uint64_t>(up) << 16 | static_cast<uint64_t>(right) << 32 |
-           static_cast<uint64_t>(up_right) << 48;
-  }
   template <int kField>
   static Vec<T> field(VecU64 packed) {
     return __builtin_convertvector(__builtin_convertvector((packed >> (16 * kField)) & 0xffff, VecI), Vec<T>);
@@ -103,35 +99,47 @@ class LabelMoments {
   void add_rows(const BlockLabels<L>& labels, int rows) {
     constexpr int kPerPair = 2 * BlockLabels<L>::kPerWord,
                   kRest = kColumns > kPerPair ? kColumns - kPerPair : 0;
-    const uint32_t* words = labels.words;
-    for (int v = 0; v < rows; ++v, words += BlockLabels<L>::kWords * labels.stride) {
-      add_pairs<kColumns - kRest, L>(words, labels.stride, rows - v, 0);
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const uint32_t* words = labels.words + lane;
+      add_lane<kColumns - kRest, L>(words, labels.stride, rows, 0, lane);
       if constexpr (kRest > 0)
-        add_pairs<kRest, L>(words + 2 * labels.stride, labels.stride, rows - v, kPerPair);
+        add_lane<kRest, L>(words + 2 * labels.stride, labels.stride, rows, kPerPair, lane);
     }
   }
 
-  // n neighbouring pixels of every lane, whose labels lie in two words; the first one in column `right`. One
+  // n columns of a lane from column `right` on, whose labels lie in two words of each row. Rows that are the
+  // same are counted together.
+  template <int n, class L>
+  __attribute__((always_inline)) void add_lane(const uint32_t* words, int64_t stride, int rows, int right,
+                                               int lane) {
+    uint64_t pair = words[0] | static_cast<uint64_t>(words[stride]) << 32, same = 0;
+    for (int up = rows; up > 0; --up, words += BlockLabels<L>::kWords * stride) {
+      const uint64_t next = words[0] | static_cast<uint64_t>(words[stride]) << 32;
+      if (next != pair) {
+        add_pair<n, L>(pair, same, right, lane);
+        pair = next;
+        same = 0;
+      }
+      same += 1 | up << 16;
+    }
+    add_pair<n, L>(pair, same, right, lane);
+  }
+
+  // n neighbouring labels, the first one in column `right`; `same` holds the first two moments of each. One
   // addition where the labels are equal, else one each.
   template <int n, class L>
-  __attribute__((always_inline)) void add_pairs(const uint32_t* words, int64_t stride, int up, int right) {
+  __attribute__((always_inline)) void add_pair(uint64_t pair, uint64_t same, int right, int lane) {
     constexpr int kBits = BlockLabels<L>::kBits;
     constexpr uint64_t kOnes = ~uint64_t{0} / BlockLabels<L>::kNone, kUsed = ~uint64_t{0} >> (64 - n * kBits);
-    const int rights = n * right + n * (n - 1) / 2;
-    const uint64_t run = pack(n, n * up, rights, rights * up);
-    const uint64_t first = pack(1, up, right, right * up), step = pack(0, 0, 1, up);
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const uint64_t pair = words[lane] | static_cast<uint64_t>(words[stride + lane]) << 32;
-      const uint64_t label = static_cast<L>(pair);
-      if (((pair ^ (label * kOnes)) & kUsed) == 0) {
-        entry<L>(label, lane) += run;
-        continue;
-      }
-      uint64_t moments = first;
-#pragma GCC unroll 8
-      for (int i = 0; i < n; ++i, moments += step)
-        entry<L>(static_cast<L>(pair >> (kBits * i)), lane) += moments;
+    const uint64_t label = static_cast<L>(pair), step = same << 32;
+    if (((pair ^ (label * kOnes)) & kUsed) == 0) {
+      entry<L>(label, lane) += n * same + (n * right + n * (n - 1) / 2) * step;
+      return;
     }
+    uint64_t moments = same + right * step;
+#pragma GCC unroll 8
+    for (int i = 0; i < n; ++i, moments += step)
+      entry<L>(static_cast<L>(pair >> (kBits * i)), lane) += moments;
   }
   template <class L>
   __attribute__((always_inline)) uint64_t& entry(uint64_t label, int lane) {
