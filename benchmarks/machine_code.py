@@ -154,11 +154,11 @@ def failures(compiled: Compiled, claims: Claims) -> Iterator[str]:
 
 def _narrow_products(ttir: str, name: str) -> Iterator[str]:
     """The products of an argument that are formed in 32 bits, in which the offset of a large tensor overflows."""
-    argument = re.search(rf'(%\w+): [^%]*?loc\("{name}"\(', ttir)
-    if argument is None:
+    arguments = re.findall(rf'(%\w+): [^%]*?loc\("{name}"\(', ttir)  # a tuple's elements share its name
+    if not arguments:
         yield f"wide: the kernel has no argument {name} that is not constant"
         return
-    same, products = {argument[1]}, 0
+    same, products = set(arguments), 0
     for result, operation, rest in _OPERATION.findall(
         ttir
     ):  # a name may stand for another value in another loop

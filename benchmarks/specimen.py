@@ -39,7 +39,7 @@ class Claims:
         loads: for a part of a source line that loads from global memory, the least width in bits of every access
             compiled from such a line: ``{"tl.load(x_ptr": 128}``. A line that no access comes from is an error.
         tensor_cores: whether products run on the tensor cores.
-        wide: names of arguments (strides, sizes) of which every product must be formed in 64 bits.
+        wide: names of arguments (strides, sizes, or tuples of them) of which every product must be formed in 64 bits.
     """
 
     max_registers: int = 255

@@ -32,10 +32,11 @@ def _row_sums_kernel(x_ptr, y_ptr, stride, limit, ROWS: tl.constexpr, BLOCK: tl.
 
 
 @triton.jit
-def _narrow_offsets_kernel(x_ptr, y_ptr, stride, BLOCK: tl.constexpr):
-    """The offset of the row is formed in 32 bits."""
+def _narrow_offsets_kernel(x_ptr, y_ptr, strides, BLOCK: tl.constexpr):
+    """The offset of the image is formed in 64 bits, that of the row in 32."""
     columns = tl.arange(0, BLOCK)
-    tl.store(y_ptr + columns, tl.load(x_ptr + tl.program_id(0) * stride + columns))
+    row = x_ptr + tl.program_id(1).to(tl.int64) * strides[0] + tl.program_id(0) * strides[1]
+    tl.store(y_ptr + columns, tl.load(row + columns))
 
 
 @triton.jit
@@ -72,7 +73,7 @@ def row_sums(shift: int = 0) -> None:
 
 
 def narrow_offsets() -> None:
-    _narrow_offsets_kernel[(2,)](torch.empty(256), torch.empty(256), 128, BLOCK=128)
+    _narrow_offsets_kernel[(2,)](torch.empty(256), torch.empty(256), (256, 128), BLOCK=128)
 
 
 def atomic() -> None:
@@ -110,7 +111,7 @@ NARROW = Specimen(
     claims=Claims(loads={"tl.load(x_ptr + row": 128}),
 )  # fmt: skip
 OFFSETS = Specimen(
-    "narrow offset", narrow_offsets, "_narrow_offsets_kernel", NOTHING, claims=Claims(wide=("stride",))
+    "narrow offset", narrow_offsets, "_narrow_offsets_kernel", NOTHING, claims=Claims(wide=("strides",))
 )
 SPILL = Specimen("spill", partial(many, maxnreg=64), "_many_kernel", NOTHING)
 REGISTERS = Specimen("registers", many, "_many_kernel", NOTHING, claims=Claims(max_registers=80))
@@ -121,7 +122,7 @@ SOUND = [ROW_SUMS, COUNT, PRODUCT]
 FAULTS = {
     "bits, not 128": NARROW,
     "have no bits": replace(COUNT, claims=Claims(loads={"x_ptr[": 128})),
-    "stride is multiplied in 32 bits": OFFSETS,
+    "strides is multiplied in 32 bits": OFFSETS,
     "no argument pitch": replace(COUNT, claims=Claims(wide=("pitch",))),
     "limit is never multiplied": replace(ROW_SUMS, claims=Claims(wide=("limit",))),
     "float atomics": Specimen("atomic", atomic, "_atomic_kernel", NOTHING),

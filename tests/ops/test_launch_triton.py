@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,6 +97,42 @@ def test_offers_no_configuration_that_spills_here(tuned: Any, monkeypatch: pytes
     for generation, default in ((8, 3), (9, 1), (10, 3), (None, 1)):
         monkeypatch.setattr(_launch, "generation", lambda generation=generation: generation)
         assert tuned.default().kwargs == {"BLOCK": default}
+
+
+_TUNES_A_LAYER = """
+from types import SimpleNamespace
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import autotuner, jit
+from triton.runtime.driver import driver
+
+from fcnkern.backends.triton import _conv1x1_forward as layer
+
+measured = []
+driver.set_active(SimpleNamespace(get_current_target=lambda: GPUTarget("cuda", 90, 32)))
+jit.JITFunction.run = lambda self, *args, **options: None
+autotuner.Autotuner._bench = lambda self, *args, config, **meta: measured.append(config) or [1 / len(measured)] * 3
+layer.score(torch.empty(1, 64, 8, 8), torch.empty(5, 64, 1, 1), None, torch.empty(1, 5, 8, 8))
+print(len(measured), *layer._SKINNY._chosen.values(), sep="; ")
+"""
+"""A process that tunes the last configuration to be the fastest one, with no GPU, and launches nothing."""
+
+
+def test_another_process_need_not_tune_again(tmp_path: Path) -> None:
+    if find_spec("triton.backends.nvidia") is None:
+        pytest.skip("this Triton compiles for no NVIDIA GPU")
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
+    command = [sys.executable, "-c", _TUNES_A_LAYER]
+    first, second = (
+        subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split(
+            "; ", 1
+        )
+        for _ in range(2)
+    )
+    assert (int(first[0]), int(second[0])) == (4, 0)
+    assert second[1] == first[1]
+    assert "BLOCK_P: 32," in first[1]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

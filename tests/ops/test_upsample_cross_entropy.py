@@ -69,16 +69,17 @@ def test_label_types_and_ignored_labels(backend: str, label_type: torch.dtype, i
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("classes", [5, 256])
 def test_bytes_that_lie_at_any_address(backend: str, factor: int, first: int, classes: int) -> None:
-    labels = torch.randint(0, classes, (2, 3, 6), dtype=torch.uint8)
+    images, height = (2, 3) if classes == 5 else (1, 1)  # an interpreter goes over all classes for each row
+    labels = torch.randint(0, classes, (images, height, 6), dtype=torch.uint8)
     wide = labels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     target = wide[:, :, first : first + 4 * factor]
-    scores = torch.randn(2, classes, 3, 4, dtype=torch.float64)
+    scores = torch.randn(images, classes, height, 4, dtype=torch.float64)
     check(backend, scores, target, Resample.half_pixel(), ignore_index=3)
 
 
 def test_more_classes_than_a_byte_holds(backend: str) -> None:
-    target = torch.randint(0, 257, (1, 12, 16))
-    check(backend, torch.randn(1, 257, 3, 4, dtype=torch.float64), target, Resample.half_pixel())
+    target = torch.randint(0, 257, (1, 4, 16))
+    check(backend, torch.randn(1, 257, 1, 4, dtype=torch.float64), target, Resample.half_pixel())
 
 
 @pytest.mark.parametrize("kind", ["dense", "depthwise", "more outputs"])

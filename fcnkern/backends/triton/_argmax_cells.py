@@ -109,20 +109,31 @@ def append_undecided(
 
 
 @triton.jit
-def place_lanes(
-    block,
-    number,
-    entries,
-    first_y,
-    counts_y,
-    first_x,
-    counts_x,
-    rows,
-    parts,
-    LISTED: tl.constexpr,
-    LANES: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+def column_labels(
+    block, number, entries, scores, codes, first_y, counts_y, start_y, first_x, counts_x, start_x,
+    stride_n, stride_c, stride_y, stride_x, classes, h, w, rows, parts, step_y, step_x,
+    PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, ZERO: tl.constexpr, SKIP_ZERO: tl.constexpr,
+    LISTED: tl.constexpr, LANES: tl.constexpr, OUTPUTS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The lanes of block ``block`` of the ``number`` cell parts, each on a column of outputs, and their labels.
+
+    Returns image, the first output (y, x), the number of outputs below, and the tuple of OUTPUTS labels.
+    """
+    image, row, part, slot, y, x, outputs = _place_lanes(
+        block, number, entries, first_y, counts_y, first_x, counts_x, rows, parts, LISTED, LANES, BLOCK
+    )
+    labels = _winners(
+        scores, codes, image, row, part, slot, start_y, start_x, stride_n, stride_c, stride_y, stride_x,
+        classes, h, w, step_y, step_x, PARTS_Y, PARTS_X, ZERO, SKIP_ZERO, LISTED, LANES, OUTPUTS,
+    )  # fmt: skip
+    return image, y, x, outputs, labels
+
+
+@triton.jit
+def _place_lanes(
+    block, number, entries, first_y, counts_y, first_x, counts_x, rows, parts,
+    LISTED: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """BLOCK lanes on cell parts, LANES to a part, a lane to a column of outputs.
 
     Returns image, row of parts, part and slot in the part, the first output (y, x) and the number of outputs below.
@@ -144,32 +155,12 @@ def place_lanes(
 
 
 @triton.jit
-def winners(
-    scores,
-    codes,
-    image,
-    row,
-    part,
-    slot,
-    start_y,
-    start_x,
-    stride_n,
-    stride_c,
-    stride_y,
-    stride_x,
-    classes,
-    h,
-    w,
-    step_y,
-    step_x,
-    PARTS_Y: tl.constexpr,
-    PARTS_X: tl.constexpr,
-    ZERO: tl.constexpr,
-    SKIP_ZERO: tl.constexpr,
-    LISTED: tl.constexpr,
-    LANES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-):
+def _winners(
+    scores, codes, image, row, part, slot, start_y, start_x, stride_n, stride_c, stride_y, stride_x, classes,
+    h, w, step_y, step_x,
+    PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, ZERO: tl.constexpr, SKIP_ZERO: tl.constexpr,
+    LISTED: tl.constexpr, LANES: tl.constexpr, OUTPUTS: tl.constexpr,
+):  # fmt: skip
     """A tuple: the labels of the OUTPUTS outputs of each lane's column."""
     cell_y, cell_x = row // PARTS_Y, part // PARTS_X
     top, bottom = corner_points(cell_y, h, ZERO)

@@ -88,17 +88,6 @@ def _points(scores: Tensor, result: Tensor, counter: Tensor, labels: bool, skip_
     block = max(128, LANES)
     grid = (n * triton.cdiv(h * w, block // split),)
     _upsample_argmax_points_fwd_kernel[grid](
-        scores,
-        result,
-        counter,
-        h * w,
-        w,
-        classes,
-        *scores.stride(),
-        labels,
-        skip_zero,
-        flat,
-        split,
-        block,
+        scores, result, counter, h * w, w, classes, *scores.stride(), labels, skip_zero, flat, split, block,
         num_warps=4,
-    )
+    )  # fmt: skip

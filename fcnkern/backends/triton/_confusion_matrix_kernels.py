@@ -9,9 +9,8 @@ from fcnkern.backends.triton._argmax_cells import (
     LABEL,
     append_undecided,
     cell_code,
+    column_labels,
     corner_points,
-    place_lanes,
-    winners,
 )
 from fcnkern.backends.triton._pixels import report_label
 
@@ -85,31 +84,11 @@ def _columns(tile, BLOCK: tl.constexpr):
 
 @triton.jit
 def _confusion_matrix_labels_fwd_kernel(
-    prediction,
-    target,
-    counts,
-    prediction_flag,
-    target_flag,
-    pixels,
-    span,
-    height,
-    width,
-    prediction_n,
-    prediction_y,
-    prediction_x,
-    target_n,
-    target_y,
-    target_x,
-    classes,
-    ignore_index,
-    copies,
-    IGNORES: tl.constexpr,
-    FLAT_PREDICTION: tl.constexpr,
-    FLAT_TARGET: tl.constexpr,
-    INDEX: tl.constexpr,
-    BIN: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    prediction, target, counts, prediction_flag, target_flag, pixels, span, height, width, prediction_n,
+    prediction_y, prediction_x, target_n, target_y, target_x, classes, ignore_index, copies,
+    IGNORES: tl.constexpr, FLAT_PREDICTION: tl.constexpr, FLAT_TARGET: tl.constexpr, INDEX: tl.constexpr,
+    BIN: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Adds the pairs of ``span`` successive pixels a program to a copy of the matrix, int64 copies × C × C.
 
     A lane reads RUN successive pixels of both maps at a time and adds once for each run of equal pairs, across
@@ -153,38 +132,12 @@ def _confusion_matrix_labels_fwd_kernel(
 
 @triton.jit
 def _confusion_matrix_decided_fwd_kernel(
-    codes,
-    target,
-    counts,
-    entries,
-    counter,
-    target_flag,
-    first_y,
-    counts_y,
-    counts_x,
-    point_x,
-    h,
-    w,
-    height,
-    width,
-    target_n,
-    target_y,
-    target_x,
-    rows,
-    parts,
-    classes,
-    ignore_index,
-    copies,
-    PARTS_Y: tl.constexpr,
-    PARTS_X: tl.constexpr,
-    ZERO: tl.constexpr,
-    IGNORES: tl.constexpr,
-    BIN: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    GROUP: tl.constexpr,
-    BLOCK: tl.constexpr,
+    codes, target, counts, entries, counter, target_flag, first_y, counts_y, counts_x, point_x, h, w, height,
+    width, target_n, target_y, target_x, rows, parts, classes, ignore_index, copies,
+    PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, ZERO: tl.constexpr, IGNORES: tl.constexpr,
+    BIN: tl.constexpr, OUTPUTS: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr,
     PART_BLOCK: tl.constexpr,
-):
+):  # fmt: skip
     """Adds the outputs of decided cells to a copy of the matrix, and lists the other cells.
 
     A lane walks down a column of outputs through GROUP rows of cell parts and adds once for each run of equal
@@ -198,21 +151,9 @@ def _confusion_matrix_decided_fwd_kernel(
     first_part = tl.program_id(1) * PART_BLOCK
     tables = (entries, counter, counts_y, counts_x)
     append_undecided(
-        codes,
-        *tables,
-        image,
-        first_row,
-        first_part,
-        h,
-        w,
-        rows,
-        parts,
-        PARTS_Y,
-        PARTS_X,
-        ZERO,
-        GROUP,
+        codes, *tables, image, first_row, first_part, h, w, rows, parts, PARTS_Y, PARTS_X, ZERO, GROUP,
         PART_BLOCK,
-    )
+    )  # fmt: skip
     counts = _copy_of(counts, classes, copies)
     x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = x < width
@@ -278,49 +219,13 @@ def _report_rows(flag, target, stride_y, wrong, image, x, height, width):
 
 @triton.jit
 def _confusion_matrix_cells_fwd_kernel(
-    scores,
-    codes,
-    target,
-    counts,
-    entries,
-    counter,
-    target_flag,
-    first_y,
-    counts_y,
-    start_y,
-    first_x,
-    counts_x,
-    start_x,
-    stride_n,
-    stride_c,
-    stride_y,
-    stride_x,
-    target_n,
-    target_y,
-    target_x,
-    number,
-    classes,
-    h,
-    w,
-    height,
-    width,
-    rows,
-    parts,
-    step_y,
-    step_x,
-    ignore_index,
-    copies,
-    PARTS_Y: tl.constexpr,
-    PARTS_X: tl.constexpr,
-    ZERO: tl.constexpr,
-    SKIP_ZERO: tl.constexpr,
-    IGNORES: tl.constexpr,
-    BIN: tl.constexpr,
-    LISTED: tl.constexpr,
-    LANES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    scores, codes, target, counts, entries, counter, target_flag, first_y, counts_y, start_y, first_x,
+    counts_x, start_x, stride_n, stride_c, stride_y, stride_x, target_n, target_y, target_x, number, classes,
+    h, w, height, width, rows, parts, step_y, step_x, ignore_index, copies,
+    PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, ZERO: tl.constexpr, SKIP_ZERO: tl.constexpr,
+    IGNORES: tl.constexpr, BIN: tl.constexpr, LISTED: tl.constexpr, LANES: tl.constexpr,
+    OUTPUTS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Adds the outputs of the listed cell parts (or of all ``number``) to a copy of the matrix.
 
     As `_upsample_argmax_cells_fwd_kernel`, with an addition for each run of equal pairs in a column in the place
@@ -330,28 +235,11 @@ def _confusion_matrix_cells_fwd_kernel(
     if LISTED:
         number = tl.load(counter)
     for block in range(tl.program_id(0), tl.cdiv(number, BLOCK // LANES), tl.num_programs(0)):
-        tables = (first_y, counts_y, first_x, counts_x)
-        image, row, part, slot, y, x, outputs = place_lanes(
-            block, number, entries, *tables, rows, parts, LISTED, LANES, BLOCK
-        )
-        lanes = (image, row, part, slot, start_y, start_x, stride_n, stride_c, stride_y, stride_x)
-        label = winners(
-            scores,
-            codes,
-            *lanes,
-            classes,
-            h,
-            w,
-            step_y,
-            step_x,
-            PARTS_Y,
-            PARTS_X,
-            ZERO,
-            SKIP_ZERO,
-            LISTED,
-            LANES,
-            OUTPUTS,
-        )
+        image, y, x, outputs, label = column_labels(
+            block, number, entries, scores, codes, first_y, counts_y, start_y, first_x, counts_x, start_x,
+            stride_n, stride_c, stride_y, stride_x, classes, h, w, rows, parts, step_y, step_x,
+            PARTS_Y, PARTS_X, ZERO, SKIP_ZERO, LISTED, LANES, OUTPUTS, BLOCK,
+        )  # fmt: skip
         column = target + image.to(tl.int64) * target_n + tl.minimum(x, width - 1).to(tl.int64) * target_x
         taken = _load_column(column + y.to(tl.int64) * target_y, target_y, tl.maximum(outputs, 1), OUTPUTS)
         run, began = tl.full((BLOCK,), -1, BIN), tl.zeros((BLOCK,), tl.int32)

@@ -12,28 +12,14 @@ from fcnkern.backends.triton._conv1x1_pixels import (
     pixel_mask,
     pixel_offsets,
     pixel_places,
-    precision,
+    tile_addresses,
 )
 from fcnkern.backends.triton._dropout import dropout_arguments, kept_elements
-from fcnkern.backends.triton._launch import INTERPRETED, Tuned, on_device
+from fcnkern.backends.triton._launch import Tuned, on_device
+from fcnkern.backends.triton._math import dot
 
 SKINNY = 64
 """Most outputs that one tile holds, so that features are read once."""
-
-_WIDEN = tl.constexpr(INTERPRETED)
-
-
-@triton.jit
-def dot(a, b, acc, PRECISION: tl.constexpr):
-    """``acc + a b`` in fp32; the interpreter multiplies no bf16."""
-    if _WIDEN:
-        a, b = a.to(tl.float32), b.to(tl.float32)
-    if PRECISION == "tf32x3" and a.dtype == tl.float32:
-        # Tensor cores truncate as they accumulate: no more than one tile's products, which then are added rounded.
-        acc = tl.fma(tl.dot(a, b, input_precision=PRECISION), tl.full(acc.shape, 1.0, tl.float32), acc)
-    else:
-        acc = tl.dot(a, b, acc, input_precision=PRECISION)
-    return acc
 
 
 @triton.jit
@@ -59,43 +45,12 @@ def _halves(tile):
 
 @triton.jit(do_not_specialize=["size_class", "last_dropped"])
 def _conv1x1_fwd_kernel(
-    x,
-    weight,
-    bias,
-    seed,
-    out,
-    count,
-    plane,
-    width,
-    C_in,
-    C_out,
-    x_n,
-    x_h,
-    x_w,
-    x_c,
-    weight_o,
-    weight_c,
-    bias_o,
-    out_n,
-    out_h,
-    out_w,
-    out_o,
-    scale,
-    last_dropped,
-    keep_scale,
-    size_class,
-    GEOMETRY: tl.constexpr,
-    ALIGN: tl.constexpr,
-    WHOLE_C: tl.constexpr,
-    RELU: tl.constexpr,
-    DROPOUT: tl.constexpr,
-    IN_FOURS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_O: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    GROUP: tl.constexpr,
-):
+    x, weight, bias, seed, out, count, plane, width, C_in, C_out,
+    x_strides, weight_o, weight_c, bias_o, out_strides, scale, last_dropped, keep_scale, size_class,
+    GEOMETRY: tl.constexpr, ALIGN: tl.constexpr, WHOLE_C: tl.constexpr, RELU: tl.constexpr, DROPOUT: tl.constexpr,
+    IN_FOURS: tl.constexpr, PRECISION: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_O: tl.constexpr,
+    BLOCK_C: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
     """Reads x once for each BLOCK_O outputs and the weights once for each BLOCK_P pixels; writes ``out`` once.
 
     2 C_in C_out flops a pixel, no exponentials. Bound by DRAM, C_in + C_out elements a pixel, where one tile has all
@@ -109,8 +64,7 @@ def _conv1x1_fwd_kernel(
     outputs = tile_o * BLOCK_O + tl.arange(0, BLOCK_O)
     channels = tl.arange(0, BLOCK_C)
 
-    x_pixels = pixel_offsets(places, x_n, x_h, x_w, GEOMETRY, ALIGN)
-    x_at = x + x_pixels[:, None] + channel_offsets(channels, x_c, ALIGN)[None, :]
+    x_at = tile_addresses(x, x_strides, places, channels, GEOMETRY, ALIGN)
     w_at = weight + channels.to(tl.int64)[:, None] * weight_c + outputs.to(tl.int64)[None, :] * weight_o
     wanted = (outputs < C_out)[None, :]
     acc = tl.zeros((BLOCK_P, BLOCK_O), tl.float32)
@@ -122,10 +76,10 @@ def _conv1x1_fwd_kernel(
             a = tl.load(x_at, mask=exists & (channels < C_in - c)[None, :], other=0)
             b = tl.load(w_at, mask=wanted & (channels < C_in - c)[:, None], other=0)
         acc = dot(a, b, acc, PRECISION)
-        x_at += tl.full((), BLOCK_C, tl.int64) * x_c
+        x_at += tl.full((), BLOCK_C, tl.int64) * x_strides[1]
         w_at += tl.full((), BLOCK_C, tl.int64) * weight_c
 
-    out_at = out + pixel_offsets(places, out_n, out_h, out_w, GEOMETRY, ALIGN)[:, None]
+    out_at = out + pixel_offsets(places, out_strides, GEOMETRY, ALIGN)[:, None]
     parts = (acc,)
     if DROPOUT and BLOCK_O >= 128:  # fewer Philox states in registers at a time
         left, right = _halves(acc)
@@ -142,7 +96,7 @@ def _conv1x1_fwd_kernel(
         if DROPOUT:
             kept = kept_elements(seed, last_dropped, start, outputs, plane, C_out, BLOCK_P, IN_FOURS)
             y = tl.where(kept, y * keep_scale, 0.0)
-        at = out_at + channel_offsets(outputs, out_o, ALIGN)[None, :]
+        at = out_at + channel_offsets(outputs, out_strides, ALIGN)[None, :]
         tl.store(at, y.to(out.dtype.element_ty), mask=exists & (outputs < C_out)[None, :])
 
 
@@ -194,14 +148,10 @@ def score(
     dropout, last_dropped, keep_scale = dropout_arguments(dropout_p, seed)
     skinny = outputs <= SKINNY
     block_c = 128 // x.element_size()
-    meta = {
-        "GEOMETRY": pixels.geometry,
-        "ALIGN": pixels.align,
+    meta = pixels.constants(x.device) | {
         "WHOLE_C": channels % block_c == 0,
         "RELU": relu,
         "DROPOUT": dropout,
-        "IN_FOURS": pixels.plane % 4 == 0,
-        "PRECISION": precision(x.device),
         "BLOCK_C": block_c,
         "GROUP": GROUP,
     }
@@ -212,29 +162,10 @@ def score(
         (_SKINNY if skinny else _WIDE).launch(
             lambda tile: (triton.cdiv(pixels.size, tile["BLOCK_P"]) * triton.cdiv(outputs, tile["BLOCK_O"]),),
             key,
-            x,
-            weight,
-            bias,
-            seed if dropout else None,
-            out,
-            pixels.size,
-            pixels.plane,
-            pixels.width,
-            channels,
-            outputs,
-            *pixels.strides[0],
-            x.stride(1),
-            weight.stride(0),
-            weight.stride(1),
-            0 if bias is None else bias.stride(0),
-            *pixels.strides[1],
-            out.stride(1),
-            scale,
-            last_dropped,
-            keep_scale,
-            pixels.size_class,
-            **meta,
-        )
+            x, weight, bias, seed if dropout else None, out, *pixels.sizes, channels, outputs,
+            pixels.strides[0], *weight.stride()[:2], 0 if bias is None else bias.stride(0), pixels.strides[1],
+            scale, last_dropped, keep_scale, pixels.size_class, **meta,
+        )  # fmt: skip
 
 
 def padded(outputs: int) -> int:

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fcnkern.backends.triton._conv1x1_forward import KEY, SKINNY, dot, padded
+from fcnkern.backends.triton._conv1x1_forward import KEY, SKINNY, padded
 from fcnkern.backends.triton._conv1x1_grad_x import gradient_tile
 from fcnkern.backends.triton._conv1x1_pixels import (
     Pixels,
@@ -15,10 +15,10 @@ from fcnkern.backends.triton._conv1x1_pixels import (
     pixel_mask,
     pixel_offsets,
     pixel_places,
-    precision,
 )
 from fcnkern.backends.triton._dropout import dropout_arguments
 from fcnkern.backends.triton._launch import Tuned, on_device
+from fcnkern.backends.triton._math import dot
 
 _PROGRAMS = 264
 """Programs wanted, two for each SM of the largest GPUs: a constant, so that every GPU sums in the same order."""
@@ -40,46 +40,12 @@ def _both(rows, columns, TRANSPOSED: tl.constexpr):
 
 @triton.jit(do_not_specialize=["size_class", "last_dropped"])
 def _conv1x1_grad_weight_kernel(
-    grad,
-    out,
-    x,
-    seed,
-    weight_sums,
-    bias_sums,
-    count,
-    plane,
-    width,
-    C_in,
-    C_out,
-    grad_n,
-    grad_h,
-    grad_w,
-    grad_o,
-    out_n,
-    out_h,
-    out_w,
-    out_o,
-    x_n,
-    x_h,
-    x_w,
-    x_c,
-    span,
-    row,
-    weight_scale,
-    bias_scale,
-    last_dropped,
-    size_class,
-    GEOMETRY: tl.constexpr,
-    ALIGN: tl.constexpr,
-    RELU: tl.constexpr,
-    DROPOUT: tl.constexpr,
-    IN_FOURS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_O: tl.constexpr,
-    BLOCK_C: tl.constexpr,
+    grad, out, x, seed, weight_sums, bias_sums, count, plane, width, C_in, C_out,
+    grad_strides, out_strides, x_strides, span, row, weight_scale, bias_scale, last_dropped, size_class,
+    GEOMETRY: tl.constexpr, ALIGN: tl.constexpr, RELU: tl.constexpr, DROPOUT: tl.constexpr, IN_FOURS: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr,
     SKINNY: tl.constexpr,
-):
+):  # fmt: skip
     """Sums over ``span`` pixels: outputs × pixels by pixels × channels, and the gradient alone for the bias.
 
     Range r writes row r, ``row`` elements apart, of C_out · C_in and of C_out sums; either may be absent. Reads x
@@ -94,8 +60,8 @@ def _conv1x1_grad_weight_kernel(
     outputs = tile_o * BLOCK_O + tl.arange(0, BLOCK_O)
     channels = tile_c * BLOCK_C + tl.arange(0, BLOCK_C)
     wanted, inside = outputs < C_out, channels < C_in
-    grad_outputs = channel_offsets(outputs, grad_o, ALIGN)
-    x_channels = channel_offsets(channels, x_c, ALIGN)
+    grad_outputs = channel_offsets(outputs, grad_strides, ALIGN)
+    x_channels = channel_offsets(channels, x_strides, ALIGN)
     acc = tl.zeros((BLOCK_C, BLOCK_O) if SKINNY else (BLOCK_O, BLOCK_C), tl.float32)
     total = tl.zeros((BLOCK_P, BLOCK_O) if SKINNY else (BLOCK_O, 16), tl.float32)
     ones = tl.full((BLOCK_P, 16), 1.0, tl.float32).to(grad.dtype.element_ty)
@@ -105,29 +71,18 @@ def _conv1x1_grad_weight_kernel(
         exists = pixel_mask(start, count, BLOCK_P, ALIGN)
         out_at = out
         if RELU:
-            out_pixels = pixel_offsets(places, out_n, out_h, out_w, GEOMETRY, ALIGN)
-            out_at = out + _sums_of(channel_offsets(outputs, out_o, ALIGN), out_pixels, SKINNY)
-        grad_pixels = pixel_offsets(places, grad_n, grad_h, grad_w, GEOMETRY, ALIGN)
+            out_pixels = pixel_offsets(places, out_strides, GEOMETRY, ALIGN)
+            out_at = out + _sums_of(channel_offsets(outputs, out_strides, ALIGN), out_pixels, SKINNY)
+        grad_pixels = pixel_offsets(places, grad_strides, GEOMETRY, ALIGN)
         g = gradient_tile(
-            grad + _sums_of(grad_outputs, grad_pixels, SKINNY),
-            out_at,
-            _both(wanted, exists, SKINNY),
-            seed,
-            last_dropped,
-            start,
-            outputs,
-            plane,
-            C_out,
-            BLOCK_P,
-            RELU,
-            DROPOUT,
-            IN_FOURS,
-            OUTPUTS_FIRST=not SKINNY,
-        )
+            grad + _sums_of(grad_outputs, grad_pixels, SKINNY), out_at, _both(wanted, exists, SKINNY),
+            seed, last_dropped, start, outputs, plane, C_out,
+            BLOCK_P, RELU, DROPOUT, IN_FOURS, OUTPUTS_FIRST=not SKINNY,
+        )  # fmt: skip
         if bias_sums is not None:
             total = total + g.to(tl.float32) if SKINNY else dot(g, ones, total, PRECISION)
         if weight_sums is not None:
-            x_pixels = pixel_offsets(places, x_n, x_h, x_w, GEOMETRY, ALIGN)
+            x_pixels = pixel_offsets(places, x_strides, GEOMETRY, ALIGN)
             x_at = x + _sums_of(x_pixels, x_channels, SKINNY)
             x_tile = tl.load(x_at, mask=_both(exists, inside, SKINNY), other=0)
             acc = dot(x_tile, g, acc, PRECISION) if SKINNY else dot(g, x_tile, acc, PRECISION)
@@ -184,7 +139,7 @@ _WIDE = Tuned(
         triton.Config({"BLOCK_O": 128, "BLOCK_C": 256}, num_warps=8, num_stages=3),  # fewest loads: 192 KB
         triton.Config(
             {"BLOCK_O": 64, "BLOCK_C": 256}, num_warps=4, num_stages=3
-        ),  # gradient in half the registers
+        ),  # half the gradient's registers
     ],
     KEY,
     spilling={1: (8,)},
@@ -226,13 +181,9 @@ def score_grad_weight(
     weight_sums = grad_weight if sums is None or grad_weight is None else sums
     bias_sums = grad_bias if sums is None or grad_bias is None else sums[:, weights:]
     skinny = outputs <= SKINNY
-    meta: dict[str, int | bool | str] = {
-        "GEOMETRY": pixels.geometry,
-        "ALIGN": pixels.align,
+    meta = pixels.constants(grad.device) | {
         "RELU": out is not None,
         "DROPOUT": dropout,
-        "IN_FOURS": pixels.plane % 4 == 0,
-        "PRECISION": precision(grad.device),
         "BLOCK_P": 128 // grad.element_size(),
         "SKINNY": skinny,
     }
@@ -246,42 +197,11 @@ def score_grad_weight(
                 ranges,
             ),
             key,
-            grad,
-            out,
-            x,
-            seed if dropout else None,
-            weight_sums,
-            bias_sums,
-            pixels.size,
-            pixels.plane,
-            pixels.width,
-            channels,
-            outputs,
-            *pixels.strides[0],
-            grad.stride(1),
-            *pixels.strides[1],
-            0 if out is None else out.stride(1),
-            *pixels.strides[2],
-            x.stride(1),
-            span,
-            row,
-            scale * keep_scale,
-            keep_scale,
-            last_dropped,
-            pixels.size_class,
-            **meta,
-        )
+            grad, out, x, seed if dropout else None, weight_sums, bias_sums, *pixels.sizes, channels, outputs,
+            *pixels.strides, span, row, scale * keep_scale, keep_scale, last_dropped, pixels.size_class, **meta,
+        )  # fmt: skip
         if sums is not None:
             grid = (triton.cdiv(row, 64),)
             _conv1x1_sum_kernel[grid](
-                sums,
-                grad_weight,
-                grad_bias,
-                ranges,
-                weights,
-                outputs,
-                row,
-                BLOCK_ROWS=32,
-                BLOCK=64,
-                num_warps=4,
-            )
+                sums, grad_weight, grad_bias, ranges, weights, outputs, row, BLOCK_ROWS=32, BLOCK=64, num_warps=4
+            )  # fmt: skip

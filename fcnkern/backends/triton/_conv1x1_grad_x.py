@@ -6,36 +6,26 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fcnkern.backends.triton._conv1x1_forward import GROUP, KEY, SKINNY, dot, grouped_tile, padded
+from fcnkern.backends.triton._conv1x1_forward import GROUP, KEY, SKINNY, grouped_tile, padded
 from fcnkern.backends.triton._conv1x1_pixels import (
     Pixels,
     channel_offsets,
     pixel_mask,
     pixel_offsets,
     pixel_places,
-    precision,
+    tile_addresses,
 )
 from fcnkern.backends.triton._dropout import dropout_arguments, kept_elements
 from fcnkern.backends.triton._launch import Tuned, on_device
+from fcnkern.backends.triton._math import dot
 
 
 @triton.jit
 def gradient_tile(
-    grad_at,
-    out_at,
-    mask,
-    seed,
-    last_dropped,
-    start,
-    outputs,
-    plane,
-    C_out,
-    BLOCK_P: tl.constexpr,
-    RELU: tl.constexpr,
-    DROPOUT: tl.constexpr,
-    IN_FOURS: tl.constexpr,
+    grad_at, out_at, mask, seed, last_dropped, start, outputs, plane, C_out,
+    BLOCK_P: tl.constexpr, RELU: tl.constexpr, DROPOUT: tl.constexpr, IN_FOURS: tl.constexpr,
     OUTPUTS_FIRST: tl.constexpr,
-):
+):  # fmt: skip
     """The gradient before ReLU and dropout of BLOCK_P pixels × ``outputs``, or its transpose, less dropout's factor.
 
     With ReLU the output tells all: what dropout cleared is 0 there too.
@@ -52,44 +42,11 @@ def gradient_tile(
 
 @triton.jit(do_not_specialize=["size_class", "last_dropped"])
 def _conv1x1_grad_x_skinny_kernel(
-    grad,
-    out,
-    weight,
-    seed,
-    grad_x,
-    count,
-    plane,
-    width,
-    C_in,
-    C_out,
-    grad_n,
-    grad_h,
-    grad_w,
-    grad_o,
-    out_n,
-    out_h,
-    out_w,
-    out_o,
-    weight_o,
-    weight_c,
-    x_n,
-    x_h,
-    x_w,
-    x_c,
-    scale,
-    last_dropped,
-    size_class,
-    GEOMETRY: tl.constexpr,
-    ALIGN: tl.constexpr,
-    RELU: tl.constexpr,
-    DROPOUT: tl.constexpr,
-    IN_FOURS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_O: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    SPAN: tl.constexpr,
-):
+    grad, out, weight, seed, grad_x, count, plane, width, C_in, C_out,
+    grad_strides, out_strides, weight_o, weight_c, x_strides, scale, last_dropped, size_class,
+    GEOMETRY: tl.constexpr, ALIGN: tl.constexpr, RELU: tl.constexpr, DROPOUT: tl.constexpr, IN_FOURS: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr, SPAN: tl.constexpr,
+):  # fmt: skip
     """Reads the gradient (and, with ReLU, the output) once for each SPAN channels; writes ``grad_x`` once.
 
     2 C_in C_out flops a pixel, no exponentials; bound by the C_in elements a pixel that it writes to DRAM.
@@ -99,82 +56,32 @@ def _conv1x1_grad_x_skinny_kernel(
     exists = pixel_mask(start, count, BLOCK_P, ALIGN)[:, None]
     outputs = tl.arange(0, BLOCK_O)
     wanted = outputs < C_out
-    grad_at = grad + pixel_offsets(places, grad_n, grad_h, grad_w, GEOMETRY, ALIGN)[:, None]
-    grad_at += channel_offsets(outputs, grad_o, ALIGN)[None, :]
-    out_at = out
-    if RELU:
-        out_at = out + pixel_offsets(places, out_n, out_h, out_w, GEOMETRY, ALIGN)[:, None]
-        out_at += channel_offsets(outputs, out_o, ALIGN)[None, :]
-    mask = exists & wanted[None, :]
+    grad_at = tile_addresses(grad, grad_strides, places, outputs, GEOMETRY, ALIGN)
+    out_at = tile_addresses(out, out_strides, places, outputs, GEOMETRY, ALIGN) if RELU else out
     a = gradient_tile(
-        grad_at,
-        out_at,
-        mask,
-        seed,
-        last_dropped,
-        start,
-        outputs,
-        plane,
-        C_out,
-        BLOCK_P,
-        RELU,
-        DROPOUT,
-        IN_FOURS,
-        OUTPUTS_FIRST=False,
-    )
+        grad_at, out_at, exists & wanted[None, :], seed, last_dropped, start, outputs, plane, C_out,
+        BLOCK_P, RELU, DROPOUT, IN_FOURS, OUTPUTS_FIRST=False,
+    )  # fmt: skip
     begin = tl.program_id(1) * SPAN
-    x_at = grad_x + pixel_offsets(places, x_n, x_h, x_w, GEOMETRY, ALIGN)[:, None]
+    x_at = grad_x + pixel_offsets(places, x_strides, GEOMETRY, ALIGN)[:, None]
     w_at = weight + outputs.to(tl.int64)[:, None] * weight_o
     for c in range(begin, tl.minimum(begin + SPAN, C_in), BLOCK_C):
         channels = c + tl.arange(0, BLOCK_C)
         inside = (channels < C_in)[None, :]
         b = tl.load(w_at + channels.to(tl.int64)[None, :] * weight_c, mask=wanted[:, None] & inside, other=0)
         tile = dot(a, b, tl.zeros((BLOCK_P, BLOCK_C), tl.float32), PRECISION) * scale
-        at = x_at + channel_offsets(channels, x_c, ALIGN)[None, :]
+        at = x_at + channel_offsets(channels, x_strides, ALIGN)[None, :]
         tl.store(at, tile.to(grad_x.dtype.element_ty), mask=exists & inside)
 
 
 @triton.jit(do_not_specialize=["size_class", "last_dropped"])
 def _conv1x1_grad_x_kernel(
-    grad,
-    out,
-    weight,
-    seed,
-    grad_x,
-    count,
-    plane,
-    width,
-    C_in,
-    C_out,
-    grad_n,
-    grad_h,
-    grad_w,
-    grad_o,
-    out_n,
-    out_h,
-    out_w,
-    out_o,
-    weight_o,
-    weight_c,
-    x_n,
-    x_h,
-    x_w,
-    x_c,
-    scale,
-    last_dropped,
-    size_class,
-    GEOMETRY: tl.constexpr,
-    ALIGN: tl.constexpr,
-    WHOLE_O: tl.constexpr,
-    RELU: tl.constexpr,
-    DROPOUT: tl.constexpr,
-    IN_FOURS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_O: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    GROUP: tl.constexpr,
-):
+    grad, out, weight, seed, grad_x, count, plane, width, C_in, C_out,
+    grad_strides, out_strides, weight_o, weight_c, x_strides, scale, last_dropped, size_class,
+    GEOMETRY: tl.constexpr, ALIGN: tl.constexpr, WHOLE_O: tl.constexpr, RELU: tl.constexpr, DROPOUT: tl.constexpr,
+    IN_FOURS: tl.constexpr, PRECISION: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_O: tl.constexpr,
+    BLOCK_C: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
     """The same for wide layers: pixels × outputs by outputs × channels, bound by the tensor cores; no exponentials.
 
     The epilogue is undone in registers on the way to the product. Dropout without ReLU forms its mask again for
@@ -187,12 +94,8 @@ def _conv1x1_grad_x_kernel(
     channels = tile_c * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = (channels < C_in)[None, :]
     local = tl.arange(0, BLOCK_O)
-    grad_at = grad + pixel_offsets(places, grad_n, grad_h, grad_w, GEOMETRY, ALIGN)[:, None]
-    grad_at += channel_offsets(local, grad_o, ALIGN)[None, :]
-    out_at = out
-    if RELU:
-        out_at = out + pixel_offsets(places, out_n, out_h, out_w, GEOMETRY, ALIGN)[:, None]
-        out_at += channel_offsets(local, out_o, ALIGN)[None, :]
+    grad_at = tile_addresses(grad, grad_strides, places, local, GEOMETRY, ALIGN)
+    out_at = tile_addresses(out, out_strides, places, local, GEOMETRY, ALIGN) if RELU else out
     w_at = weight + local.to(tl.int64)[:, None] * weight_o + channels.to(tl.int64)[None, :] * weight_c
     step = tl.full((), BLOCK_O, tl.int64)
     acc = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
@@ -202,28 +105,15 @@ def _conv1x1_grad_x_kernel(
             mask = exists & (local < C_out - o)[None, :]
             w_mask = inside & (local < C_out - o)[:, None]
         a = gradient_tile(
-            grad_at,
-            out_at,
-            mask,
-            seed,
-            last_dropped,
-            start,
-            o + local,
-            plane,
-            C_out,
-            BLOCK_P,
-            RELU,
-            DROPOUT,
-            IN_FOURS,
-            OUTPUTS_FIRST=False,
-        )
+            grad_at, out_at, mask, seed, last_dropped, start, o + local, plane, C_out,
+            BLOCK_P, RELU, DROPOUT, IN_FOURS, OUTPUTS_FIRST=False,
+        )  # fmt: skip
         acc = dot(a, tl.load(w_at, mask=w_mask, other=0), acc, PRECISION)
-        grad_at += step * grad_o
+        grad_at += step * grad_strides[1]
         if RELU:
-            out_at += step * out_o
+            out_at += step * out_strides[1]
         w_at += step * weight_o
-    at = grad_x + pixel_offsets(places, x_n, x_h, x_w, GEOMETRY, ALIGN)[:, None]
-    at += channel_offsets(channels, x_c, ALIGN)[None, :]
+    at = tile_addresses(grad_x, x_strides, places, channels, GEOMETRY, ALIGN)
     tl.store(at, (acc * scale).to(grad_x.dtype.element_ty), mask=exists & inside)
 
 
@@ -267,14 +157,7 @@ def score_grad_x(
     dropout, last_dropped, keep_scale = dropout_arguments(dropout_p, seed)
     line = 128 // grad.element_size()
     skinny = outputs <= SKINNY
-    meta: dict[str, int | bool | str] = {
-        "GEOMETRY": pixels.geometry,
-        "ALIGN": pixels.align,
-        "RELU": out is not None,
-        "DROPOUT": dropout,
-        "IN_FOURS": pixels.plane % 4 == 0,
-        "PRECISION": precision(grad.device),
-    }
+    meta = pixels.constants(grad.device) | {"RELU": out is not None, "DROPOUT": dropout}
     if skinny:
         meta |= {"BLOCK_O": padded(outputs)}
     else:
@@ -291,26 +174,7 @@ def score_grad_x(
         (_SKINNY if skinny else _WIDE).launch(
             grid,
             key,
-            grad,
-            out,
-            weight,
-            seed if dropout else None,
-            grad_x,
-            pixels.size,
-            pixels.plane,
-            pixels.width,
-            channels,
-            outputs,
-            *pixels.strides[0],
-            grad.stride(1),
-            *pixels.strides[1],
-            0 if out is None else out.stride(1),
-            weight.stride(0),
-            weight.stride(1),
-            *pixels.strides[2],
-            grad_x.stride(1),
-            scale * keep_scale,
-            last_dropped,
-            pixels.size_class,
-            **meta,
-        )
+            grad, out, weight, seed if dropout else None, grad_x, *pixels.sizes, channels, outputs,
+            *pixels.strides[:2], *weight.stride()[:2], pixels.strides[2],
+            scale * keep_scale, last_dropped, pixels.size_class, **meta,
+        )  # fmt: skip

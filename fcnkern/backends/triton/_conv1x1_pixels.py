@@ -20,7 +20,7 @@ class Pixels(NamedTuple):
 
     ``geometry`` says how far the three axes are one for all the tensors: ONE_RUN, a single stride over N·H·W;
     PLANES, one stride over H·W and one over images; ROWS, a stride each. ``strides`` are those of each tensor over
-    (images, rows, columns), with the stride of merged axes last.
+    (images, channels, rows, columns), with the stride of merged axes last.
     """
 
     geometry: int
@@ -28,7 +28,7 @@ class Pixels(NamedTuple):
     plane: int
     """H·W of the tensors, also where images are merged."""
     width: int
-    strides: tuple[tuple[int, int, int], ...]
+    strides: tuple[tuple[int, ...], ...]
     align: int
     """Runs of so many pixels lie together at multiples of as many elements in every tensor; 1 if not NCHW."""
 
@@ -37,15 +37,30 @@ class Pixels(NamedTuple):
         """The pixels shared by tensors that differ in channels and strides only."""
         n, _, height, width = tensors[0].shape
         plane = height * width
-        strides = [(t.stride(0), t.stride(2), t.stride(3)) for t in tensors]
-        rows_merge = all(_mergeable(height, width, sy, sx) for _, sy, sx in strides)
-        if not rows_merge:
-            return Pixels(ROWS, n * plane, plane, width, tuple(strides), _alignment(tensors, strides, width))
-        runs = [(sn, 0, sx if width > 1 else sy) for sn, sy, sx in strides]
-        if all(_mergeable(n, plane, sn, s) for sn, _, s in runs):
-            runs = [(0, 0, s if plane > 1 else sn) for sn, _, s in runs]
-            return Pixels(ONE_RUN, n * plane, plane, 0, tuple(runs), _alignment(tensors, runs, n * plane))
-        return Pixels(PLANES, n * plane, plane, 0, tuple(runs), _alignment(tensors, runs, plane))
+        strides = [t.stride() for t in tensors]
+        geometry, run, size = ROWS, width, n * plane
+        if all(_mergeable(height, width, sy, sx) for _, _, sy, sx in strides):
+            geometry, run = PLANES, plane
+            strides = [(sn, sc, 0, sx if width > 1 else sy) for sn, sc, sy, sx in strides]
+            if all(_mergeable(n, plane, sn, s) for sn, _, _, s in strides):
+                geometry, run = ONE_RUN, size
+                strides = [(0, sc, 0, s if plane > 1 else sn) for sn, sc, _, s in strides]
+        align = _alignment(strides, run)
+        return Pixels(geometry, size, plane, width if geometry == ROWS else 0, tuple(strides), align)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """The kernels' arguments ``count``, ``plane`` and ``width``."""
+        return self.size, self.plane, self.width
+
+    def constants(self, device: torch.device) -> dict[str, int | bool | str]:
+        """What the pixels and the device decide in a kernel."""
+        return {
+            "GEOMETRY": self.geometry,
+            "ALIGN": self.align,
+            "IN_FOURS": self.plane % 4 == 0,
+            "PRECISION": precision(device),
+        }
 
     @property
     def size_class(self) -> int:
@@ -57,12 +72,12 @@ def _mergeable(outer: int, inner: int, outer_stride: int, inner_stride: int) -> 
     return outer == 1 or inner == 1 or outer_stride == inner * inner_stride
 
 
-def _alignment(tensors: Sequence[Tensor], strides: Sequence[tuple[int, int, int]], run: int) -> int:
-    if any(stride[2] != 1 for stride in strides):
+def _alignment(strides: Sequence[tuple[int, ...]], run: int) -> int:
+    if any(stride[3] != 1 for stride in strides):
         return 1
     align = MAX_ALIGN
-    for tensor, (sn, sy, _) in zip(tensors, strides, strict=True):
-        while any(value % align for value in (sn, sy, tensor.stride(1), run)):
+    for *outer, _ in strides:
+        while any(value % align for value in (*outer, run)):
             align //= 2
     return align
 
@@ -114,16 +129,16 @@ def pixel_places(start, plane, width, BLOCK: tl.constexpr, GEOMETRY: tl.constexp
 
 
 @triton.jit
-def pixel_offsets(places, stride_n, stride_h, stride_w, GEOMETRY: tl.constexpr, ALIGN: tl.constexpr):
+def pixel_offsets(places, strides, GEOMETRY: tl.constexpr, ALIGN: tl.constexpr):
     """Offsets, int64, of the places of `pixel_places` in a tensor with those strides."""
     image, row, column = places
-    offsets = column.to(tl.int64) * stride_w
+    offsets = column.to(tl.int64) * strides[3]
     if GEOMETRY == 0:
-        offsets += image * stride_w
+        offsets += image * strides[3]
     else:
-        offsets += image.to(tl.int64) * stride_n
+        offsets += image.to(tl.int64) * strides[0]
     if GEOMETRY == 2:
-        offsets += row.to(tl.int64) * stride_h
+        offsets += row.to(tl.int64) * strides[2]
     if ALIGN > 1:
         offsets = tl.max_contiguous(tl.multiple_of(offsets, ALIGN), ALIGN)
     return offsets
@@ -137,7 +152,14 @@ def pixel_mask(start, count, BLOCK: tl.constexpr, ALIGN: tl.constexpr):
 
 
 @triton.jit
-def channel_offsets(channels, stride_c, ALIGN: tl.constexpr):
+def channel_offsets(channels, strides, ALIGN: tl.constexpr):
     """Offsets, int64, of channels in a tensor whose pixels have that alignment."""
-    offsets = channels.to(tl.int64) * stride_c
+    offsets = channels.to(tl.int64) * strides[1]
     return tl.multiple_of(offsets, ALIGN) if ALIGN > 1 else offsets
+
+
+@triton.jit
+def tile_addresses(tensor, strides, places, channels, GEOMETRY: tl.constexpr, ALIGN: tl.constexpr):
+    """Addresses of the places of `pixel_places` × ``channels`` in a tensor."""
+    at = tensor + pixel_offsets(places, strides, GEOMETRY, ALIGN)[:, None]
+    return at + channel_offsets(channels, strides, ALIGN)[None, :]

@@ -1,4 +1,4 @@
-"""Device functions shared by the kernels: fast elementary functions where the target has them."""
+"""Device functions shared by the kernels: matrix products, and elementary functions, fast where the target can."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from triton.language.extra import libdevice
 
 from fcnkern.backends.triton._launch import INTERPRETED
 
+_INTERPRETED = tl.constexpr(INTERPRETED)
 _NVIDIA = tl.constexpr(not INTERPRETED and torch.version.hip is None and not torch.xpu.is_available())
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -25,3 +26,17 @@ def log2(x):
 def divide(a, b):
     """``a / b`` in fp32 for ``|b|`` in 2^-126..2^126: one MUFU.RCP and one multiplication on NVIDIA (2 ulp)."""
     return libdevice.fast_dividef(a, b) if _NVIDIA else a / b
+
+
+@triton.jit
+def dot(a, b, total, PRECISION: tl.constexpr):
+    """``total + a b`` in fp32. The interpreter multiplies the bits of bf16 operands, so it gets fp32 ones."""
+    if _INTERPRETED:
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    if PRECISION == "tf32x3" and a.dtype == tl.float32:
+        # Tensor cores truncate as they accumulate: only the products of one step, which then are added rounded.
+        product = tl.dot(a, b, input_precision=PRECISION)
+        total = tl.fma(product, tl.full(total.shape, 1.0, tl.float32), total)
+    else:
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    return total

@@ -5,7 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fcnkern.backends.triton._upsample_add_tile import dot, pixel_offsets, skip_tile, store_tile
+from fcnkern.backends.triton._math import dot
+from fcnkern.backends.triton._upsample_add_tile import pixel_offsets, skip_tile, store_tile
 
 
 @triton.jit

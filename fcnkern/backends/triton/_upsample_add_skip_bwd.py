@@ -5,7 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fcnkern.backends.triton._upsample_add_tile import dot, next_points, pixel_offsets
+from fcnkern.backends.triton._math import dot
+from fcnkern.backends.triton._upsample_add_tile import next_points, pixel_offsets
 
 
 @triton.jit

@@ -10,23 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fcnkern.backends.triton._launch import INTERPRETED
-
-_INTERPRETED = tl.constexpr(INTERPRETED)
-
-
-@triton.jit
-def dot(a, b, total, PRECISION: tl.constexpr):
-    """total + a b, in fp32. The interpreter multiplies the bits of bf16 operands, so it gets fp32 ones."""
-    if _INTERPRETED:
-        a, b = a.to(tl.float32), b.to(tl.float32)
-    if PRECISION == "tf32x3" and a.dtype == tl.float32:
-        # Tensor cores truncate as they accumulate: only the products of one step, which then are added rounded.
-        product = tl.dot(a, b, input_precision=PRECISION)
-        total = tl.fma(product, tl.full(total.shape, 1.0, tl.float32), total)
-    else:
-        total = tl.dot(a, b, total, input_precision=PRECISION)
-    return total
+from fcnkern.backends.triton._math import dot
 
 
 @triton.jit

@@ -11,11 +11,10 @@ from fcnkern.backends.triton._argmax_cells import (
     blend,
     cell_code,
     code_of,
+    column_labels,
     corner_points,
     corner_weights,
     load_corners,
-    place_lanes,
-    winners,
 )
 from fcnkern.backends.triton._math import LOG2_E
 
@@ -40,22 +39,10 @@ def _larger(best_a, label_a, least_a, best_b, label_b, least_b):
 
 @triton.jit
 def _upsample_argmax_points_fwd_kernel(
-    scores,
-    result,
-    counter,
-    points,
-    w,
-    classes,
-    stride_n,
-    stride_c,
-    stride_y,
-    stride_x,
-    LABELS: tl.constexpr,
-    SKIP_ZERO: tl.constexpr,
-    FLAT: tl.constexpr,
-    SPLIT: tl.constexpr,
+    scores, result, counter, points, w, classes, stride_n, stride_c, stride_y, stride_x,
+    LABELS: tl.constexpr, SKIP_ZERO: tl.constexpr, FLAT: tl.constexpr, SPLIT: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+):  # fmt: skip
     """The code of each source point (with LABELS: its label), int32 N×h×w; sets ``counter`` to 0 for the next kernel.
 
     SPLIT neighbouring lanes share a point, so that loads of channels_last scores are contiguous too. FLAT: rows
@@ -109,28 +96,11 @@ def _upsample_argmax_points_fwd_kernel(
 
 @triton.jit
 def _upsample_argmax_decided_fwd_kernel(
-    codes,
-    labels,
-    entries,
-    counter,
-    first_y,
-    counts_y,
-    counts_x,
-    point_x,
-    h,
-    w,
-    height,
-    width_units,
-    rows,
+    codes, labels, entries, counter, first_y, counts_y, counts_x, point_x, h, w, height, width_units, rows,
     parts,
-    PARTS_Y: tl.constexpr,
-    PARTS_X: tl.constexpr,
-    ZERO: tl.constexpr,
-    GROUP: tl.constexpr,
-    BLOCK: tl.constexpr,
-    PART_BLOCK: tl.constexpr,
-    UNIT: tl.constexpr,
-):
+    PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, ZERO: tl.constexpr, GROUP: tl.constexpr,
+    BLOCK: tl.constexpr, PART_BLOCK: tl.constexpr, UNIT: tl.constexpr,
+):  # fmt: skip
     """The labels of decided cells, N×H×W with W = width_units · UNIT, and the list of the others.
 
     A program takes GROUP rows of cell parts and BLOCK columns of outputs. It writes the outputs of undecided cells
@@ -143,21 +113,9 @@ def _upsample_argmax_decided_fwd_kernel(
     first_part = tl.program_id(1) * PART_BLOCK
     tables = (entries, counter, counts_y, counts_x)
     append_undecided(
-        codes,
-        *tables,
-        image,
-        first_row,
-        first_part,
-        h,
-        w,
-        rows,
-        parts,
-        PARTS_Y,
-        PARTS_X,
-        ZERO,
-        GROUP,
+        codes, *tables, image, first_row, first_part, h, w, rows, parts, PARTS_Y, PARTS_X, ZERO, GROUP,
         PART_BLOCK,
-    )
+    )  # fmt: skip
     width = width_units * UNIT
     x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = x < width
@@ -175,40 +133,12 @@ def _upsample_argmax_decided_fwd_kernel(
 
 @triton.jit
 def _upsample_argmax_cells_fwd_kernel(
-    scores,
-    codes,
-    labels,
-    entries,
-    counter,
-    first_y,
-    counts_y,
-    start_y,
-    first_x,
-    counts_x,
-    start_x,
-    stride_n,
-    stride_c,
-    stride_y,
-    stride_x,
-    number,
-    classes,
-    h,
-    w,
-    height,
-    width,
-    rows,
-    parts,
-    step_y,
+    scores, codes, labels, entries, counter, first_y, counts_y, start_y, first_x, counts_x, start_x,
+    stride_n, stride_c, stride_y, stride_x, number, classes, h, w, height, width, rows, parts, step_y,
     step_x,
-    PARTS_Y: tl.constexpr,
-    PARTS_X: tl.constexpr,
-    ZERO: tl.constexpr,
-    SKIP_ZERO: tl.constexpr,
-    LISTED: tl.constexpr,
-    LANES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, ZERO: tl.constexpr, SKIP_ZERO: tl.constexpr,
+    LISTED: tl.constexpr, LANES: tl.constexpr, OUTPUTS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """The labels of the listed cell parts (or of all ``number``), each output from all classes.
 
     A lane owns a column of at most 8 outputs, in registers: per class four loads, eight operations, then four
@@ -218,28 +148,11 @@ def _upsample_argmax_cells_fwd_kernel(
     if LISTED:
         number = tl.load(counter)
     for block in range(tl.program_id(0), tl.cdiv(number, BLOCK // LANES), tl.num_programs(0)):
-        tables = (first_y, counts_y, first_x, counts_x)
-        image, row, part, slot, y, x, outputs = place_lanes(
-            block, number, entries, *tables, rows, parts, LISTED, LANES, BLOCK
-        )
-        lanes = (image, row, part, slot, start_y, start_x, stride_n, stride_c, stride_y, stride_x)
-        label = winners(
-            scores,
-            codes,
-            *lanes,
-            classes,
-            h,
-            w,
-            step_y,
-            step_x,
-            PARTS_Y,
-            PARTS_X,
-            ZERO,
-            SKIP_ZERO,
-            LISTED,
-            LANES,
-            OUTPUTS,
-        )
+        image, y, x, outputs, label = column_labels(
+            block, number, entries, scores, codes, first_y, counts_y, start_y, first_x, counts_x, start_x,
+            stride_n, stride_c, stride_y, stride_x, classes, h, w, rows, parts, step_y, step_x,
+            PARTS_Y, PARTS_X, ZERO, SKIP_ZERO, LISTED, LANES, OUTPUTS, BLOCK,
+        )  # fmt: skip
         place = labels + (image * height + y).to(tl.int64) * width + x
         for r in tl.static_range(OUTPUTS):
             tl.store(place, label[r].to(labels.dtype.element_ty), r < outputs)
@@ -266,18 +179,9 @@ def _column_scores(
 
 @triton.jit
 def _sum_exponentials(
-    corners,
-    labels,
-    width,
-    count,
-    columns,
-    vertical,
-    stride_c,
-    classes,
-    EXACT: tl.constexpr,
-    SKIP_ZERO: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-):
+    corners, labels, width, count, columns, vertical, stride_c, classes,
+    EXACT: tl.constexpr, SKIP_ZERO: tl.constexpr, OUTPUTS: tl.constexpr,
+):  # fmt: skip
     """A tuple: for each output of a column, the sum over the classes of exp(score - score of its label).
 
     Without EXACT the columns' weights have the factor log2(e) in them.
@@ -302,33 +206,11 @@ def _sum_exponentials(
 
 @triton.jit
 def _upsample_argmax_confidence_fwd_kernel(
-    scores,
-    labels,
-    confidence,
-    first_y,
-    counts_y,
-    start_y,
-    point_x,
-    fraction_x,
-    stride_n,
-    stride_c,
-    stride_y,
-    stride_x,
-    columns_in_all,
-    classes,
-    h,
-    w,
-    height,
-    width,
-    rows,
-    step_y,
-    PARTS_Y: tl.constexpr,
-    ZERO: tl.constexpr,
-    SKIP_ZERO: tl.constexpr,
-    INDEX: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    scores, labels, confidence, first_y, counts_y, start_y, point_x, fraction_x, stride_n, stride_c,
+    stride_y, stride_x, columns_in_all, classes, h, w, height, width, rows, step_y,
+    PARTS_Y: tl.constexpr, ZERO: tl.constexpr, SKIP_ZERO: tl.constexpr, INDEX: tl.constexpr,
+    OUTPUTS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """The softmax probability of each output's label, fp32 N×H×W: 1 / sum of exp(score - score of the label).
 
     A lane owns a column of at most 8 outputs. One exponential an output and class, beside four other instructions;

@@ -93,28 +93,11 @@ def _launch_decided(plan: plans.Plan, undecided: plans.Undecided, labels: Tensor
     blocks = triton.cdiv(width, block)
     grid = (n * triton.cdiv(plan.rows, _ROWS_OF_PARTS), blocks)
     _upsample_argmax_decided_fwd_kernel[grid](
-        undecided.codes,
-        labels,
-        undecided.entries,
-        undecided.counter,
-        plan.y.first,
-        plan.y.counts,
-        plan.x.counts,
-        plan.columns.point,
-        *plan.scores.shape[2:],
-        height,
-        width // unit,
-        plan.rows,
-        plan.parts,
-        plan.y.parts,
-        plan.x.parts,
-        plan.zero,
-        _ROWS_OF_PARTS,
-        block,
-        triton.next_power_of_2(triton.cdiv(plan.parts, blocks)),
-        unit,
-        num_warps=block // WARP_COLUMNS,
-    )
+        undecided.codes, labels, undecided.entries, undecided.counter, plan.y.first, plan.y.counts,
+        plan.x.counts, plan.columns.point, *plan.scores.shape[2:], height, width // unit, plan.rows,
+        plan.parts, plan.y.parts, plan.x.parts, plan.zero, _ROWS_OF_PARTS, block,
+        triton.next_power_of_2(triton.cdiv(plan.parts, blocks)), unit, num_warps=block // WARP_COLUMNS,
+    )  # fmt: skip
 
 
 def _launch_cells(plan: plans.Plan, undecided: plans.Undecided | None, labels: Tensor) -> None:
@@ -122,35 +105,12 @@ def _launch_cells(plan: plans.Plan, undecided: plans.Undecided | None, labels: T
     blocks = triton.cdiv(plan.cell_parts, plans.LANES // plans.lanes(plan))
     grid = (min(blocks, plans.resident_warps(labels.device)),)
     _upsample_argmax_cells_fwd_kernel[grid](
-        plan.scores,
-        codes,
-        labels,
-        entries,
-        counter,
-        plan.y.first,
-        plan.y.counts,
-        plan.y.start,
-        plan.x.first,
-        plan.x.counts,
-        plan.x.start,
-        *plan.scores.stride(),
-        plan.cell_parts,
-        *plan.scores.shape[1:],
-        *labels.shape[1:],
-        plan.rows,
-        plan.parts,
-        plan.y.step,
-        plan.x.step,
-        plan.y.parts,
-        plan.x.parts,
-        plan.zero,
-        plan.skip_zero,
-        undecided is not None,
-        plans.lanes(plan),
-        plan.y.slots,
-        plans.LANES,
-        num_warps=1,
-    )
+        plan.scores, codes, labels, entries, counter, plan.y.first, plan.y.counts, plan.y.start,
+        plan.x.first, plan.x.counts, plan.x.start, *plan.scores.stride(), plan.cell_parts,
+        *plan.scores.shape[1:], *labels.shape[1:], plan.rows, plan.parts, plan.y.step, plan.x.step,
+        plan.y.parts, plan.x.parts, plan.zero, plan.skip_zero, undecided is not None, plans.lanes(plan),
+        plan.y.slots, plans.LANES, num_warps=1,
+    )  # fmt: skip
 
 
 def _launch_confidence(plan: plans.Plan, labels: Tensor, probability: Tensor) -> None:
@@ -158,26 +118,8 @@ def _launch_confidence(plan: plans.Plan, labels: Tensor, probability: Tensor) ->
     block = max(128, plans.LANES)
     columns = n * plan.rows * width
     _upsample_argmax_confidence_fwd_kernel[(triton.cdiv(columns, block),)](
-        plan.scores,
-        labels,
-        probability,
-        plan.y.first,
-        plan.y.counts,
-        plan.y.start,
-        plan.columns.point,
-        plan.columns.fraction,
-        *plan.scores.stride(),
-        columns,
-        *plan.scores.shape[1:],
-        height,
-        width,
-        plan.rows,
-        plan.y.step,
-        plan.y.parts,
-        plan.zero,
-        plan.skip_zero,
-        plans.index_type(columns + block),
-        plan.y.slots,
-        block,
-        num_warps=4,
-    )
+        plan.scores, labels, probability, plan.y.first, plan.y.counts, plan.y.start, plan.columns.point,
+        plan.columns.fraction, *plan.scores.stride(), columns, *plan.scores.shape[1:], height, width,
+        plan.rows, plan.y.step, plan.y.parts, plan.zero, plan.skip_zero, plans.index_type(columns + block),
+        plan.y.slots, block, num_warps=4,
+    )  # fmt: skip

@@ -1,0 +1,68 @@
+"""A Triton that is missing, too old or has no GPU is refused with the reason, and all else goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fcnkern import conv1x1
+from fcnkern.backends import select
+
+
+@pytest.fixture(autouse=True)
+def _asked_anew() -> Iterator[None]:
+    """What was found out about the real Triton counts neither here nor, of this one, elsewhere."""
+    for known in (select._missing_triton, select._choose):
+        known.cache_clear()
+    yield
+    for known in (select._missing_triton, select._choose):
+        known.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (None, "triton cannot be imported: "),
+        (SimpleNamespace(__version__="3.5.1"), "triton 3.5.1 is too old, wanted 3.6 or newer"),
+        (SimpleNamespace(__version__="2.10.0+git1"), "triton 2.10.0.*is too old, wanted 3.6 or newer"),
+    ],
+)
+def test_unusable_triton(monkeypatch: pytest.MonkeyPatch, found: object, reason: str) -> None:
+    monkeypatch.setitem(sys.modules, "triton", found)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    x, weight = torch.randn(1, 3, 4, 4), torch.randn(2, 3, 1, 1)
+    with pytest.raises(RuntimeError, match=f"no backend for conv1x1 on cpu tensors: triton: {reason}"):
+        conv1x1(x, weight, backend="triton")
+    torch.testing.assert_close(conv1x1(x, weight), conv1x1(x, weight, backend="reference"))
+
+
+def test_device_and_type_that_triton_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight = torch.randn(1, 3, 4, 4), torch.randn(2, 3, 1, 1)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(RuntimeError, match="triton: it does not take float64"):
+        conv1x1(x.double(), weight.double(), backend="triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(RuntimeError, match="triton: it takes cuda and xpu tensors, these are cpu tensors"):
+        conv1x1(x, weight, backend="triton")
+
+
+def test_everything_else_works_without_triton() -> None:
+    """All modules are imported, and the operations take CPU tensors forward and backward."""
+    code = (
+        "import sys; sys.modules['triton'] = None\n"
+        "import torch, fcnkern.cli, fcnkern.models, fcnkern.engine\n"
+        "x, labels = torch.randn(1, 3, 4, 4, requires_grad=True), torch.randint(0, 3, (1, 8, 8))\n"
+        "scores = fcnkern.conv1x1(x, torch.randn(3, 3, 1, 1))\n"
+        "resample = fcnkern.Resample.half_pixel()\n"
+        "fcnkern.upsample_cross_entropy(scores, labels, resample).backward()\n"
+        "assert torch.isfinite(x.grad).all()\n"
+        "print('done')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert run.stdout.strip() == "done", run.stderr
