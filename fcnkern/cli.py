@@ -22,6 +22,7 @@ from fcnkern.engine import (
     metrics_table,
     predict_files,
 )
+from fcnkern.engine.broken import check_present
 from fcnkern.engine.command import add_train
 from fcnkern.engine.demo import run_demo
 from fcnkern.engine.progress import Progress
@@ -113,6 +114,7 @@ def _eval(options: argparse.Namespace) -> int:
     trained = load_trained(options.checkpoint)
     spec = options.data or trained.settings.data
     dataset = open_dataset(spec, options.split)
+    check_present(dataset)
     _set_threads(options.threads)
     count = len(dataset) if options.limit is None else min(options.limit, len(dataset))
     with Progress("eval", count, enabled=not options.quiet) as bar:

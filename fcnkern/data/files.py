@@ -76,6 +76,11 @@ class Pair:
     image: Path
     label: Path
 
+    def missing(self) -> list[str]:
+        """What is not there, in words: "image PATH", "label PATH"."""
+        parts = (("image", self.image), ("label", self.label))
+        return [f"{what} {file}" for what, file in parts if not file.is_file()]
+
 
 @dataclass(frozen=True)
 class FileDataset:
@@ -99,9 +104,15 @@ class FileDataset:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def missing(self) -> list[str]:
+        """The listed files that are not there: "image PATH", "label PATH"."""
+        return [file for pair in self.pairs for file in pair.missing()]
+
     def __getitem__(self, index: SupportsIndex) -> Sample:
         """Raises: IndexError; FileNotFoundError, DataError naming the file (`read_image`, `read_label`)."""
         pair = self.pairs[checked_index(index, len(self), self.name)]
+        if missing := pair.missing():
+            raise FileNotFoundError(", ".join(f"{file} is missing" for file in missing))
         image, stored = self.load_image(pair.image), self.load_label(pair.label)
         if stored.shape != image.shape[:2]:
             raise DataError(

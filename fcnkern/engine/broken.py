@@ -7,9 +7,22 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from fcnkern.data import DataError, Dataset, Sample
+from fcnkern.data import DataError, Dataset, FileDataset, Sample
 
 BLANK = (32, 32)
+NAMED = 5
+
+
+def check_present(dataset: Dataset) -> None:
+    """Refuses a data set of which listed files are missing, before hours of training lead to the first of them.
+
+    Raises:
+        FileNotFoundError: naming them.
+    """
+    missing = dataset.missing() if isinstance(dataset, FileDataset) else []
+    if missing:
+        named = ", ".join(missing[:NAMED]) + ", …" * (len(missing) > NAMED)
+        raise FileNotFoundError(f"{dataset.name} lists what is missing, {len(missing)} in all: {named}")
 
 
 class SkipBroken:

@@ -23,6 +23,7 @@ from fcnkern.engine.broken import SkipBroken
 from fcnkern.engine.log import read_log
 from fcnkern.engine.progress import Progress
 from fcnkern.engine.trainer import Trainer
+from tests.data.miniature import SCENES, make_by_stem, make_nyud, make_sbd, make_siftflow, make_voc
 from tests.engine._runs import TINY, Images, losses, tiny
 
 SIZE, CLASSES = (24, 32), 3
@@ -72,6 +73,54 @@ def test_damaged_images_are_skipped_on_request_and_counted(
     for part, name in (("image", "images/p2.png"), ("label", "labels/p4.png")):
         assert error.count(f"skipped: {part} {folder / name} is truncated") == 1
     assert len(losses(tmp_path / "run")) == 8
+
+
+def laid_out(layout: str, root: Path) -> tuple[str, list[Path]]:
+    """Images a to d to train on and e to validate on: the data set's name, and the files of b, c and e."""
+    ids = {"train": [f"500{k}" for k in range(4)], "val": ["5005"]}
+    lost = [ids["train"][1], ids["train"][2], ids["val"][0]]
+    if layout == "voc":
+        make_voc(root / "VOC2012", **ids)
+        return f"voc:{root}", [root / "VOC2012" / "JPEGImages" / f"{i}.jpg" for i in lost]
+    if layout == "sbd":
+        make_sbd(root, **ids)
+        return f"sbd:{root}", [root / "cls" / f"{i}.mat" for i in lost]
+    if layout == "nyud":
+        make_nyud(root, **ids)
+        return f"nyud:{root}", [root / "segmentation" / f"img_{i}.mat" for i in lost]
+    if layout == "siftflow":
+        make_siftflow(root, **ids)
+        return f"siftflow:{root}", [root / "Images" / SCENES / f"{i}.jpg" for i in lost]
+    make_by_stem(root, **ids)
+    return f"folder:{root}", [root / "labels" / f"{i}.png" for i in lost]
+
+
+@pytest.mark.parametrize("layout", ["folder", "voc", "sbd", "nyud", "siftflow"])
+def test_missing_files_are_named_at_the_beginning_and_skipped_on_request(
+    layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, files = laid_out(layout, tmp_path / "data")
+    for file in files:
+        file.unlink()
+    command = [
+        "train",
+        f"--data={data}",
+        "--width=0.01",
+        "--iterations=5",
+        "--quiet",
+        f"--out={tmp_path / 'run'}",
+    ]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "lists what is missing, 2 in all: " in error
+    assert all(str(file.with_suffix("")) in error for file in files[:2])
+    assert not (tmp_path / "run").exists()
+    assert main([*command, "--skip-broken"]) == 0
+    error = capsys.readouterr().err
+    assert "left out 3 images that could not be read" in error
+    for file in files:
+        assert error.count(f"{file.with_suffix('')}") == 1
+    assert len(losses(tmp_path / "run")) == 5
 
 
 def test_the_next_image_takes_the_place_of_a_broken_one(folder: Path) -> None:
