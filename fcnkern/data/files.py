@@ -88,6 +88,7 @@ class FileDataset:
 
     table: the classes of the stored label values (`fcnkern.data.labels`); by default they are class indices and
     `IGNORE`. load_image, load_label: read a file; functions of a module, so that the data set pickles.
+    preset: what prepares the images, where these are no colour photographs.
     published: how many samples the publisher's release has in this split, where that is known.
     """
 
@@ -99,6 +100,7 @@ class FileDataset:
     load_image: Callable[[Path], np.ndarray] = field(default=read_image, repr=False)
     load_label: Callable[[Path], np.ndarray] = field(default=read_label, repr=False)
     published: int | None = None
+    preset: str | None = None
     ignore_index: int = IGNORE
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fcnkern.data import Dataset, open_dataset
+from fcnkern.data import Dataset, open_dataset, wanted_preset
 from fcnkern.engine.broken import SkipBroken, check_present
 from fcnkern.engine.checkpoint import load_checkpoint
 from fcnkern.engine.class_weights import class_shares, class_weights
@@ -38,7 +38,7 @@ def start_run(settings: TrainSettings, out: str | Path, *, quiet: bool = False) 
     device = choose_device(settings.device)
     train_set, val_set = _data(settings)
     torch.manual_seed(settings.seed)
-    model, origin = starting_network(settings, len(train_set.classes))
+    model, origin = starting_network(settings, len(train_set.classes), wanted_preset(train_set))
     reseed(settings.seed)
     model.to(device)
     if not quiet:
