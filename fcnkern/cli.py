@@ -22,9 +22,10 @@ from fcnkern.engine import (
     metrics_table,
     predict_files,
 )
+from fcnkern.engine.broken import check_present
 from fcnkern.engine.command import add_train
 from fcnkern.engine.demo import run_demo
-from fcnkern.engine.progress import Progress
+from fcnkern.engine.progress import Progress, drop
 from fcnkern.engine.reproduce.command import add_reproduce
 from fcnkern.engine.settings import PRECISIONS
 from fcnkern.engine.sheets import add_sheet
@@ -34,20 +35,35 @@ from fcnkern.metrics import from_confusion
 from fcnkern.models.summary import models_table, summarize
 from fcnkern.weights.command import add_convert
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, INTERRUPTED, UNREAD = 2, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code.
 
-    0; 2 for an error of the user's; 128 and its number when a signal stopped the command.
+    0; 2 for an error of the user's; 128 and its number when a signal stopped the command, also where nobody
+    reads its output to the end.
     """
-    options = make_parser().parse_args(arguments)
+    try:
+        try:
+            return _run(make_parser().parse_args(arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        drop(sys.stdout)
+        drop(sys.stderr)
+        return UNREAD
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Runs the command; errors of the user's become a line and an exit code."""
     try:
         return int(options.run(options))
     except KeyboardInterrupt:
         print("fcnkern: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        raise
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         if options.debug:
             raise
@@ -113,6 +129,7 @@ def _eval(options: argparse.Namespace) -> int:
     trained = load_trained(options.checkpoint)
     spec = options.data or trained.settings.data
     dataset = open_dataset(spec, options.split)
+    check_present(dataset)
     _set_threads(options.threads)
     count = len(dataset) if options.limit is None else min(options.limit, len(dataset))
     with Progress("eval", count, enabled=not options.quiet) as bar:

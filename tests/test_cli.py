@@ -213,6 +213,29 @@ def test_info_as_a_process() -> None:
     assert json.loads(run.stdout)["torch"] == str(torch.__version__)
 
 
+UNREAD = """
+import os, sys
+from fcnkern.cli import main
+from fcnkern.engine.progress import say
+end, pipe = os.pipe()
+os.close(end)
+os.dup2(pipe, int(sys.argv[1]))
+say("loss 1")
+say("loss 2")
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(("stream", "code"), [("1", 141), ("2", 0)])
+def test_output_that_nobody_reads_ends_quietly(stream: str, code: int) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", UNREAD, stream, "models", "--json"], capture_output=True, text=True
+    )
+    assert run.returncode == code
+    assert run.stderr == ("loss 1\nloss 2\n" if stream == "1" else "")
+    assert bool(run.stdout) == (stream == "2")
+
+
 def test_demo_writes_its_picture_and_a_usable_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,15 +13,15 @@ from fcnkern.data.files import FileDataset, read_image, read_label
 from fcnkern.data.indices import ShuffledIndices
 from fcnkern.data.layouts import camvid, folder
 from fcnkern.data.loader import eval_batches, prefetch, train_batches
-from fcnkern.data.nyud import nyud
+from fcnkern.data.nyud import nyud, read_input
 from fcnkern.data.palette import CAMVID_CLASSES, CAMVID_PALETTE, VOC_CLASSES, voc_palette
 from fcnkern.data.pipeline import Pipeline, load_pipeline
-from fcnkern.data.preprocess import Preprocess, preset, presets
+from fcnkern.data.preprocess import Preprocess, channels_of, preset, presets, with_depth
 from fcnkern.data.registry import dataset_splits, open_dataset
-from fcnkern.data.sample import IGNORE, DataError, Dataset, Sample
+from fcnkern.data.sample import IGNORE, DataError, Dataset, Sample, wanted_preset
 from fcnkern.data.scenes import Scenes
 from fcnkern.data.siftflow import siftflow
-from fcnkern.data.visual import colourise, indexed, overlay, sheet
+from fcnkern.data.visual import colourise, indexed, overlay, sheet, shown
 from fcnkern.data.voc import sbd, voc
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "ShuffledIndices",
     "ade20k",
     "camvid",
+    "channels_of",
     "cityscapes",
     "collate",
     "colourise",
@@ -57,11 +58,15 @@ __all__ = [
     "preset",
     "presets",
     "read_image",
+    "read_input",
     "read_label",
     "sbd",
     "sheet",
+    "shown",
     "siftflow",
     "train_batches",
     "voc",
     "voc_palette",
+    "wanted_preset",
+    "with_depth",
 ]

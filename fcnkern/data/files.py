@@ -76,6 +76,11 @@ class Pair:
     image: Path
     label: Path
 
+    def missing(self) -> list[str]:
+        """What is not there, in words: "image PATH", "label PATH"."""
+        parts = (("image", self.image), ("label", self.label))
+        return [f"{what} {file}" for what, file in parts if not file.is_file()]
+
 
 @dataclass(frozen=True)
 class FileDataset:
@@ -83,6 +88,7 @@ class FileDataset:
 
     table: the classes of the stored label values (`fcnkern.data.labels`); by default they are class indices and
     `IGNORE`. load_image, load_label: read a file; functions of a module, so that the data set pickles.
+    preset: what prepares the images, where these are no colour photographs.
     published: how many samples the publisher's release has in this split, where that is known.
     """
 
@@ -94,14 +100,21 @@ class FileDataset:
     load_image: Callable[[Path], np.ndarray] = field(default=read_image, repr=False)
     load_label: Callable[[Path], np.ndarray] = field(default=read_label, repr=False)
     published: int | None = None
+    preset: str | None = None
     ignore_index: int = IGNORE
 
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def missing(self) -> list[str]:
+        """The listed files that are not there: "image PATH", "label PATH"."""
+        return [file for pair in self.pairs for file in pair.missing()]
+
     def __getitem__(self, index: SupportsIndex) -> Sample:
         """Raises: IndexError; FileNotFoundError, DataError naming the file (`read_image`, `read_label`)."""
         pair = self.pairs[checked_index(index, len(self), self.name)]
+        if missing := pair.missing():
+            raise FileNotFoundError(", ".join(f"{file} is missing" for file in missing))
         image, stored = self.load_image(pair.image), self.load_label(pair.label)
         if stored.shape != image.shape[:2]:
             raise DataError(

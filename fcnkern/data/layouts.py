@@ -131,12 +131,15 @@ def _pairs_by_stem(root: Path, listing: Path) -> list[Pair]:
     images, labels = _by_stem(root / "images"), _by_stem(root / "labels")
     lines = read_lines(listing)
     stems = [line.rsplit(".", 1)[0] if line.lower().endswith(IMAGE_SUFFIXES) else line for line in lines]
-    places = (("images", images), ("labels", labels))
-    missing = [f"{root / part / stem}.*" for stem in stems for part, files in places if stem not in files]
-    if missing:
-        more = f"; missing too: {', '.join(missing[1:])}" if len(missing) > 1 else ""
-        raise FileNotFoundError(f"{missing[0]} is missing; {listing} lists it{more}")
-    return [Pair(stem, images[stem], labels[stem]) for stem in stems]
+    # One that is missing keeps its place in the list: reading it names it, as in every other layout.
+    return [
+        Pair(
+            stem,
+            images.get(stem, root / "images" / f"{stem}.*"),
+            labels.get(stem, root / "labels" / f"{stem}.*"),
+        )
+        for stem in stems
+    ]
 
 
 def _pairs_by_line(root: Path, listing: Path) -> list[Pair]:

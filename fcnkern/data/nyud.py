@@ -11,7 +11,7 @@ from fcnkern.data.labels import shifted
 from fcnkern.data.lists import find_root, lists_in, read_lines
 from fcnkern.data.matfile import need_scipy, read_mat
 from fcnkern.data.palette import voc_palette
-from fcnkern.data.preprocess import MEAN_LOG_DEPTH
+from fcnkern.data.preprocess import MEAN_LOG_DEPTH, Preprocess
 
 CLASSES = [
     "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture",
@@ -61,6 +61,7 @@ def nyud(path: str | Path, split: str = "train", input: str = "color") -> FileDa
         load_image,
         read_segmentation,
         PUBLISHED.get(split),
+        preset=None if input == "color" else f"nyud-{input}",
     )
 
 
@@ -98,6 +99,17 @@ INPUTS = {
     "depth": ("depth", read_log_depth),
     "rgbd": ("images", read_rgbd),
 }
+
+
+_READERS = {1: read_log_depth, 3: read_image, 4: read_rgbd}
+
+
+def read_input(path: Path, preprocess: Preprocess) -> np.ndarray:
+    """An image as the preset wants it: a photograph, a depth image, or a photograph in a folder beside depth/.
+
+    Raises: FileNotFoundError, DataError naming the file.
+    """
+    return _READERS[len(preprocess.mean)](path)
 
 
 def _ids(root: Path, split: str) -> list[str]:

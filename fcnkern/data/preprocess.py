@@ -87,11 +87,22 @@ GoogLeNet; `torchvision`: RGB, 0..1, standardised; `torchvision-bgr`: torchvisio
 whose first layer was folded (`fcnkern.weights.fold_first_layer`); `nyud`, `siftflow`: means of those data sets, as in
 the authors' networks; `nyud-hha`: channels as stored."""
 
+
+def with_depth(name: str) -> str:
+    """The preset of four channels that prepares the colours as the preset `name` does, and the log of the depth minus
+    its mean."""
+    return f"{name}-rgbd"
+
+
+def _with_depth(colours: Preprocess) -> Preprocess:
+    scale = colours.scale
+    mean, std = (*colours.mean, MEAN_LOG_DEPTH / scale), (*colours.std, 1 / scale)
+    return Preprocess(with_depth(colours.name), colours.order, scale, mean, std)
+
+
 depth_presets = {
     "nyud-depth": Preprocess("nyud-depth", "rgb", 1.0, (MEAN_LOG_DEPTH,), (1.0,)),
-    "nyud-rgbd": Preprocess(
-        "nyud-rgbd", "bgr", 1.0, (116.190, 97.203, 92.318, MEAN_LOG_DEPTH), (1.0, 1.0, 1.0, 1.0)
-    ),
+    **{with_depth(name): _with_depth(colours) for name, colours in presets.items() if name != "nyud-hha"},
 }
 """Log depth, alone or behind the colours: presets of networks that do not take three channels."""
 
@@ -104,3 +115,8 @@ def preset(name: str) -> Preprocess:
             f"preprocessing preset {name!r} is unknown, wanted one of {', '.join(sorted(known))}"
         )
     return known[name]
+
+
+def channels_of(name: str | None) -> int:
+    """Channels of the images that the preset prepares; 3 without one. Raises: as `preset`."""
+    return 3 if name is None else len(preset(name).mean)

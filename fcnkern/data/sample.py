@@ -46,6 +46,15 @@ class Dataset(Protocol):
     def __getitem__(self, index: SupportsIndex) -> Sample: ...
 
 
+def wanted_preset(dataset: Dataset) -> str | None:
+    """Name of the preset for images that are no colour photographs, else None: any of three channels prepares these.
+
+    A data set has it as its attribute ``preset``, which it may lack.
+    """
+    preset: str | None = getattr(dataset, "preset", None)
+    return preset
+
+
 class DataError(ValueError):
     """A file of a data set is not what it should be; the message names the file."""
 

@@ -30,6 +30,17 @@ def _checked(label: np.ndarray) -> np.ndarray:
     return label
 
 
+def shown(image: np.ndarray) -> np.ndarray:
+    """An image of any input as uint8 (H, W, 3): colours where it has some, else grey from near to far."""
+    if image.dtype == np.uint8:
+        return image
+    if image.shape[2] > 1:
+        return image[:, :, :3].astype(np.uint8)
+    least, most = float(image.min()), float(image.max())
+    grey = (image - least) * (255 / max(most - least, 1e-6))
+    return np.repeat(grey.astype(np.uint8), 3, 2)
+
+
 def colourise(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3): each class in its colour, what has none in `VOID_COLOUR`."""
     return _table(palette)[_checked(label)]

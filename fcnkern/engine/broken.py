@@ -7,9 +7,22 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from fcnkern.data import DataError, Dataset, Sample
+from fcnkern.data import DataError, Dataset, FileDataset, Sample, channels_of, wanted_preset
 
 BLANK = (32, 32)
+NAMED = 5
+
+
+def check_present(dataset: Dataset) -> None:
+    """Refuses a data set of which listed files are missing, before hours of training lead to the first of them.
+
+    Raises:
+        FileNotFoundError: naming them.
+    """
+    missing = dataset.missing() if isinstance(dataset, FileDataset) else []
+    if missing:
+        named = ", ".join(missing[:NAMED]) + ", …" * (len(missing) > NAMED)
+        raise FileNotFoundError(f"{dataset.name} lists what is missing, {len(missing)} in all: {named}")
 
 
 class SkipBroken:
@@ -29,6 +42,7 @@ class SkipBroken:
         self._dataset, self._blank, self._report = dataset, blank, report
         self.name, self.ignore_index = dataset.name, dataset.ignore_index
         self.classes, self.palette = dataset.classes, dataset.palette
+        self.preset = wanted_preset(dataset)
         self.broken: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -45,7 +59,9 @@ class SkipBroken:
                 self._note(place, str(error))
             if self._blank:
                 label = np.full(BLANK, self.ignore_index, np.uint8)
-                return Sample(np.zeros((*BLANK, 3), np.uint8), label, f"broken_{place}")
+                channels = channels_of(self.preset)
+                image = np.zeros((*BLANK, channels), np.uint8 if channels == 3 else np.float32)
+                return Sample(image, label, f"broken_{place}")
         raise DataError(f"{self.name} has no image that can be read; the first: {self.broken[first]}")
 
     def _note(self, place: int, error: str) -> None:

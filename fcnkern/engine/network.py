@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from fcnkern.data import channels_of, with_depth
 from fcnkern.engine.checkpoint import load_checkpoint
 from fcnkern.engine.settings import TrainSettings
-from fcnkern.models import FCN, VGG16, create
+from fcnkern.models import FCN, VGG16, create, fuse_early
 from fcnkern.weights import LoadReport, load_body
+
+COLOUR = 3
 
 
 @dataclass
@@ -33,10 +36,15 @@ class Trained:
     iteration: int
 
 
-def new_network(settings: TrainSettings, n_class: int) -> FCN:
-    """The network that the settings describe, with new weights; dropout as they say."""
+def new_network(settings: TrainSettings, n_class: int, channels: int = 3) -> FCN:
+    """The network that the settings describe, with new weights, for images of so many channels."""
     model = create(
-        settings.arch, n_class, width=settings.width, upsampling=settings.upsampling, elide=settings.elide
+        settings.arch,
+        n_class,
+        width=settings.width,
+        upsampling=settings.upsampling,
+        in_channels=channels,
+        elide=settings.elide,
     )
     if settings.dropout is not None:
         model.set_dropout(settings.dropout)
@@ -45,38 +53,78 @@ def new_network(settings: TrainSettings, n_class: int) -> FCN:
     return model
 
 
-def starting_network(settings: TrainSettings, n_class: int) -> tuple[FCN, str]:
+def starting_network(settings: TrainSettings, n_class: int, wanted: str | None = None) -> tuple[FCN, str]:
     """The network to start training from, and a line on where its weights come from.
+
+    Args:
+        wanted: the preset of a data set whose images are no colour photographs (``wanted_preset``). It gives the
+            channels: with four, weights for colour are fused early (CVPR section 5.2, NYUDv2).
 
     Raises:
         FileNotFoundError, ValueError: the file of weights or the checkpoint is missing, damaged or does not fit.
     """
     if settings.weights is not None and settings.init_from is not None:
         raise ValueError("weights and init_from exclude each other: both fill the body of the network")
-    model = new_network(settings, n_class)
+    channels = channels_of(wanted)
+    model = new_network(settings, n_class, channels)
     if settings.init_from is not None:
-        return model, str(_start_from(model, Path(settings.init_from)))
+        return model, str(_start_from(model, Path(settings.init_from), channels))
     if settings.weights is not None:
-        return model, str(load_body(model, settings.weights, preprocess=settings.preprocess))
-    if settings.preprocess is not None:
-        model.preprocess = settings.preprocess
+        colour = model if channels == COLOUR else new_network(settings, n_class)
+        report = load_body(colour, settings.weights, preprocess=settings.preprocess)
+        if colour is not model:
+            _fuse(model, colour, channels)
+        return model, str(report)
+    chosen = settings.preprocess
+    if chosen is not None or wanted is not None:
+        model.preprocess = _preset(chosen or str(wanted), channels)
     return model, "all weights are new (He initialisation); score layers start at zero"
 
 
-def _start_from(model: FCN, path: Path) -> LoadReport:
+def _preset(colours: str, channels: int) -> str:
+    """The preset of so many channels with the colours as ``colours`` says, which may say all of it."""
+    if channels_of(colours) == channels:
+        return colours
+    if channels != COLOUR + 1:
+        raise ValueError(
+            f"preprocess {colours} is for colours, the images of the data set have {channels} channels"
+        )
+    return with_depth(colours)
+
+
+def _fuse(model: FCN, colour: FCN, channels: int) -> LoadReport:
+    """Starts a network on colour and depth from one on colour: depth gets the mean weight of the colours."""
+    if channels < COLOUR:
+        raise ValueError(
+            "weights for colour images do not fit a network of depth alone: do without weights, or take input=rgbd, "
+            "whose first layer takes colour and depth, or input=hha, which has three channels"
+        )
+    report = fuse_early(model, colour)
+    model.preprocess = with_depth(colour.preprocess)
+    return report
+
+
+def _start_from(model: FCN, path: Path, channels: int) -> LoadReport:
     """Copies a checkpoint of the next coarser network, or of the same one, into ``model``."""
     source = load_trained(path).model
     same_body = _body_type(source) is _body_type(model)
+    same_kind = same_body and type(source) is type(model) and source.taps == model.taps
+    same_input = channels_of(source.preprocess) == channels
     try:
-        if same_body and type(source) is type(model) and source.taps == model.taps:
+        if same_kind and not same_input and channels_of(source.preprocess) == COLOUR:
+            return _fuse(model, source, channels)
+        if same_body and not same_input:
+            raise ValueError(
+                f"its images have {channels_of(source.preprocess)} channels, the data set's {channels}"
+            )
+        model.preprocess = source.preprocess
+        if same_kind:
             model.load_state_dict(source.state_dict())
             return LoadReport(str(path), ("every layer",), (), ())
         if same_body and source.taps == model.taps[1:]:
             return model.copy_params_from(source)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"init_from {path} does not fit the network: {error}") from error
-    finally:
-        model.preprocess = source.preprocess
     raise ValueError(
         f"init_from {path} is a {_kind(source)}, a {_kind(model)} starts from the next coarser network on the same "
         "body (fcn32s for fcn16s, fcn16s for fcn8s) or from its own kind"
@@ -108,7 +156,7 @@ def trained_from(record: dict[str, Any], path: str | Path) -> Trained:
     """The network of a checkpoint's content; ``path`` is for messages."""
     try:
         settings = TrainSettings.from_dict(record["settings"])
-        model = new_network(settings, len(record["classes"]))
+        model = new_network(settings, len(record["classes"]), channels_of(record["preprocess"]))
         model.load_state_dict(record["state_dict"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"checkpoint {path} does not fit this version of fcnkern: {error}") from error

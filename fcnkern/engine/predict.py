@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from fcnkern._files import write_atomically
-from fcnkern.data import indexed, overlay, preset, read_image
+from fcnkern.data import indexed, overlay, preset, read_input, shown
 from fcnkern.engine.evaluate import evaluating
 from fcnkern.engine.network import Trained
 from fcnkern.engine.progress import Progress
@@ -26,8 +26,10 @@ def predict_image(
     flip: bool = False,
     tile: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """The classes of an image: uint8 (H, W, 3) RGB -> uint8 (H, W); ``scales``, ``flip`` and ``tile`` as in
-    ``FCN.predict``."""
+    """The classes of an image that the network's preset prepares: uint8 (H, W).
+
+    ``scales``, ``flip`` and ``tile`` are those of ``FCN.predict``.
+    """
     batch = preset(trained.model.preprocess)(image)[None]
     with evaluating(trained.model, precision):
         labels: np.ndarray = trained.model.predict(batch, scales=scales, flip=flip, tile=tile)[0].numpy()
@@ -103,15 +105,15 @@ def predict_files(
         the paths written.
 
     Raises:
-        FileNotFoundError, ValueError: see ``find_images``, ``plan_outputs`` and ``read_image``.
+        FileNotFoundError, ValueError: see ``find_images``, ``plan_outputs`` and ``read_input``.
     """
     images = find_images(inputs)
     plan = plan_outputs(images, Path(out))
     with Progress("predict", len(images), enabled=not quiet) as bar:
         for path, (label_path, overlay_path) in zip(images, plan, strict=True):
-            image = read_image(path)
+            image = read_input(path, preset(trained.model.preprocess))
             labels = predict_image(trained, image, precision, scales=scales, flip=flip, tile=tile)
             save_png(indexed(labels, trained.palette), label_path)
-            save_png(Image.fromarray(overlay(image, labels, trained.palette)), overlay_path)
+            save_png(Image.fromarray(overlay(shown(image), labels, trained.palette)), overlay_path)
             bar.advance()
     return plan

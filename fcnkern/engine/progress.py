@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from datetime import timedelta
 from types import TracebackType
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -13,9 +15,19 @@ SECONDS_BETWEEN_LINES = 20.0
 
 
 def say(message: str) -> None:
-    """A line on standard error, above any bar."""
-    tqdm.write(message, file=sys.stderr)
-    sys.stderr.flush()
+    """A line on standard error, above any bar. Where nobody reads it any more, the work goes on unheard."""
+    try:
+        tqdm.write(message, file=sys.stderr)
+        sys.stderr.flush()
+    except BrokenPipeError:
+        drop(sys.stderr)
+
+
+def drop(stream: TextIO) -> None:
+    """Sends what is written to a stream without a reader nowhere, so that neither writing nor closing it fails."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 class Progress:
@@ -52,7 +64,7 @@ class Progress:
                 each = (time.monotonic() - self._began) / (self._done - self._start)
                 left = timedelta(seconds=round(each * (self._total - self._done)))
                 parts = [f"{parts[0]}/{self._total}", f"{left} left"]
-            print(", ".join(filter(None, [*parts, note])), file=sys.stderr, flush=True)
+            say(", ".join(filter(None, [*parts, note])))
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
 
     def say(self, message: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from fcnkern.data import Dataset, open_dataset
-from fcnkern.engine.broken import SkipBroken
+from fcnkern.data import Dataset, open_dataset, wanted_preset
+from fcnkern.engine.broken import SkipBroken, check_present
 from fcnkern.engine.checkpoint import load_checkpoint
 from fcnkern.engine.class_weights import class_shares, class_weights
 from fcnkern.engine.device import choose_device
@@ -38,7 +38,7 @@ def start_run(settings: TrainSettings, out: str | Path, *, quiet: bool = False) 
     device = choose_device(settings.device)
     train_set, val_set = _data(settings)
     torch.manual_seed(settings.seed)
-    model, origin = starting_network(settings, len(train_set.classes))
+    model, origin = starting_network(settings, len(train_set.classes), wanted_preset(train_set))
     reseed(settings.seed)
     model.to(device)
     if not quiet:
@@ -126,6 +126,9 @@ def _data(settings: TrainSettings) -> tuple[Dataset, Dataset | None]:
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error} (val_split {NO_SPLIT!r} trains without validation)") from error
     if not settings.skip_broken:
+        for dataset in (train_set, val_set):
+            if dataset is not None:
+                check_present(dataset)
         return train_set, val_set
     tolerant = None if val_set is None else SkipBroken(val_set, blank=True, report=say)
     return SkipBroken(train_set, blank=False, report=say), tolerant

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from fcnkern.data import presets
 from fcnkern.data.registry import forms
 from fcnkern.engine._setting import setting, settings_of
 from fcnkern.engine.schedules import SCHEDULES
-from fcnkern.engine.values import duration, number_or_none, size, strides
+from fcnkern.engine.values import duration, number_or_none, numbers, size, strides
 from fcnkern.models.registry import ALIASES, list_models
 
 ARCHITECTURES = (*ALIASES, *list_models())
@@ -92,9 +93,22 @@ class TrainSettings:
     crop: tuple[int, int] | None = setting(
         None, DATA, "random crop, HEIGHTxWIDTH; whole images without", parse=size, metavar="HxW"
     )
-    augment: bool = setting(False, DATA, "random mirror and scale")
-    shift: int = setting(
-        0, DATA, "largest random shift in pixels, the paper's 32", parse=int, metavar="N", least=0
+    augment: bool = setting(
+        False, DATA, "the paper's augmentation: random mirror, and shift by up to 32 pixels"
+    )
+    shift: int | None = setting(
+        None,
+        DATA,
+        "largest random shift in pixels; with --augment 32, else 0",
+        parse=int,
+        metavar="N",
+        least=0,
+    )
+    scale: tuple[float, float] | None = setting(
+        None, DATA, "random scale of both sides between two factors: 0.75,1.5", parse=numbers, metavar="X,X"
+    )
+    pipeline: str | None = setting(
+        None, DATA, "more augmentation: a file that albumentations.save wrote, .json or .yaml", metavar="FILE"
     )
     skip_broken: bool = setting(
         False, DATA, "leave out images that are missing or damaged, and count them", resumable=True
@@ -196,6 +210,10 @@ class TrainSettings:
             raise ValueError("a training run needs an end: give iterations, time_limit, or both")
         if self.crop is not None and (len(self.crop) != 2 or min(self.crop) < 1):
             raise ValueError(f"crop must be a positive height and width, got {self.crop}")
+        if self.scale is not None and (
+            len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] < math.inf
+        ):
+            raise ValueError(f"scale must be two factors, 0 < least <= most, got {self.scale}")
         if self.stages is not None:
             self._check_stages(self.stages)
 

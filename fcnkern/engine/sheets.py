@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcnkern.data import Dataset, open_dataset, sheet
+from fcnkern.data import Dataset, open_dataset, sheet, shown
 from fcnkern.data.registry import forms
 from fcnkern.engine.network import Trained, load_trained
 from fcnkern.engine.predict import predict_image, save_png
@@ -99,7 +99,7 @@ def comparison(
     for index in np.linspace(0, len(dataset) - 1, min(limit, len(dataset))).round().astype(int).tolist():
         sample = dataset[index]
         predictions = [predict_image(network, sample.image) for network in networks]
-        rows.append((sample.image, *predictions, sample.label))
+        rows.append((shown(sample.image), *predictions, sample.label))
         if progress is not None:
             progress.advance()
     legend = dataset.classes if len(dataset.classes) <= LEGEND_CLASSES else None

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 import fcnkern
-from fcnkern.data import Augment, Batch, Dataset, ShuffledIndices, preset, train_batches
+from fcnkern.data import Batch, Dataset, ShuffledIndices, preset, train_batches
+from fcnkern.engine.augmentation import augmentation
 from fcnkern.engine.broken import SkipBroken
 from fcnkern.engine.distributed import count, gathered, greatest, rank
 from fcnkern.engine.evaluate import confusion_over
@@ -31,7 +32,6 @@ from fcnkern.metrics import Metrics, from_confusion
 from fcnkern.models import FCN
 
 SMOOTHING = 0.95
-SCALES = (0.75, 1.5)
 
 
 @dataclass
@@ -117,6 +117,7 @@ class Trainer:
         self.class_weight = class_weight
         self._outputs = Outputs(out, tensorboard=settings.tensorboard)
         self._sampling = LossSampling(settings, class_p)
+        self._augment = augmentation(settings)
         self._learner = Learner(
             model,
             settings,
@@ -129,7 +130,7 @@ class Trainer:
         self._smooth: Step | None = None
         if resume is not None:
             self._restore(resume)
-        self._data = fingerprint(train_set)
+        self._data = fingerprint(train_set, settings.pipeline)
         model.check_ready()
 
     @property
@@ -214,21 +215,12 @@ class Trainer:
     def _batches(self) -> Generator[Batch, None, None]:
         """The training batches from here on: data order and augmentation depend on seed and iteration alone."""
         settings = self.settings
-        augment = None
-        if settings.augment or settings.shift or settings.crop is not None:
-            augment = Augment(
-                settings.seed,
-                mirror=settings.augment,
-                scale=SCALES if settings.augment else None,
-                translate=settings.shift,
-                crop=settings.crop,
-            )
         return train_batches(
             self.train_set,
             preset(self.model.preprocess),
             ShuffledIndices(len(self.train_set), self._sampling.images, settings.seed, rank(), count()),
             start=self.position.iteration * settings.accumulate,
-            augment=augment,
+            augment=self._augment,
         )
 
     def _progress(self) -> float:
@@ -303,7 +295,7 @@ class Trainer:
 
     def _restore(self, record: dict[str, Any]) -> None:
         if "data" in record:
-            check_same_data(record["data"], self.train_set)
+            check_same_data(record["data"], self.train_set, self.settings.pipeline)
         self._learner.restore(record)
         known = {field.name: record[field.name] for field in fields(Position) if field.name in record}
         self.position = Position(**known)

@@ -229,8 +229,12 @@ class FCN(Network):
         return F.conv1x1(seen, score.weight * scale, score.bias), _to_image(moved, size)
 
     def final_weight(self) -> Tensor | None:
-        """Weight (C, C, k, k) of the last upsampling, or None where it is fixed bilinear."""
-        return self._deconv(self.final_layer).taps()
+        """Weight (C, C, k, k) of the last upsampling, in the dtype of the scores under autocast, or None where it is
+        fixed bilinear."""
+        weight = self._deconv(self.final_layer).taps()
+        if weight is not None and torch.is_autocast_enabled(weight.device.type):
+            weight = weight.to(torch.get_autocast_dtype(weight.device.type))
+        return weight
 
     def forward(self, x: Tensor) -> Tensor:
         """Images N,3,H,W -> logits N,C,H,W. For a loss or a label map `loss` and `predict` need far less memory."""

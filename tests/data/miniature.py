@@ -12,6 +12,7 @@ from PIL import Image
 from fcnkern.data import voc_palette
 
 SIZE = (6, 8)
+SCENES = "spatial_envelope_256x256_static_8outdoorcategories"
 
 
 def picture(seed: int) -> np.ndarray:
@@ -45,6 +46,17 @@ def save_mat(path: Path, **variables: object) -> None:
 def write_list(path: Path, ids: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{i}\n" for i in ids))
+
+
+def make_by_stem(root: Path, **lists: Iterable[str]) -> Path:
+    """Images and labels of one's own, two classes."""
+    for split, ids in lists.items():
+        write_list(root / f"{split}.txt", ids)
+        for i, name in enumerate(ids):
+            save(picture(i), root / "images" / f"{name}.jpg")
+            save(values(i, (0, 1)).astype(np.uint8), root / "labels" / f"{name}.png")
+    write_list(root / "classes.txt", ("ground", "sky"))
+    return root
 
 
 def make_voc(root: Path, **lists: Iterable[str]) -> Path:
@@ -91,15 +103,14 @@ def make_nyud(root: Path, **lists: Iterable[str]) -> Path:
 
 def make_siftflow(root: Path, **lists: Iterable[str]) -> Path:
     """SiftFlowDataset with the authors' lists."""
-    scenes = "spatial_envelope_256x256_static_8outdoorcategories"
     for split, ids in lists.items():
         write_list(root / f"{split}.txt", ids)
         for i, name in enumerate(ids):
-            save(picture(i), root / "Images" / scenes / f"{name}.jpg")
+            save(picture(i), root / "Images" / SCENES / f"{name}.jpg")
             semantic, geometric = values(i, range(34)).astype(np.uint8), values(i, [-1, 1, 2, 3])
             names = np.array(["awning", "balcony"], dtype=object)
-            save_mat(root / "SemanticLabels" / scenes / f"{name}.mat", S=semantic, names=names)
-            save_mat(root / "GeoLabels" / scenes / f"{name}.mat", S=geometric.astype(np.float64), names=names)
+            save_mat(root / "SemanticLabels" / SCENES / f"{name}.mat", S=semantic, names=names)
+            save_mat(root / "GeoLabels" / SCENES / f"{name}.mat", S=geometric.astype(np.float64), names=names)
     return root
 
 

@@ -62,7 +62,7 @@ def test_inverse_returns_the_image(name: str) -> None:
 
 def test_preprocess_bad_input() -> None:
     caffe = preset("caffe")
-    with pytest.raises(ValueError, match=r"'vgg' is unknown, wanted one of bvlc, caffe, .*, torchvision-bgr"):
+    with pytest.raises(ValueError, match=r"'vgg' is unknown, wanted one of bvlc, .*, torchvision-rgbd"):
         preset("vgg")
     with pytest.raises(TypeError, match="float32, wanted uint8"):
         caffe(np.zeros((4, 4, 3), np.float32))

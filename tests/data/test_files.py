@@ -199,8 +199,10 @@ def test_missing_folders_and_lists(by_stem: Path, tmp_path: Path) -> None:
 
 def test_missing_files(by_stem: Path, segnet: Path) -> None:
     (by_stem / "labels" / "a.png").rename(by_stem / "labels" / "aa.png")
-    with expect(FileNotFoundError, "labels/a.* is missing", "train.txt lists it"):
-        folder(by_stem)
+    dataset = folder(by_stem)
+    assert dataset.missing() == [f"label {by_stem / 'labels' / 'a.*'}"]
+    with expect(FileNotFoundError, "label", "labels/a.* is missing"):
+        dataset[[pair.name for pair in dataset.pairs].index("a")]
     dataset = camvid(segnet)
     (segnet / "trainannot" / "x.png").unlink()
     with expect(FileNotFoundError, "label", "trainannot/x.png is missing"):

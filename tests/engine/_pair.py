@@ -5,7 +5,10 @@ Run alone it is the one process to compare with, whose batches are twice as larg
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +19,18 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.utils import get_total_norm
 
-from fcnkern.data import IGNORE
+from fcnkern.data import IGNORE, Batch
 from fcnkern.engine import resume_run
+from fcnkern.engine.command import _run_one
 from fcnkern.engine.device import choose_device
 from fcnkern.engine.distributed import count, gathered, processes, rank, summed
 from fcnkern.engine.objective import Objective
+from fcnkern.engine.progress import Progress
 from fcnkern.engine.trainer import Trainer
 from fcnkern.models import create
 from tests.engine._runs import Images, tiny
 
-CLASSES = 11
+CLASSES, STOPPED = 11, 3
 STEADY: dict[str, Any] = {"dropout": 0.0, "schedule": "constant", "lr": 0.05, "width": 1 / 16}
 WEIGHTS = torch.linspace(0.2, 3.0, CLASSES)
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -89,6 +94,21 @@ def resumed(out: Path) -> None:
             choose_device("cuda:0")
 
 
+def stopped(out: Path) -> None:
+    """A Ctrl-C in one process, and again, as torchrun repeats what the terminal sends to all."""
+    trainer = tiny(out / "stopped", iterations=1000)
+    iterate = trainer._iterate
+
+    def interrupted(batches: Generator[Batch, None, None], bar: Progress) -> None:
+        iterate(batches, bar)
+        if trainer.position.iteration == STOPPED and rank() == count() - 1:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    trainer._iterate = interrupted  # type: ignore[method-assign]
+    assert _run_one(trainer) == 128 + signal.SIGINT
+
+
 def broken(out: Path) -> None:
     """A label that is no class, in an image that only the last process meets in the first iteration."""
     trainer = tiny(out / "broken", lr=1e-3)
@@ -129,10 +149,16 @@ def sharded(out: Path) -> None:
         torch.save(record, out / "losses.pt")
 
 
+KINDS = {
+    "curves": curves,
+    "resumed": resumed,
+    "stopped": stopped,
+    "broken": broken,
+    "sharded": sharded,
+}
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with processes():
         for what in sys.argv[2:]:
-            {"curves": curves, "resumed": resumed, "broken": broken, "sharded": sharded}[what](
-                Path(sys.argv[1])
-            )
+            KINDS[what](Path(sys.argv[1]))

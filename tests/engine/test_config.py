@@ -23,6 +23,7 @@ OTHERS = TrainSettings(
         "device": "cpu",
         "clip": None,
         "crop": (10, 20),
+        "scale": (0.5, 2.0),
         "time_limit": 1.5,
         "compile": True,
         "tensorboard": True,

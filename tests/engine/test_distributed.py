@@ -32,16 +32,6 @@ TORCHRUN = [
     "fcnkern",
     "train",
 ]
-RUN = [
-    "--data",
-    "scenes:count=6,size=24x32",
-    "--width",
-    "0.02",
-    "--val-split",
-    "none",
-    "--iterations",
-    "100000",
-]
 
 
 def start(command: Sequence[str | Path], **variables: str) -> subprocess.Popen[str]:
@@ -93,7 +83,7 @@ def workers(pair: subprocess.Popen[str]) -> dict[int, int]:
 def program(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, str]]]:
     """The folder of what two processes did, and how each ended: exit code and what is on standard error."""
     out = tmp_path_factory.mktemp("two")
-    return out, in_two_processes(out, "curves", "resumed", "sharded", "broken")
+    return out, in_two_processes(out, "curves", "resumed", "sharded", "stopped", "broken")
 
 
 @pytest.fixture(scope="module")
@@ -166,27 +156,27 @@ def test_an_error_of_one_process_ends_both_and_is_told_once(
     assert "image_" in told.splitlines()[-1]
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
-def test_a_signal_to_one_process_stops_both_and_a_death_ends_both(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    pair = start([*TORCHRUN, "--quiet", *RUN, "--out", out])
-    until(lambda: rows(out) > 2)
-    for _ in range(2):  # torchrun repeats the Ctrl-C that the terminal sends to all
-        os.kill(workers(pair)[1], signal.SIGINT)
-    errors = pair.communicate(timeout=60)[1]
-    stopped = load_checkpoint(out / "last.pt")["iteration"]
-    assert stopped == rows(out) > 0
-    assert errors.count(f"stopped at iteration {stopped}; go on with") == 1
-    assert "exitcode  : 130" in errors
+def test_a_signal_to_one_process_stops_both_after_the_same_iteration(
+    program: tuple[Path, list[tuple[int, str]]],
+) -> None:
+    out, ends = program
+    last = out / "stopped" / "last.pt"
+    assert load_checkpoint(last)["iteration"] == len(losses(out / "stopped")) == _pair.STOPPED
+    told = "".join(text for _, text in ends)
+    assert told.count(f"stopped at iteration {_pair.STOPPED}; go on with: fcnkern train --resume {last}") == 1
     with pytest.raises(ValueError, match=r"the run has 2 processes, .* cannot go on with 1: use torchrun"):
-        resume_run(out / "last.pt", quiet=True)
+        resume_run(last, quiet=True)
 
-    pair = start([*TORCHRUN, "--quiet", "--resume", out])
-    until(lambda: rows(out) > stopped + 2)
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
+def test_torchrun_goes_on_and_a_death_ends_both(program: tuple[Path, list[tuple[int, str]]]) -> None:
+    out = program[0] / "stopped"
+    pair = start([*TORCHRUN, "--quiet", "--resume", out, "--iterations", "100000"])
+    until(lambda: rows(out) > _pair.STOPPED + 2)
     killed = time.monotonic()
     os.kill(workers(pair)[1], signal.SIGKILL)
     errors = pair.communicate(timeout=60)[1]
     assert time.monotonic() - killed < 15
     assert pair.returncode != 0
     assert errors.count("fcnkern: error: rank 1 of 2 ended or answers no more") == 1
-    assert load_checkpoint(out / "last.pt")["iteration"] >= stopped
+    assert load_checkpoint(out / "last.pt")["iteration"] >= _pair.STOPPED

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import resource
-import signal
-import subprocess
 import sys
 import time
 import types
@@ -18,12 +16,13 @@ from PIL import Image
 
 from fcnkern.cli import main
 from fcnkern.data import DataError, open_dataset
-from fcnkern.engine import DivergedError, load_checkpoint, resume_run
+from fcnkern.engine import DivergedError, resume_run
 from fcnkern.engine.broken import SkipBroken
 from fcnkern.engine.log import read_log
 from fcnkern.engine.progress import Progress
 from fcnkern.engine.trainer import Trainer
-from tests.engine._runs import TINY, Images, losses, tiny
+from tests.data.miniature import SCENES, make_by_stem, make_nyud, make_sbd, make_siftflow, make_voc
+from tests.engine._runs import Images, losses, tiny
 
 SIZE, CLASSES = (24, 32), 3
 
@@ -72,6 +71,54 @@ def test_damaged_images_are_skipped_on_request_and_counted(
     for part, name in (("image", "images/p2.png"), ("label", "labels/p4.png")):
         assert error.count(f"skipped: {part} {folder / name} is truncated") == 1
     assert len(losses(tmp_path / "run")) == 8
+
+
+def laid_out(layout: str, root: Path) -> tuple[str, list[Path]]:
+    """Images a to d to train on and e to validate on: the data set's name, and the files of b, c and e."""
+    ids = {"train": [f"500{k}" for k in range(4)], "val": ["5005"]}
+    lost = [ids["train"][1], ids["train"][2], ids["val"][0]]
+    if layout == "voc":
+        make_voc(root / "VOC2012", **ids)
+        return f"voc:{root}", [root / "VOC2012" / "JPEGImages" / f"{i}.jpg" for i in lost]
+    if layout == "sbd":
+        make_sbd(root, **ids)
+        return f"sbd:{root}", [root / "cls" / f"{i}.mat" for i in lost]
+    if layout == "nyud":
+        make_nyud(root, **ids)
+        return f"nyud:{root}", [root / "segmentation" / f"img_{i}.mat" for i in lost]
+    if layout == "siftflow":
+        make_siftflow(root, **ids)
+        return f"siftflow:{root}", [root / "Images" / SCENES / f"{i}.jpg" for i in lost]
+    make_by_stem(root, **ids)
+    return f"folder:{root}", [root / "labels" / f"{i}.png" for i in lost]
+
+
+@pytest.mark.parametrize("layout", ["folder", "voc", "sbd", "nyud", "siftflow"])
+def test_missing_files_are_named_at_the_beginning_and_skipped_on_request(
+    layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, files = laid_out(layout, tmp_path / "data")
+    for file in files:
+        file.unlink()
+    command = [
+        "train",
+        f"--data={data}",
+        "--width=0.01",
+        "--iterations=5",
+        "--quiet",
+        f"--out={tmp_path / 'run'}",
+    ]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "lists what is missing, 2 in all: " in error
+    assert all(str(file.with_suffix("")) in error for file in files[:2])
+    assert not (tmp_path / "run").exists()
+    assert main([*command, "--skip-broken"]) == 0
+    error = capsys.readouterr().err
+    assert "left out 3 images that could not be read" in error
+    for file in files:
+        assert error.count(f"{file.with_suffix('')}") == 1
+    assert len(losses(tmp_path / "run")) == 5
 
 
 def test_the_next_image_takes_the_place_of_a_broken_one(folder: Path) -> None:
@@ -126,67 +173,25 @@ def test_not_a_number_names_the_images(tmp_path: Path) -> None:
         trainer.run()
 
 
-LIMITED = """
-import resource, sys
-from fcnkern.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-sys.exit(main(sys.argv[2:]))
-"""
-
-
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit on the size of files")
-def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_previous_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tiny(tmp_path, iterations=2, width=0.02).run()
     last = tmp_path / "last.pt"
     before = last.read_bytes()
-    limit = len(before) // 2  # the log and the settings fit
-    run = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            LIMITED,
-            str(limit),
-            "train",
-            "--quiet",
-            "--resume",
-            str(last),
-            "--iterations=4",
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 2
-    assert f"checkpoint {last} cannot be written" in run.stderr
-    assert "what it held before is intact" in run.stderr
-    assert "Traceback" not in run.stderr
+    own = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, own[1]))  # the log and the settings fit
+    try:
+        assert main(["train", "--quiet", "--resume", str(last), "--iterations=4"]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, own)
+    error = capsys.readouterr().err
+    assert f"checkpoint {last} cannot be written" in error
+    assert "what it held before is intact" in error
     assert last.read_bytes() == before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["config.toml", "last.pt", "log.csv"]
     assert resume_run(last, iterations=4, quiet=True).run().iteration == 4
-
-
-def test_sigterm_saves_and_exits_with_its_code(tmp_path: Path) -> None:
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in {**TINY, "iterations": 10**6}.items()]
-    command = [
-        sys.executable,
-        "-m",
-        "fcnkern.cli",
-        "train",
-        *options,
-        "--save-every=1000000",
-        f"--out={tmp_path}",
-    ]
-    process = subprocess.Popen([*command, "--quiet"], stderr=subprocess.PIPE, text=True)
-    log, deadline = tmp_path / "log.csv", time.monotonic() + 60
-    while not (log.exists() and len(read_log(log)) >= 2):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert f"go on with: fcnkern train --resume {tmp_path / 'last.pt'}" in error
-    assert "Traceback" not in error
-    assert load_checkpoint(tmp_path / "last.pt")["iteration"] == len(losses(tmp_path)) >= 2
 
 
 @pytest.mark.parametrize(

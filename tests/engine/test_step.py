@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,10 +70,13 @@ def test_the_average_is_what_is_kept_scored_and_used(tmp_path: Path) -> None:
     assert result.metrics.pixel_accuracy == pytest.approx((matrix.diag().sum() / matrix.sum()).item())
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_sixteen_bits_learn_about_the_same(tmp_path: Path, precision: str) -> None:
+@pytest.mark.parametrize(
+    ("precision", "more"),
+    [("bf16", {}), ("fp16", {}), ("bf16", {"upsampling": "learned", "val_split": "val", "val_limit": 1})],
+)
+def test_sixteen_bits_learn_about_the_same(tmp_path: Path, precision: str, more: dict[str, Any]) -> None:
     for name in ("fp32", precision):
-        tiny(tmp_path / name, precision=name, iterations=8, **ONE_SIZE).run()
+        tiny(tmp_path / name, precision=name, iterations=8, **ONE_SIZE, **more).run()
     full, half = (
         np.array([float(loss) for _, loss in losses(tmp_path / name)]) for name in ("fp32", precision)
     )

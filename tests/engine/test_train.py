@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -134,42 +132,25 @@ def command(out: Path, *more: str) -> list[str]:
     return ["train", *words, "--augment", "--sampling=0.5", f"--out={out}", "--quiet", *more]
 
 
-def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
-    killed = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "-m", "fcnkern.cli", *command(killed)])
-    log, deadline = killed / "log.csv", time.monotonic() + 60
-    while not (log.exists() and len(read_log(log)) >= 3):
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    reached = load_checkpoint(killed / "last.pt")["iteration"]
-    assert 2 <= reached < 14
-    assert main(["train", "--resume", str(killed / "last.pt"), "--quiet"]) == 0
-    assert main(command(tmp_path / "whole")) == 0
-    assert losses(killed) == losses(tmp_path / "whole")
-    assert same_state(killed / "last.pt", tmp_path / "whole" / "last.pt")
-
-
-def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
+    number: signal.Signals, expected: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt() -> None:
         while len(losses(tmp_path)) < 2 if (tmp_path / "log.csv").exists() else True:
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     helper = threading.Thread(target=interrupt)
     helper.start()
     code = main(command(tmp_path, "--iterations=100000", "--save-every=100000"))
     helper.join()
     done = len(losses(tmp_path))
-    assert code == 130
+    assert code == expected
     assert load_checkpoint(tmp_path / "last.pt")["iteration"] == done
     assert f"fcnkern train --resume {tmp_path / 'last.pt'}" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
 
 
 def test_divergence_names_the_iteration_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ OPTIONS = (
     *("data", "batch_size", "accumulate", "preprocess", "arch", "width", "elide", "dropout", "weights"),
     *("lr", "momentum", "weight_decay", "score_lr", "schedule", "warmup", "clip", "reduction"),
 )
-STAGED_OPTIONS = (*OPTIONS, "stage_lr", "class_weights", "augment")
+STAGED_OPTIONS = (*OPTIONS, "stage_lr", "class_weights", "augment", "shift", "scale", "pipeline")
 SAMPLED_OPTIONS = (*OPTIONS, "cell", "shift")
 
 
