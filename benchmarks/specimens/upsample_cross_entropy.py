@@ -8,7 +8,7 @@ from unittest import mock
 
 import torch
 
-from benchmarks.specimen import Case, Claims, Specimen
+from benchmarks.specimen import ARCHS, Case, Claims, Specimen
 
 Shape = tuple[int, int, int, int, int]
 CITY: Shape = (8, 19, 128, 256, 8)  # N, C, h, w, factor
@@ -73,7 +73,7 @@ def _trips(name: str) -> dict[int, tuple[float, ...]]:
     return {80: (*work, *(0,) * 8), 90: (*work, *(0,) * 9), 100: (*work, *(0,) * 9)}
 
 
-def _cells(name: str, archs: Sequence[int], labels: torch.dtype = torch.uint8) -> Specimen:
+def _cells(name: str, archs: Sequence[int] = ARCHS, labels: torch.dtype = torch.uint8) -> Specimen:
     kind = str(labels).removeprefix("torch.")
     return Specimen(
         name=f"loss and gradient, {name}, {kind} labels",
@@ -88,12 +88,12 @@ def _cells(name: str, archs: Sequence[int], labels: torch.dtype = torch.uint8) -
 
 
 SPECIMENS = [
-    _cells("city ×8", (80, 90)),
-    _cells("city ×8", (100,), torch.int64),
+    _cells("city ×8"),
+    _cells("city ×8", (90,), torch.int64),
     _cells("voc ×8", ()),
     _cells("binary ×2", (90,)),
-    _cells("ade ×4", (80, 100)),
-    _cells("voc ×16", (80,)),
+    _cells("ade ×4"),
+    _cells("voc ×16", (90,)),
     _cells("voc ×32", (100,)),
     Specimen(
         name="borders and scale, city ×8",
