@@ -4,7 +4,9 @@ A body that pads by 100 spends a third to half of its work on margins where it c
 it computes for an image of zeros. Here only what the image influences is computed, and behind each stage the
 margin is put round it: cells of a small map for an image of zeros ("blank"), which the same layers compute in the
 same call. So the maps, and the gradients of every weight and of the image, are those of the plain chain but for
-rounding, and nothing is kept from one call to the next. `fcnkern.models.elision_plan` has the geometry.
+rounding, and nothing is kept from one call to the next. Where no gradients are wanted, the first stage, whose maps
+are the largest, is computed in two bands of rows: half of each of these maps is held at a time.
+`fcnkern.models.elision_plan` has the geometry.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from fcnkern.models.elision_plan import AxisPlan, Canvas, Span, axis_plan
 
 Pads = tuple[int, int, int, int]
 """Left, right, top, bottom, as `torch.nn.functional.pad` takes them."""
+Operation = Callable[[Tensor, Pads], Tensor]
+"""What a layer does to a part of its map that has yet to be padded."""
 
 
 def elided_features(chain: Chain, x: Tensor, margins: Pads) -> dict[str, Tensor]:
@@ -62,20 +66,16 @@ class _Run:
     def maps(self, x: Tensor) -> dict[int, Tensor]:
         """The maps at the tapped levels, by level."""
         rows, columns = self.rows, self.columns
+        operations = [self._operation(index) for index in range(len(self.layers))]
         blank = x.new_zeros(1, x.shape[1], rows.fed[0], columns.fed[0])
         x = _pad(x, (*_around(columns, 0), *_around(rows, 0)))
+        banded = self._banded_until()
+        if banded:
+            x = self._in_bands(x, operations[:banded])
         found = {}
-        for index, (name, layer) in enumerate(self.layers):
-            if not self._is_whole(index):
-                check_part(name, layer)
-            operation = _operation(layer)
-            window = _cells(
-                _cells(x, 2, rows.reads[index], rows.held[index]),
-                3,
-                columns.reads[index],
-                columns.held[index],
-            )
-            x = operation(window, (*columns.pads[index], *rows.pads[index]))
+        for index, operation in enumerate(operations):
+            if index >= banded:
+                x = self._part(x, index, rows, operation)
             if index < self.blank_until:
                 blank = operation(self._fed(blank, index), self._own_pads(index))
             if index + 1 in self.ringed:
@@ -83,6 +83,39 @@ class _Run:
             if index + 1 in self.tapped:
                 found[index + 1] = x
         return found
+
+    def _operation(self, index: int) -> Operation:
+        name, layer = self.layers[index]
+        if not self._is_whole(index):
+            check_part(name, layer)
+        return _operation(layer)
+
+    def _part(self, x: Tensor, index: int, rows: AxisPlan, operation: Operation) -> Tensor:
+        """What a layer is computed for: along rows as `rows` says, which may be a band of the plan."""
+        columns = self.columns
+        x = _cells(x, 2, rows.reads[index], rows.held[index])
+        x = _cells(x, 3, columns.reads[index], columns.held[index])
+        return operation(x, (*columns.pads[index], *rows.pads[index]))
+
+    def _banded_until(self) -> int:
+        """The level up to which the maps, the largest, are computed in two bands: 0 where they are kept anyway."""
+        level = min(self.ringed, default=0)
+        rows = self.rows.computed[level]
+        kept = torch.is_grad_enabled() or any(tap < level for tap in self.tapped)
+        return 0 if kept or rows.stop - rows.start < len(("upper", "lower")) else level
+
+    def _in_bands(self, x: Tensor, operations: Sequence[Operation]) -> Tensor:
+        """The computed part of the map behind the first layers, its upper rows first, then its lower ones."""
+        level = len(operations)
+        start, stop = self.rows.computed[level]
+        bands = []
+        for cells in (Span(start, (start + stop) // 2), Span((start + stop) // 2, stop)):
+            rows = self.rows.band(level, cells)
+            band = x.clone()
+            for index, operation in enumerate(operations):
+                band = self._part(band, index, rows, operation)
+            bands.append(band)
+        return torch.cat(bands, 2)
 
     def _is_whole(self, index: int) -> bool:
         """Whether a layer is computed once, for the whole map."""
@@ -168,8 +201,8 @@ def _pad(x: Tensor, pads: Pads) -> Tensor:
     return T.pad(x, pads) if any(pads) else x
 
 
-def _operation(layer: nn.Module) -> Callable[[Tensor, Pads], Tensor]:
-    """What a layer does to a part of its map that has yet to be padded. Weights are read once, for all parts."""
+def _operation(layer: nn.Module) -> Operation:
+    """Weights are read once, for all parts."""
     if not isinstance(layer, nn.Conv2d):
         return lambda x, pads: layer(x)  # a pool that rounds up reaches over the end by itself
     weight, bias = layer.weight, layer.bias

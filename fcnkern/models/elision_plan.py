@@ -90,6 +90,18 @@ class AxisPlan(NamedTuple):
         """Whether a layer is computed for the whole canvas."""
         return self.computed[layer + 1] == self.canvases[layer + 1].whole
 
+    def band(self, level: int, cells: Span) -> AxisPlan:
+        """The plan up to a level of which only these cells, a part of the computed ones, are wanted.
+
+        Up to there must be no blank cells round any map. Of level 0 it still holds all.
+        """
+        computed, held, reads, pads = map(list, (self.computed, self.held, self.reads, self.pads))
+        for index in reversed(range(level)):
+            computed[index + 1] = held[index + 1] = cells
+            cells, pads[index] = _read(self.layers[index], cells, self.canvases[index])
+            reads[index] = cells
+        return self._replace(computed=tuple(computed), held=tuple(held), reads=tuple(reads), pads=tuple(pads))
+
 
 @lru_cache(maxsize=512)
 def axis_plan(
@@ -140,10 +152,8 @@ def _demand(
     inputs: list[tuple[Span, tuple[int, int]]] = []
     for level in range(len(layers), 0, -1):
         layer, (computed, _), before = layers[level - 1], spans[-1], canvases[level - 1]
-        start = computed.start * layer.stride - layer.pad
-        stop = (computed.stop - 1) * layer.stride - layer.pad + layer.span
-        reads = Span(start, stop).within(before.whole)
-        inputs.append((reads, (reads.start - start, stop - reads.stop)))
+        inputs.append(_read(layer, computed, before))
+        reads = inputs[-1][0]
         if level == 1:
             spans.append((before.live, reads.hull(before.live)))
             break
@@ -152,6 +162,14 @@ def _demand(
     all_computed, all_held = zip(*reversed(spans), strict=True)
     all_reads, all_pads = zip(*reversed(inputs), strict=True)
     return all_computed, all_held, all_reads, all_pads
+
+
+def _read(layer: Layer, computed: Span, before: Canvas) -> tuple[Span, tuple[int, int]]:
+    """The cells of its input that a layer reads for some of its output, and the zeros at either end of them."""
+    start = computed.start * layer.stride - layer.pad
+    stop = (computed.stop - 1) * layer.stride - layer.pad + layer.span
+    reads = Span(start, stop).within(before.whole)
+    return reads, (reads.start - start, stop - reads.stop)
 
 
 def _live_part(wanted: Span, live: Span) -> Span:

@@ -149,9 +149,38 @@ def test_channels_last_stays_so(images: int, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(nn.functional, "conv2d", watched)
     model.elide = True
     ours = model(x)
-    assert steps == [1] * 13
+    assert steps == [1] * 15  # 13 layers, two of them in two bands
     model.elide = False
     assert difference(ours, model(x)) < 1e-5
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_the_largest_maps_are_computed_in_bands_where_none_is_kept(
+    gradients: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, convolution, heights = network("FCN8s"), nn.functional.conv2d, []
+    model.elide = True
+
+    def watched(x: Tensor, *settings: object) -> Tensor:
+        out = convolution(x, *settings)
+        if out.shape[1] == 4:  # at a sixteenth of the width, the first stage
+            heights.append(out.shape[2])
+        return out
+
+    monkeypatch.setattr(nn.functional, "conv2d", watched)
+    with torch.set_grad_enabled(gradients):
+        model(torch.randn(1, 3, 200, 40, dtype=torch.float64))
+    assert max(heights) == (208 if gradients else 106)  # of conv1_1, whose plain map has 398 rows
+
+
+def test_bands_of_a_body_that_begins_in_place() -> None:
+    body = vgg_like()
+    body[0][0].padding = (1, 1)
+    model = FCN(nn.Sequential(nn.ELU(inplace=True), *body), ("2", "4.1"), pad=70).double().eval()
+    _caffe.randomize(model)
+    x = torch.randn(1, 3, 40, 61, dtype=torch.float64)
+    with torch.no_grad():
+        assert difference(*both(model, lambda: model(x.clone()))) < 1e-12
 
 
 @torch.no_grad()
