@@ -15,11 +15,13 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.bench_bodies import new_network, stock_network
 from benchmarks.bench_density import scorer
 from benchmarks.bench_patches import patch_classifier
 from benchmarks.cases import (
     ADD,
     ARGMAX,
+    BODIES,
     CONFUSION,
     CONV,
     DENSITY,
@@ -118,6 +120,15 @@ def _models(case: Case) -> Work:
     return Work((2 if case.gradients else 1) * bytes_of_parameters, counter.get_total_flops())
 
 
+def _bodies(case: Case) -> Work:
+    """The same of an inference on the case's body."""
+    with torch.device("meta"), torch.no_grad():
+        network = stock_network(new_network(case))
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(case.images, 3, *case.shape.size))
+    return Work(sum(p.numel() * p.element_size() for p in network.parameters()), counter.get_total_flops())
+
+
 def _density(case: Case) -> Work:
     """The same of the coarse network, which every way to denser scores runs at least once."""
     with torch.device("meta"):
@@ -168,6 +179,7 @@ _WORK: dict[str, Callable[[Case], Work]] = {
     ADD: _add,
     CONV: _conv,
     MODELS: _models,
+    BODIES: _bodies,
     DENSITY: _density,
     ELISION: _elision,
     PATCHES: _patches,

@@ -86,7 +86,7 @@ def chosen(device: str, quick: bool = False, only: str = "", large: bool = False
 
 LOSS, ARGMAX, ADD = "upsample_cross_entropy", "upsample_argmax", "upsample_add"
 CONFUSION, CONV, MODELS = "confusion_matrix", "conv1x1", "models"
-DENSITY, ELISION, PATCHES = "density", "elision", "patches"
+BODIES, DENSITY, ELISION, PATCHES = "bodies", "density", "elision", "patches"
 VOC = Shape(21, (70, 70), (500, 500))
 VOC_512 = Shape(21, (64, 64), (512, 512))
 ADE = Shape(150, (128, 128), (512, 512))
@@ -205,6 +205,21 @@ def _models() -> list[Case]:
     ]
 
 
+def _bodies() -> list[Case]:
+    """FCN-8s on each body at its own width; on VGG16, where that takes seconds on a CPU, at a quarter of it too."""
+    image = Shape(21, (500, 500), (500, 500))
+    stock: dict[str, float | None] = {"stock modules": 1.0}
+    vgg, narrow = stock | {"ours, elide": None}, "VGG16 at a quarter of the width"
+    return [
+        Case(f"FCN-8s on {narrow}, 500×500, predict", BODIES, image, vgg, width=0.25),
+        *(
+            Case(f"FCN-8s on {body}, 500×500, predict", BODIES, image, stock, body=body)
+            for body in ("AlexNet", "CaffeNet", "GoogLeNet")
+        ),
+        Case("FCN-8s on VGG16, 500×500, predict", BODIES, image, vgg, large=True),
+    ]
+
+
 def _densities() -> list[Case]:
     rivals: dict[str, float | None] = {"rarefied": None, "shift-and-stitch": None, "stride 32": None}
     image = Shape(21, (96, 96), (96, 96))
@@ -255,4 +270,13 @@ def _patches() -> list[Case]:
     return cases
 
 
-CASES = [*_losses(), *_argmaxes(), *_others(), *_models(), *_densities(), *_elisions(), *_patches()]
+CASES = [
+    *_losses(),
+    *_argmaxes(),
+    *_others(),
+    *_models(),
+    *_bodies(),
+    *_densities(),
+    *_elisions(),
+    *_patches(),
+]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from fcnkern.models import FCN
+from fcnkern.models.body import HiddenBody
 from fcnkern.models.layers import CaffeLRN
 
 
 class StockFCN(nn.Module):
     """The same function as an `fcnkern.models.FCN`: dense transposed convolutions, full-resolution scores.
 
-    The body is a copy, in which PyTorch's own normalisation takes the place of ours.
+    The body is a copy, in which PyTorch's own normalisation and 1x1 convolution take the place of ours.
 
     Args:
         like: the network whose layers and parameters it takes over; its upsampling is fixed.
@@ -23,6 +26,8 @@ class StockFCN(nn.Module):
     def __init__(self, like: FCN) -> None:
         super().__init__()
         self.body = _with_stock_layers(copy.deepcopy(like.body))
+        if isinstance(self.body, HiddenBody):
+            object.__setattr__(self.body, "classify", partial(_classify, self.body))
         self._taps, self._steps, self._start = like.taps, like.alignment.steps, like.final_offset
         names = ["score_fr", *(f"score_{tap}" for tap in reversed(like.taps[:-1]))]
         self.scores = nn.ModuleList(_conv(like.get_submodule(name)) for name in names)
@@ -55,6 +60,18 @@ class StockFCN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images N,3,H,W -> logits N,C,H,W."""
         return self.upsample(self.head(self.trunk(x)), x.shape[2:])
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """Images N,3,H,W -> label map N,H,W, int64."""
+        labels: Tensor = self(x).argmax(1)
+        return labels
+
+
+def _classify(body: HiddenBody, pool5: Tensor) -> Tensor:
+    hidden = body.drop6(body.relu6(body.fc6(pool5)))
+    features: Tensor = body.drop7(body.relu7(body.fc7(hidden)))
+    return features
 
 
 def _conv(layer: nn.Module) -> nn.Conv2d:

@@ -14,7 +14,7 @@ import torch
 from benchmarks import __main__ as command_line
 from benchmarks.bench_patches import patch_classifier
 from benchmarks.bounds import Ceilings, Work, ceilings, work
-from benchmarks.cases import ADD, CASES, CONV, DENSITY, ELISION, MODELS, PATCHES, Case, Shape, chosen
+from benchmarks.cases import ADD, BODIES, CASES, CONV, DENSITY, ELISION, MODELS, PATCHES, Case, Shape, chosen
 from benchmarks.compare import slower
 from benchmarks.contenders import Contender, build
 from benchmarks.memory import in_new_process
@@ -25,6 +25,7 @@ SMALL = {
     ADD: Shape(3, (6, 6), (14, 14)),
     CONV: Shape(8, (4, 4), (4, 4)),
     MODELS: Shape(3, (30, 20), (30, 20)),
+    BODIES: Shape(3, (80, 70), (80, 70)),
     DENSITY: Shape(3, (30, 20), (30, 20)),
     ELISION: Shape(3, (30, 20), (30, 20)),
     PATCHES: Shape(3, (1, 2), (1, 2)),

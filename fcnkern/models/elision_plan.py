@@ -95,11 +95,12 @@ class AxisPlan(NamedTuple):
 
         Up to there must be no blank cells round any map. Of level 0 it still holds all.
         """
-        computed, held, reads, pads = map(list, (self.computed, self.held, self.reads, self.pads))
+        computed, held = list(self.computed), list(self.held)
+        reads, pads = list(self.reads), list(self.pads)
         for index in reversed(range(level)):
             computed[index + 1] = held[index + 1] = cells
-            cells, pads[index] = _read(self.layers[index], cells, self.canvases[index])
-            reads[index] = cells
+            reads[index], pads[index] = _read(self.layers[index], cells, self.canvases[index])
+            cells = reads[index]
         return self._replace(computed=tuple(computed), held=tuple(held), reads=tuple(reads), pads=tuple(pads))
 
 

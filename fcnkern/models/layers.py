@@ -75,7 +75,8 @@ class CaffeLRN(nn.Module):
         around = squares[:, : x.shape[1]] + squares[:, 1 : x.shape[1] + 1]
         for shift in range(2, self.channels):
             around.add_(squares[:, shift : x.shape[1] + shift])
-        root = (1 + self.alpha / self.channels * around).rsqrt()
+        del squares
+        root = around.mul_(self.alpha / self.channels).add_(1).rsqrt_()
         return (wide * (root * root.sqrt())).to(x.dtype)
 
 
