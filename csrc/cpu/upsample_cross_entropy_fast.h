@@ -32,7 +32,7 @@ struct FastScratch {
 // per-pixel path must do the block. 4 exponentials per class.
 bool prepare_geometric(const Block<float>& block, const FastScratch& scratch);
 
-// Sums the exponentials of each pixel over the classes: 2 operations per pixel and class.
+// Sums the exponentials of each pixel over the classes: 1.5 operations per pixel and class.
 void sum_exponentials(const Block<float>& block, const FastScratch& scratch);
 
 // Sum over the counting pixels of logsumexp (in nats, times scratch.weights if `weighted`); turns the sums
