@@ -207,7 +207,7 @@ def test_other_bad_files(tmp_path: Path) -> None:
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
     with pytest.raises(ValueError, match=r"array\.npz: .*single array"):
         load(tmp_path / "array.npz")
-    with pytest.raises(ValueError, match="preset 'bgr' is unknown, wanted one of bvlc, caffe"):
+    with pytest.raises(ValueError, match="preset 'bgr' is unknown, wanted one of bvlc, bvlc-rgbd, caffe"):
         load_body(models.VGG16(SMALL), tmp_path / "nothing.npz", preprocess="bgr")
 
 
