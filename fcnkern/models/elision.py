@@ -102,7 +102,7 @@ class _Run:
         level = min(self.ringed, default=0)
         rows = self.rows.computed[level]
         kept = torch.is_grad_enabled() or any(tap < level for tap in self.tapped)
-        return 0 if kept or rows.stop - rows.start < len(("upper", "lower")) else level
+        return 0 if kept or rows.stop - rows.start < 2 else level
 
     def _in_bands(self, x: Tensor, operations: Sequence[Operation]) -> Tensor:
         """The computed part of the map behind the first layers, its upper rows first, then its lower ones."""
@@ -111,7 +111,7 @@ class _Run:
         bands = []
         for cells in (Span(start, (start + stop) // 2), Span((start + stop) // 2, stop)):
             rows = self.rows.band(level, cells)
-            band = x.clone()
+            band = x.clone()  # a first layer that works in place must not change what the other band reads
             for index, operation in enumerate(operations):
                 band = self._part(band, index, rows, operation)
             bands.append(band)
