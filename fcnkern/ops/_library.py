@@ -16,6 +16,12 @@ from torch import Tensor
 LIBRARY = torch.library.Library("fcnkern", "DEF")
 _PLAIN = frozenset((Tensor, torch.nn.Parameter, type(None), bool, int, float, str, list, tuple))
 
+Packing = Callable[[tuple[Any, ...]], tuple[Any, ...]]
+
+
+def _as_they_are(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return args
+
 
 class Operator:
     """The operator ``fcnkern::name``.
@@ -27,24 +33,36 @@ class Operator:
     Args:
         compute: the implementation, for every device.
         fake: shapes, types and strides of the results, without the results.
+        packing: two functions of a call's arguments, into those of the schema and back, where they differ.
     """
 
-    def __init__(self, name: str, schema: str, compute: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        schema: str,
+        compute: Callable[..., Any],
+        fake: Callable[..., Any],
+        packing: tuple[Packing, Packing] = (_as_they_are, _as_they_are),
+    ) -> None:
         self.name, self.compute = name, compute
+        self.pack, self.unpack = packing
         self.function: type[torch.autograd.Function] | None = None
         LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.needs_fixed_stride_order,))
-        LIBRARY.impl(name, compute, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"fcnkern::{name}", fake, lib=LIBRARY)
+        LIBRARY.impl(name, self._unpacked(compute), "CompositeExplicitAutograd")
+        torch.library.register_fake(f"fcnkern::{name}", self._unpacked(fake), lib=LIBRARY)
         self.overload = getattr(torch.ops.fcnkern, name).default
+
+    def _unpacked(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *packed: function(*self.unpack(packed))
 
     def set_autograd(self, function: type[torch.autograd.Function]) -> None:
         """Records ``function`` where a gradient can flow; its forward calls `below_autograd`."""
         self.function = function
-        LIBRARY.impl(self.name, self._record, "Autograd")
+        LIBRARY.impl(self.name, self._unpacked(self._record), "Autograd")
 
     def __call__(self, *args: Any) -> Any:
         if _is_watched(args):
-            return self.overload(*args)
+            return self.overload(*self.pack(args))
         function = self._recording(args)
         return self.compute(*args) if function is None else function.apply(*args)
 
@@ -53,7 +71,7 @@ class Operator:
         if not _is_watched(args):
             return self.compute(*args)
         with torch._C._AutoDispatchBelowAutograd():
-            return self.overload(*args)
+            return self.overload(*self.pack(args))
 
     def _record(self, *args: Any) -> Any:
         function = self._recording(args)

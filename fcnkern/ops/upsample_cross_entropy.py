@@ -118,7 +118,7 @@ def upsample_cross_entropy(
         need_grad=tracked and torch.is_grad_enabled() and reduction != "none",
         need_stats=return_stats,
     )
-    loss, _, _, stats = _OP(scores, target, weight, class_weight, seed, None, *call.settings(), backend)
+    loss, _, _, stats = _OP(scores, target, weight, class_weight, seed, None, call, backend)
     return (loss, stats) if return_stats else loss
 
 
@@ -150,10 +150,9 @@ def _compute(
     class_weight: Tensor | None,
     seed: Tensor | None,
     pixel_weight: Tensor | None,
-    *settings: Any,
+    call: LossCall,
+    backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    *options, backend = settings
-    call = LossCall.of(*options)
     run = implementation("upsample_cross_entropy", scores, backend)
     loss, grad, grad_weight, stats = run.upsample_cross_entropy_fwd(
         scores, target, weight, class_weight, seed, pixel_weight, call
@@ -169,9 +168,9 @@ def _fake(
     class_weight: Tensor | None,
     seed: Tensor | None,
     pixel_weight: Tensor | None,
-    *settings: Any,
+    call: LossCall,
+    backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    call = LossCall.of(*settings[:-1])
     dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
     loss = scores.new_empty(target.shape if call.reduction == "none" else (), dtype=dtype)
     grad, grad_weight = (scores.new_empty(0, dtype=dtype) for _ in range(2))
@@ -192,7 +191,8 @@ class _UpsampleCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         loss, grad, grad_weight, stats = _OP.below_autograd(*args)
         ctx.save_for_backward(*args[:5])
-        ctx.call, ctx.backend, ctx.dtype = LossCall.of(*args[6:-1]), args[-1], args[0].dtype
+        *_, ctx.call, ctx.backend = args
+        ctx.dtype = args[0].dtype
         ctx.formed = None if loss.dim() > 0 else (grad, grad_weight)
         ctx.mark_non_differentiable(grad, grad_weight, stats)
         ctx.set_materialize_grads(False)
@@ -201,7 +201,7 @@ class _UpsampleCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        rest = (None,) * (3 + len(ctx.call) + 1)  # class_weight, seed, pixel_weight, the settings, backend
+        rest = (None,) * 5  # class_weight, seed, pixel_weight, call, backend
         if grad_loss is None:
             return (None, None, None, *rest)
         need_scores, _, need_weight = ctx.needs_input_grad[:3]
@@ -224,8 +224,8 @@ class _UpsampleCrossEntropy(torch.autograd.Function):
 
 def _form(ctx: Any, call: LossCall, pixel_weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """The gradients for the scores and for the weight, from the saved inputs."""
-    settings = call._replace(need_grad=True, need_stats=False).settings()
-    _, grad, grad_weight, _ = _OP(*ctx.saved_tensors, pixel_weight, *settings, ctx.backend)
+    call = call._replace(need_grad=True, need_stats=False)
+    _, grad, grad_weight, _ = _OP(*ctx.saved_tensors, pixel_weight, call, ctx.backend)
     return grad, grad_weight
 
 
@@ -234,11 +234,22 @@ def _is_one(scalar: Tensor) -> bool:
     return type(scalar) is Tensor and scalar.device.type == "cpu" and scalar.item() == 1.0
 
 
+def _pack(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    *tensors, call, backend = args
+    return (*tensors, *call.settings(), backend)
+
+
+def _unpack(packed: tuple[Any, ...]) -> tuple[Any, ...]:
+    *settings, backend = packed[6:]
+    return (*packed[:6], LossCall.of(*settings), backend)
+
+
 _OP = Operator(
     "upsample_cross_entropy",
     "(Tensor scores, Tensor target, Tensor? weight, Tensor? class_weight, Tensor? seed, Tensor? pixel_weight, "
     f"{SETTINGS_SCHEMA}, str? backend) -> (Tensor, Tensor, Tensor, Tensor)",
     _compute,
     _fake,
+    (_pack, _unpack),
 )
 _OP.set_autograd(_UpsampleCrossEntropy)

@@ -18,7 +18,8 @@ from fcnkern.ops._checks import dense_format
 from fcnkern.ops._loss_call import LossCall
 from fcnkern.resample import Resample
 
-Result = tuple[Tensor, Tensor | None, Tensor | None, Tensor]
+Gradient = Tensor | None
+Counts = tuple[int, int]
 
 
 class _Pixels(NamedTuple):
@@ -64,8 +65,10 @@ def upsample_cross_entropy_fwd(
     seed: Tensor | None,
     pixel_weight: Tensor | None,
     call: LossCall,
-) -> Result:
+) -> tuple[Tensor, Gradient, Gradient, Tensor]:
     """(loss, gradient for the scores, gradient for the weight, counts); gradients where the call needs them.
+
+    The counts are zeros where the call does not need them.
 
     Beside its results it holds O(C·(w + W)) numbers per thread; with a learned weight a few bands of upsampled
     scores of 4 MiB each; for hard pixels also one N×H×W map. Results have the same bits for any number of threads.
@@ -88,7 +91,9 @@ def upsample_cross_entropy_fwd(
         learned = LearnedUpsampling(upsample_add, scores, weight, call.resample, size)
     if call.hard is not None:
         pixels = _with_hard_pixels(scores, learned, pixels, call.hard)
-    return _run(scores, pixels) if learned is None else _run_bands(learned, pixels)
+    loss, grad, grad_weight, counts = _run(scores, pixels) if learned is None else _run_bands(learned, pixels)
+    stats = torch.tensor(counts) if call.need_stats else torch.zeros(2, dtype=torch.int64)
+    return loss, grad, grad_weight, stats
 
 
 def _with_hard_pixels(
@@ -97,15 +102,15 @@ def _with_hard_pixels(
     threshold, min_kept = hard
     call = pixels.call._replace(reduction="none", label_smoothing=0.0, need_grad=False, need_stats=False)
     plain = _Pixels(pixels.target, [], 0, None, call, ())
-    losses, _, _, stats = _run(scores, plain) if learned is None else _run_bands(learned, plain)
+    losses, _, _, counts = _run(scores, plain) if learned is None else _run_bands(learned, plain)
     losses.clamp_(min=0)  # so that ignored pixels, which have 0, rank behind all others
-    count = min(min_kept, int(stats[0]))
+    count = min(min_kept, counts[0])
     above = -math.log(threshold) if threshold > 0 else math.inf
     least = float(losses.flatten().kthvalue(losses.numel() - count + 1).values) if count else math.inf
     return pixels._replace(hard_losses=losses, cuts=(above, least))
 
 
-def _run(scores: Tensor, pixels: _Pixels) -> Result:
+def _run(scores: Tensor, pixels: _Pixels) -> tuple[Tensor, Gradient, Gradient, Counts]:
     """Upsampling by the resampling of the call."""
     call, target = pixels.call, pixels.target
     kind = accumulation_type(scores.dtype)
@@ -115,10 +120,10 @@ def _run(scores: Tensor, pixels: _Pixels) -> Result:
     losses = torch.empty(target.shape, dtype=kind) if call.reduction == "none" else None
     divisor = {"valid": 0.0, "batch": float(target.shape[0])}.get(call.reduction, 1.0)
     part = _kernel(scores, call.resample, pixels, divisor, losses, grad)
-    return _loss(part.loss, losses, kind), grad, None, torch.tensor((part.valid, part.correct))
+    return _loss(part.loss, losses, kind), grad, None, (part.valid, part.correct)
 
 
-def _run_bands(learned: LearnedUpsampling, pixels: _Pixels) -> Result:
+def _run_bands(learned: LearnedUpsampling, pixels: _Pixels) -> tuple[Tensor, Gradient, Gradient, Counts]:
     """Upsampling by a learned weight."""
     call, target, kind = pixels.call, pixels.target, learned.weight.dtype
     losses = torch.empty(target.shape, dtype=kind) if call.reduction == "none" else None
@@ -137,10 +142,10 @@ def _run_bands(learned: LearnedUpsampling, pixels: _Pixels) -> Result:
     sums = _Part(*map(sum, zip(*parts, strict=True)))
     divisor = {"valid": sums.weight, "batch": float(target.shape[0])}.get(call.reduction, 1.0)
     scale = 1 / divisor if divisor > 0 else 0.0
-    stats = torch.tensor((sums.valid, sums.correct))
+    counts = sums.valid, sums.correct
     if not call.need_grad:
-        return _loss(sums.loss * scale, losses, kind), None, None, stats
-    return _loss(sums.loss * scale, losses, kind), grad.mul_(scale), grad_weight.mul_(scale), stats
+        return _loss(sums.loss * scale, losses, kind), None, None, counts
+    return _loss(sums.loss * scale, losses, kind), grad.mul_(scale), grad_weight.mul_(scale), counts
 
 
 def _loss(total: float, losses: Tensor | None, kind: torch.dtype) -> Tensor:
