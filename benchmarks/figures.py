@@ -51,6 +51,7 @@ class Results(NamedTuple):
 
     cpu: Report
     patches: Report
+    bodies: Report
 
 
 def blocks(found: Results) -> dict[str, Callable[[], str]]:
@@ -59,11 +60,15 @@ def blocks(found: Results) -> dict[str, Callable[[], str]]:
         "figures": functools.partial(_figures, found),
         "circumstances": functools.partial(_circumstances, found.cpu),
         "circumstances_of_patches": functools.partial(_circumstances, found.patches),
+        "circumstances_of_bodies": functools.partial(_circumstances, found.bodies),
+        "bodies": functools.partial(_table, found.bodies.rows),
         "bounds": functools.partial(_bounds, found.cpu),
         "division": functools.partial(_division, found.cpu),
         "patches": functools.partial(_patches, found.patches),
     }
     for operation in measured(found.cpu):
+        if operation in made:  # of a run of its own
+            continue
         rows = [row for row in found.cpu.rows if OPERATION.get(row.case) == operation]
         made[operation] = functools.partial(_table, rows)
     return {name: functools.partial(_joined, make) for name, make in made.items()}
