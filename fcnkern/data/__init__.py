@@ -16,7 +16,15 @@ from fcnkern.data.loader import eval_batches, prefetch, train_batches
 from fcnkern.data.nyud import nyud, read_input
 from fcnkern.data.palette import CAMVID_CLASSES, CAMVID_PALETTE, VOC_CLASSES, voc_palette
 from fcnkern.data.pipeline import Pipeline, load_pipeline
-from fcnkern.data.preprocess import Preprocess, channels_of, preset, presets, with_depth
+from fcnkern.data.preprocess import (
+    Preprocess,
+    channels_of,
+    image_dtype,
+    preset,
+    presets,
+    with_depth,
+    with_hha,
+)
 from fcnkern.data.registry import dataset_splits, open_dataset
 from fcnkern.data.sample import IGNORE, DataError, Dataset, Sample, wanted_preset
 from fcnkern.data.scenes import Scenes
@@ -49,6 +57,7 @@ __all__ = [
     "dataset_splits",
     "eval_batches",
     "folder",
+    "image_dtype",
     "indexed",
     "load_pipeline",
     "nyud",
@@ -69,4 +78,5 @@ __all__ = [
     "voc_palette",
     "wanted_preset",
     "with_depth",
+    "with_hha",
 ]

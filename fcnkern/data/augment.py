@@ -8,12 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from fcnkern.data.preprocess import MEAN_LOG_DEPTH
+from fcnkern.data.preprocess import MEAN_LOG_DEPTH, presets
 from fcnkern.data.sample import IGNORE, Sample
 
 FILL = (123, 117, 104)
 """RGB of what a window shows outside the image: ImageNet's mean, nearly 0 after the presets of its networks."""
-_FILL_BY_CHANNELS = {1: (MEAN_LOG_DEPTH,), 3: FILL, 4: (*FILL, MEAN_LOG_DEPTH)}
+_FILL_BY_CHANNELS = {
+    1: (MEAN_LOG_DEPTH,),
+    3: FILL,
+    4: (*FILL, MEAN_LOG_DEPTH),
+    6: (*FILL, *map(round, presets["nyud-hha"].mean)),
+}
 
 
 def window(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
@@ -39,7 +44,7 @@ def rescale(sample: Sample, factor: float) -> Sample:
     """Both sides times `factor` (at least 1 pixel): the image bilinear, the label nearest."""
     h, w = sample.label.shape
     size = max(1, round(w * factor)), max(1, round(h * factor))
-    channels = [sample.image] if sample.image.dtype == np.uint8 else np.moveaxis(sample.image, 2, 0)
+    channels = [sample.image] if sample.image.shape[2] == 3 else np.moveaxis(sample.image, 2, 0)
     resized = [np.array(Image.fromarray(c).resize(size, Image.Resampling.BILINEAR)) for c in channels]
     label = Image.fromarray(sample.label).resize(size, Image.Resampling.NEAREST)
     return Sample(np.dstack(resized), np.array(label), sample.name)

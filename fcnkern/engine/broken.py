@@ -7,7 +7,7 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from fcnkern.data import DataError, Dataset, FileDataset, Sample, channels_of, wanted_preset
+from fcnkern.data import DataError, Dataset, FileDataset, Sample, channels_of, image_dtype, wanted_preset
 
 BLANK = (32, 32)
 NAMED = 5
@@ -60,7 +60,7 @@ class SkipBroken:
             if self._blank:
                 label = np.full(BLANK, self.ignore_index, np.uint8)
                 channels = channels_of(self.preset)
-                image = np.zeros((*BLANK, channels), np.uint8 if channels == 3 else np.float32)
+                image = np.zeros((*BLANK, channels), image_dtype(channels))
                 return Sample(image, label, f"broken_{place}")
         raise DataError(f"{self.name} has no image that can be read; the first: {self.broken[first]}")
 

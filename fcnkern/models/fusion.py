@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fcnkern import functional as F
+from fcnkern.models.alignment import Alignment
 from fcnkern.models.averaging import averaged_probabilities
 from fcnkern.models.body import Network
 from fcnkern.models.fcn import FCN
-from fcnkern.resample import Resample
+from fcnkern.models.tiling import tiled
+from fcnkern.resample import Pair, Resample
 
 
 class LateFusion(Network):
@@ -31,6 +34,10 @@ class LateFusion(Network):
     Args:
         color, hha: networks with the same classes, strides and crops, and fixed bilinear upsampling at their end.
         weights: of their scores; the authors' 0.5, 0.5.
+
+    Attributes:
+        taps, alignment: of both networks.
+        preprocess: name of the preset for the channels of both, such as "nyud+nyud-hha".
 
     Raises:
         ValueError: networks that do not fit together, or weights that are not two finite numbers.
@@ -47,7 +54,9 @@ class LateFusion(Network):
         for name, net in (("color", color), ("hha", hha)):
             _check_bilinear(name, net)
         self.color, self.hha, self.weights = color, hha, tuple(weights)
-        self.n_class = color.n_class
+        self.n_class, self.taps, self.alignment = color.n_class, color.taps, color.alignment
+        self.preprocess = f"{color.preprocess}+{hha.preprocess}"
+        self._in_channels = color._in_channels + hha._in_channels
 
     def scores(self, x: Tensor) -> tuple[Tensor, Resample]:
         """Low-resolution scores, averaged, and the upsampling that takes them to the pixels of `x`.
@@ -58,11 +67,25 @@ class LateFusion(Network):
         Raises:
             ValueError: another number of channels; a network was given another last upsampling than bilinear since.
         """
+        return self.streams(x)[0]
+
+    def streams(
+        self, x: Tensor, alone: Mapping[str, Alignment] | None = None
+    ) -> list[tuple[Tensor, Resample]]:
+        """`scores` of `x`, and behind them those of each tap in `alone`, averaged too, as `FCN.streams`."""
         images, hha = self._split(x)
         for name, net in (("color", self.color), ("hha", self.hha)):
             _check_bilinear(name, net)
-        scores, resample = self.color.scores(images)
-        return self.weights[0] * scores + self.weights[1] * self.hha.scores(hha)[0], resample
+        pairs = zip(self.color.streams(images, alone), self.hha.streams(hha, alone), strict=True)
+        first, second = self.weights
+        return [(first * ours + second * theirs, resample) for (ours, resample), (theirs, _) in pairs]
+
+    def stream_alignments(self) -> dict[str, Alignment]:
+        """As `FCN.stream_alignments`, the same for both networks."""
+        return self.color.stream_alignments()
+
+    def final_weight(self) -> None:
+        """As `FCN.final_weight`: the last upsampling is fixed bilinear."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Images N,C,H,W, as for `scores` -> logits N,K,H,W; `loss` and `predict` need far less memory."""
@@ -82,8 +105,17 @@ class LateFusion(Network):
         out_dtype: torch.dtype = torch.uint8,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        tile: Pair | None = None,
     ) -> Tensor:
         """Images N,C,H,W, as for `scores` -> label map N,H,W, as `FCN.predict`."""
+        if tile is not None:
+            if tuple(scales) != (1.0,) or flip:
+                raise ValueError(f"tile excludes scales and flip, got {tile}, {tuple(scales)} and {flip}")
+            self._split(x)
+            one = partial(self.predict, out_dtype=out_dtype)
+            return tiled(one, x, tile, self.alignment, self.color.score_fr.weight.device, out_dtype)
+        if torch.compiler.is_exporting():
+            return self(x).argmax(1).to(out_dtype)
         if tuple(scales) == (1.0,) and not flip:
             scores, resample = self.scores(x)
         else:
@@ -97,12 +129,16 @@ class LateFusion(Network):
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         first, second = self.color._in_channels, self.hha._in_channels
-        if x.dim() != 4 or x.shape[1] != first + second:
+        if x.dim() != 4 or x.shape[1] != self._in_channels:
             raise ValueError(
-                f"x must have shape (N, {first + second}, H, W), {first} channels for color and {second} for hha, "
+                f"x must have shape (N, {self._in_channels}, H, W), {first} channels for color and {second} for hha, "
                 f"got {tuple(x.shape)}"
             )
         return x[:, :first], x[:, first:]
+
+
+Segmenter = FCN | LateFusion
+"""A network that gives one label map: what the engine trains and uses."""
 
 
 class MultiTask(Network):
