@@ -17,7 +17,7 @@ from fcnkern.engine.distributed import count, rank, summed
 from fcnkern.engine.progress import Progress
 from fcnkern.functional import confusion_matrix
 from fcnkern.metrics import trimap
-from fcnkern.models import FCN
+from fcnkern.models import Segmenter
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def evaluating(model: nn.Module, precision: str = "fp32") -> Iterator[None]:
 
 
 def confusion_over(
-    model: FCN,
+    model: Segmenter,
     dataset: Dataset,
     preprocess: Preprocess,
     *,
@@ -49,7 +49,7 @@ def confusion_over(
 
 
 def confusions_over(
-    model: FCN,
+    model: Segmenter,
     dataset: Dataset,
     preprocess: Preprocess,
     widths: Sequence[int] = (),
@@ -102,7 +102,7 @@ def confusions_over(
     return [summed(matrix.cpu()) if shared else matrix.cpu() for matrix in matrices]
 
 
-def _counter(model: FCN, images: Tensor, ignore_index: int) -> Callable[[Tensor], Tensor]:
+def _counter(model: Segmenter, images: Tensor, ignore_index: int) -> Callable[[Tensor], Tensor]:
     """Runs the network once; what comes back counts its predictions against targets."""
     if model.final_weight() is None:
         scores, resample = model.scores(images)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fcnkern.engine.distributed import count, summed
 from fcnkern.functional import upsample_cross_entropy
-from fcnkern.models import FCN
+from fcnkern.models import Segmenter
 from fcnkern.ops.upsample_cross_entropy import Reduction
 from fcnkern.resample import Resample
 from fcnkern.sampling import Sampling
@@ -35,7 +35,7 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        model: FCN,
+        model: Segmenter,
         *,
         class_weight: Tensor | None,
         ignore_index: int,

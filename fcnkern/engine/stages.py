@@ -16,7 +16,7 @@ from fcnkern.engine.report import NAMES
 from fcnkern.engine.runs import resume_run, start_run
 from fcnkern.engine.settings import SETTINGS, TrainSettings
 from fcnkern.metrics import Metrics, from_confusion
-from fcnkern.models.registry import ALIASES
+from fcnkern.models.registry import parse_name
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ def stage_settings(settings: TrainSettings) -> dict[str, TrainSettings]:
     ``stage_lr``.
     """
     assert settings.stages is not None
-    body = ALIASES.get(settings.arch, settings.arch).partition("_")[2]
+    _, body, late = parse_name(settings.arch)
     share = None if settings.time_limit is None else settings.time_limit / len(settings.stages)
     plan = {}
     for place, stride in enumerate(settings.stages):
         plan[f"{stride}s"] = dataclasses.replace(
             settings,
-            arch=f"fcn{stride}s_{body}",
+            arch=f"fcn{stride}s{'-late' * late}_{body}",
             stages=None,
             time_limit=share,
             lr=settings.lr * settings.stage_lr**place,

@@ -22,7 +22,7 @@ from fcnkern.engine.loss_sampling import LossSampling
 from fcnkern.engine.objective import Objective
 from fcnkern.engine.optim import make_optimizer, set_rate
 from fcnkern.engine.settings import TrainSettings
-from fcnkern.models import FCN
+from fcnkern.models import Segmenter
 
 LEAST_SCALE = 2.0**-30
 
@@ -53,7 +53,7 @@ class Learner:
 
     def __init__(
         self,
-        model: FCN,
+        model: Segmenter,
         settings: TrainSettings,
         sampling: LossSampling,
         *,
@@ -82,11 +82,11 @@ class Learner:
         self._scaler = GradScaler(self._device.type, enabled=settings.precision == "fp16")
 
     @property
-    def best_model(self) -> FCN:
+    def best_model(self) -> Segmenter:
         """The network to use: of averaged weights where an average is kept."""
         if self.average is None:
             return self.model
-        assert isinstance(self.average.module, FCN)
+        assert isinstance(self.average.module, Segmenter)
         return self.average.module
 
     def step(self, batches: Sequence[Batch], rate: float) -> Step:

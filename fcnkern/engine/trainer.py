@@ -29,7 +29,7 @@ from fcnkern.engine.schedules import schedule_factor, warmup_factor
 from fcnkern.engine.settings import TrainSettings
 from fcnkern.engine.step import DivergedError, Learner, Step
 from fcnkern.metrics import Metrics, from_confusion
-from fcnkern.models import FCN
+from fcnkern.models import Segmenter
 
 SMOOTHING = 0.95
 
@@ -98,7 +98,7 @@ class Trainer:
     def __init__(
         self,
         settings: TrainSettings,
-        model: FCN,
+        model: Segmenter,
         train_set: Dataset,
         val_set: Dataset | None,
         out: Path,

@@ -37,7 +37,6 @@ class LateFusion(Network):
 
     Attributes:
         taps, alignment: of both networks.
-        preprocess: name of the preset for the channels of both, such as "nyud+nyud-hha".
 
     Raises:
         ValueError: networks that do not fit together, or weights that are not two finite numbers.
@@ -55,8 +54,16 @@ class LateFusion(Network):
             _check_bilinear(name, net)
         self.color, self.hha, self.weights = color, hha, tuple(weights)
         self.n_class, self.taps, self.alignment = color.n_class, color.taps, color.alignment
-        self.preprocess = f"{color.preprocess}+{hha.preprocess}"
         self._in_channels = color._in_channels + hha._in_channels
+
+    @property
+    def preprocess(self) -> str:
+        """Names of both networks' presets for input images, joined by "+"."""
+        return f"{self.color.preprocess}+{self.hha.preprocess}"
+
+    @preprocess.setter
+    def preprocess(self, name: str) -> None:
+        self.color.preprocess, self.hha.preprocess = name.split("+")
 
     def scores(self, x: Tensor) -> tuple[Tensor, Resample]:
         """Low-resolution scores, averaged, and the upsampling that takes them to the pixels of `x`.
