@@ -29,6 +29,7 @@ from fcnkern.data.registry import dataset_splits, open_dataset
 from fcnkern.data.sample import IGNORE, DataError, Dataset, Sample, wanted_preset
 from fcnkern.data.scenes import Scenes
 from fcnkern.data.siftflow import siftflow
+from fcnkern.data.tasks import Tasks, numbered, tasks_of
 from fcnkern.data.visual import colourise, indexed, overlay, sheet, shown
 from fcnkern.data.voc import sbd, voc
 
@@ -47,6 +48,7 @@ __all__ = [
     "Sample",
     "Scenes",
     "ShuffledIndices",
+    "Tasks",
     "ade20k",
     "camvid",
     "channels_of",
@@ -60,6 +62,7 @@ __all__ = [
     "image_dtype",
     "indexed",
     "load_pipeline",
+    "numbered",
     "nyud",
     "open_dataset",
     "overlay",
@@ -73,6 +76,7 @@ __all__ = [
     "sheet",
     "shown",
     "siftflow",
+    "tasks_of",
     "train_batches",
     "voc",
     "voc_palette",
