@@ -173,6 +173,11 @@ def _export(options: argparse.Namespace) -> int:
     if options.out.suffix not in SUFFIXES:
         raise ValueError(f"out must end in {' or '.join(SUFFIXES)}, got {options.out}")
     trained = load_trained(options.checkpoint)
+    if trained.tasks and not options.logits:
+        raise ValueError(
+            f"checkpoint {options.checkpoint} has several tasks ({', '.join(trained.tasks)}), whose labels are not "
+            "exported: take --logits, the channels of all of them in this order"
+        )
     entries = _metadata(trained)
     if options.out.suffix == ".onnx":
         to_onnx(trained.model, options.out, logits=options.logits, opset=options.opset, metadata=entries)

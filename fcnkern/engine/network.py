@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Trained:
         classes, palette: names and colours of its classes; the palette is uint8 (C, 3).
         settings: of the run that trained it.
         iteration: how long it was trained.
+        tasks: numbers of classes by name, where the network's are those of several tasks.
     """
 
     model: Segmenter
@@ -36,6 +37,7 @@ class Trained:
     palette: np.ndarray
     settings: TrainSettings
     iteration: int
+    tasks: dict[str, int] = field(default_factory=dict)
 
 
 def new_network(settings: TrainSettings, n_class: int, channels: int = 3) -> Segmenter:
@@ -211,4 +213,11 @@ def trained_from(record: dict[str, Any], path: str | Path) -> Trained:
         raise ValueError(f"checkpoint {path} does not fit this version of fcnkern: {error}") from error
     model.preprocess = record["preprocess"]
     model.eval()
-    return Trained(model, record["classes"], record["palette"].numpy(), settings, record["iteration"])
+    return Trained(
+        model,
+        record["classes"],
+        record["palette"].numpy(),
+        settings,
+        record["iteration"],
+        record.get("tasks", {}),
+    )

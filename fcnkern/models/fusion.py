@@ -166,7 +166,7 @@ class MultiTask(Network):
             would mix the heads.
     """
 
-    def __init__(self, net: FCN, heads: Mapping[str, int]) -> None:
+    def __init__(self, net: Segmenter, heads: Mapping[str, int]) -> None:
         super().__init__()
         if sum(heads.values()) != net.n_class or min(heads.values()) < 1:
             raise ValueError(
@@ -177,8 +177,8 @@ class MultiTask(Network):
 
     @property
     def body(self) -> nn.Module:
-        """The body that all heads share."""
-        return self.net.body
+        """The body that all heads share; of late fusion both networks."""
+        return self.net.body if isinstance(self.net, FCN) else self.net
 
     @property
     def preprocess(self) -> str:
@@ -244,10 +244,45 @@ class MultiTask(Network):
         return torch.stack(list(self.losses(x, labels, **options).values())).sum()
 
     @torch.no_grad()
-    def predict(self, x: Tensor, *, out_dtype: torch.dtype = torch.uint8) -> dict[str, Tensor]:
-        """Images N,3,H,W -> label map N,H,W of each head by name; call `eval()` first."""
+    def predict(
+        self,
+        x: Tensor,
+        *,
+        out_dtype: torch.dtype = torch.uint8,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        tile: Pair | None = None,
+    ) -> dict[str, Tensor]:
+        """Images N,3,H,W -> label map N,H,W of each head by name, as `FCN.predict`; call `eval()` first.
+
+        With `scales`, `flip` or `tile` the network runs once for each head.
+        """
+        averaged = tuple(scales) != (1.0,) or flip
+        if tile is not None:
+            if averaged:
+                raise ValueError(f"tile excludes scales and flip, got {tile}, {tuple(scales)} and {flip}")
+            device = next(self.net.parameters()).device
+            ones = {name: partial(self._labels, name, out_dtype) for name in self.heads}
+            return {
+                name: tiled(one, x, tile, self.net.alignment, device, out_dtype) for name, one in ones.items()
+            }
+        if averaged:
+            return {
+                name: F.upsample_argmax(
+                    averaged_probabilities(partial(self._logits, name), x, scales, flip),
+                    Resample.identity(),
+                    out_dtype=out_dtype,
+                )
+                for name in self.heads
+            }
         scores, resample = self.scores(x)
         return {name: F.upsample_argmax(each, resample, out_dtype=out_dtype) for name, each in scores.items()}
+
+    def _labels(self, name: str, out_dtype: torch.dtype, x: Tensor) -> Tensor:
+        return self.predict(x, out_dtype=out_dtype)[name]
+
+    def _logits(self, name: str, x: Tensor) -> Tensor:
+        return self(x)[name]
 
     def check_ready(self) -> None:
         """As `Network.check_ready`."""
@@ -258,8 +293,8 @@ class MultiTask(Network):
         return {name: part.contiguous() for name, part in zip(self.heads, parts, strict=True)}
 
 
-def _check_bilinear(name: str, net: FCN) -> None:
-    if net.final_weight() is not None:
+def _check_bilinear(name: str, net: Segmenter) -> None:
+    if isinstance(net, FCN) and net.final_weight() is not None:
         raise ValueError(
             f"the last upsampling of {name}, {net.final_layer}, must be fixed bilinear: it is "
             f"{'learned' if net.upsampling == 'learned' else 'another one'}"
