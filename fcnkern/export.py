@@ -186,7 +186,7 @@ def _export(options: argparse.Namespace) -> int:
         extra = {"preprocess": trained.model.preprocess, **entries}
         write_atomically(options.out, lambda file: torch.export.save(program, file, extra_files=extra))
     print(
-        f"{options.out}: {_NAMES[options.logits]} of images N,3,H,W of any size, "
+        f"{options.out}: {_NAMES[options.logits]} of images N,{trained.model._in_channels},H,W of any size, "
         f"prepared as {trained.model.preprocess!r}"
     )
     return 0

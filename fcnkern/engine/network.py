@@ -101,7 +101,7 @@ def _load_body(model: Segmenter, settings: TrainSettings, channels: int) -> Load
         for part in (model.color, model.hha):
             report = load_body(part, settings.weights, preprocess=settings.preprocess)
         model.preprocess = with_hha(model.color.preprocess)
-        return report
+        return dataclasses.replace(report, preprocess=model.preprocess)
     colour = model
     if channels != COLOUR:
         colour = create(settings.arch, model.n_class, width=settings.width, upsampling=settings.upsampling)

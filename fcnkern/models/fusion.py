@@ -63,7 +63,10 @@ class LateFusion(Network):
 
     @preprocess.setter
     def preprocess(self, name: str) -> None:
-        self.color.preprocess, self.hha.preprocess = name.split("+")
+        names = name.split("+")
+        if len(names) != 2:
+            raise ValueError(f"preprocess must be two presets joined by '+', got {name!r}")
+        self.color.preprocess, self.hha.preprocess = names
 
     def scores(self, x: Tensor) -> tuple[Tensor, Resample]:
         """Low-resolution scores, averaged, and the upsampling that takes them to the pixels of `x`.

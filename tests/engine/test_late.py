@@ -118,6 +118,9 @@ def test_weights_go_into_both_networks(preprocess: str, wanted: str, tmp_path: P
     for part in (model.color, model.hha):
         assert torch.equal(part.conv3_2.weight, body.conv3_2.weight)
     assert model.preprocess == f"{preprocess}+{wanted}"
+    assert f"input: {model.preprocess}" in report
+    with pytest.raises(ValueError, match="must be two presets joined by '\\+', got 'caffe'"):
+        model.preprocess = "caffe"
 
 
 def test_new_networks_take_the_data_sets_preset_or_the_chosen_colours() -> None:

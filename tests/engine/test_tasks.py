@@ -18,6 +18,7 @@ from fcnkern.engine.class_weights import class_weights
 from fcnkern.engine.evaluate import confusions_over
 from fcnkern.engine.log import read_log
 from fcnkern.engine.objective import Objective
+from fcnkern.functional import upsample_cross_entropy
 from fcnkern.metrics import blocks, from_confusion, trimap
 from fcnkern.models import FCN, MultiTask, create
 from fcnkern.sampling import Sampling
@@ -111,7 +112,16 @@ def test_the_loss_is_the_sum_over_the_tasks(reduction: str, sampling: Sampling |
     )
     torch.testing.assert_close(loss, sum(each for each, _ in parts.values()), rtol=1e-5, atol=1e-5)
     assert torch.equal(counts, sum(stats for _, stats in parts.values()))
-    assert total > loss
+    alone = model.streams(images, model.stream_alignments())[1:]
+    of_streams = [
+        upsample_cross_entropy(
+            each, named[task], resample, class_weight=weights[task], reduction=reduction, sampling=sampling
+        )
+        for scores, resample in alone
+        for task, each in zip(TASKS, scores.split([33, 3], 1), strict=True)
+    ]
+    assert len(of_streams) == 4
+    torch.testing.assert_close(total, loss + 0.5 * sum(of_streams), rtol=1e-5, atol=1e-5)
     total.backward()
     assert all(model.score_pool4.weight.grad[part].any() for part in (slice(33), slice(33, 36)))
 
