@@ -8,7 +8,7 @@ from typing import SupportsIndex
 import numpy as np
 
 from fcnkern.data.files import FileDataset
-from fcnkern.data.sample import IGNORE, DataError, Dataset, Sample
+from fcnkern.data.sample import IGNORE, DataError, Dataset, Sample, wanted_preset
 
 
 class Tasks:
@@ -20,13 +20,14 @@ class Tasks:
     Attributes:
         tasks: numbers of classes by the names of the tasks.
         classes, palette: those of the tasks, one task behind the other.
+        preset, published: of the first part.
 
     Raises: ValueError if the parts have not as many samples each, or more than 255 classes in all.
     """
 
     ignore_index = IGNORE
 
-    def __init__(self, name: str, parts: Mapping[str, FileDataset]) -> None:
+    def __init__(self, name: str, parts: Mapping[str, Dataset]) -> None:
         self.name, self._parts = name, dict(parts)
         self.tasks = {task: len(part.classes) for task, part in parts.items()}
         self.classes = [each for part in parts.values() for each in part.classes]
@@ -37,14 +38,16 @@ class Tasks:
                 f"samples {sizes} and classes {self.tasks}"
             )
         self.palette = np.concatenate([part.palette for part in parts.values()])
-        self.published = next(iter(parts.values())).published
+        first = next(iter(parts.values()))
+        self.preset, self.published = wanted_preset(first), getattr(first, "published", None)
 
     def __len__(self) -> int:
         return len(next(iter(self._parts.values())))
 
     def missing(self) -> list[str]:
         """The listed files that are not there: "image PATH", "label PATH"."""
-        return list(dict.fromkeys(file for part in self._parts.values() for file in part.missing()))
+        parts = [part for part in self._parts.values() if isinstance(part, FileDataset)]
+        return list(dict.fromkeys(file for part in parts for file in part.missing()))
 
     def __getitem__(self, index: SupportsIndex) -> Sample:
         """Raises: as the parts do; DataError where they have other images."""

@@ -161,7 +161,7 @@ def test_check_and_bounds_are_those_of_each_task(root: Path, capsys: pytest.Capt
 def test_colour_with_hha_is_both_images(tmp_path: Path) -> None:
     root = make_nyud(tmp_path / "nyud", train=["5001"])
     found, color, hha = (nyud(root, input=name) for name in ("color-hha", "color", "hha"))
-    assert found.preset == "nyud+nyud-hha"
+    assert found.preset == Tasks("twice", {"a": found, "b": found}).preset == "nyud+nyud-hha"
     image = found[0].image
     assert image.dtype == np.uint8
     assert np.array_equal(image, np.concatenate([color[0].image, hha[0].image], axis=2))

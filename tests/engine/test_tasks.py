@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 import pytest
@@ -12,18 +13,19 @@ import torch
 from PIL import Image
 
 from fcnkern import cli
-from fcnkern.data import open_dataset, preset
-from fcnkern.engine import load_checkpoint, load_trained, predict_image
+from fcnkern.data import IGNORE, Sample, Scenes, Tasks, open_dataset, preset
+from fcnkern.engine import Trainer, TrainSettings, load_checkpoint, load_trained, predict_image
 from fcnkern.engine.class_weights import class_weights
 from fcnkern.engine.evaluate import confusions_over
 from fcnkern.engine.log import read_log
+from fcnkern.engine.network import new_network
 from fcnkern.engine.objective import Objective
 from fcnkern.functional import upsample_cross_entropy
 from fcnkern.metrics import blocks, from_confusion, trimap
 from fcnkern.models import FCN, MultiTask, create
 from fcnkern.sampling import Sampling
 from tests.data.miniature import SCENES, make_siftflow
-from tests.engine._runs import losses, tiny
+from tests.engine._runs import TINY, losses, tiny
 from tests.models import _caffe
 
 TASKS = {"semantic": 33, "geometric": 3}
@@ -168,6 +170,41 @@ def test_the_log_and_the_best_checkpoint(data: str, tmp_path: Path) -> None:
     first = read_log(tmp_path / "mean" / "log.csv")[0]
     assert float(first["loss"]) == pytest.approx(math.log(33) + math.log(3), rel=1e-5)
     assert float(first["pixel_loss"]) == pytest.approx((math.log(33) + math.log(3)) / 2, rel=1e-5)
+
+
+class Ground:
+    """Scenes with two classes, the road with what is beside it and all the rest."""
+
+    name, ignore_index, classes = "ground", IGNORE, ["rest", "ground"]
+    palette = np.eye(2, 3, dtype=np.uint8)
+
+    def __init__(self, scenes: Scenes) -> None:
+        self._scenes = scenes
+        self._ground = [scenes.classes.index(name) for name in ("road", "pavement")]
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def __getitem__(self, index: SupportsIndex) -> Sample:
+        sample = self._scenes[index]
+        ground = np.isin(sample.label, self._ground).astype(np.uint8)
+        return Sample(sample.image, np.where(sample.label == IGNORE, sample.label, ground), sample.name)
+
+
+def test_both_tasks_of_one_scene_are_learned(tmp_path: Path) -> None:
+    scenes = Scenes("train", count=1, size=(32, 40))
+    both = Tasks("scenes", {"all": scenes, "ground": Ground(scenes)})
+    settings = TrainSettings(
+        **{**TINY, "iterations": 30, "lr": 0.05, "clip": 1.0, "dropout": 0.0, "width": 0.05}
+    )
+    torch.manual_seed(0)
+    model = new_network(settings, len(both.classes))
+    result = Trainer(settings, model, both, both, tmp_path, quiet=True).run()
+    first, *_, last = [float(r["loss"]) for r in read_log(tmp_path / "log.csv") if r["split"] == "train"]
+    assert first == pytest.approx(math.log(11) + math.log(2), rel=1e-6)
+    assert last < 1.5
+    assert result.scores["all"].metrics.pixel_accuracy > 0.6
+    assert result.scores["ground"].metrics.pixel_accuracy > 0.8
 
 
 def test_stages(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
