@@ -18,9 +18,11 @@ from fcnkern.engine import (
     confusions_over,
     load_trained,
     metrics_line,
-    metrics_record,
     metrics_table,
     predict_files,
+    scores_by_task,
+    scores_record,
+    scores_table,
 )
 from fcnkern.engine.broken import check_present
 from fcnkern.engine.command import add_train
@@ -31,7 +33,6 @@ from fcnkern.engine.settings import PRECISIONS
 from fcnkern.engine.sheets import add_sheet
 from fcnkern.engine.values import argument, numbers, size, widths
 from fcnkern.export import add_export
-from fcnkern.metrics import from_confusion
 from fcnkern.models.summary import models_table, summarize
 from fcnkern.weights.command import add_convert
 
@@ -142,8 +143,7 @@ def _eval(options: argparse.Namespace) -> int:
             precision=options.precision,
             progress=bar,
         )
-    metrics, *near = map(from_confusion, matrices)
-    bands = dict(zip(options.trimap, near, strict=True))
+    scores = scores_by_task(matrices, dataset.classes, trained.tasks, options.trimap)
     if options.json is not None:
         record = {
             "checkpoint": str(options.checkpoint),
@@ -151,9 +151,9 @@ def _eval(options: argparse.Namespace) -> int:
             "split": options.split,
             "images": count,
         }
-        _write_json(options.json, record | metrics_record(metrics, dataset.classes, bands))
+        _write_json(options.json, record | scores_record(scores))
     if options.json is None or str(options.json) != "-":
-        print(metrics_table(metrics, dataset.classes, bands))
+        print(scores_table(scores))
     return 0
 
 
@@ -178,7 +178,8 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("fcnkern-predictions"),
         metavar="DIR",
-        help="folder of NAME.png (labels) and NAME_overlay.png (default fcnkern-predictions)",
+        help="folder of NAME.png (labels) and NAME_overlay.png, of several tasks NAME_TASK.png and "
+        "NAME_TASK_overlay.png (default fcnkern-predictions)",
     )
     parser.add_argument("--flip", action="store_true", help="average over the mirrored image too")
     parser.add_argument(
@@ -210,9 +211,8 @@ def _predict(options: argparse.Namespace) -> int:
         tile=options.tile,
         quiet=options.quiet,
     )
-    print(
-        f"wrote the labels and overlays of {len(written)} image{'s' * (len(written) != 1)} to {options.out}"
-    )
+    count = len(written) // max(1, len(trained.tasks))
+    print(f"wrote the labels and overlays of {count} image{'s' * (count != 1)} to {options.out}")
     return 0
 
 

@@ -24,7 +24,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from fcnkern._files import write_atomically
 from fcnkern.engine.network import Trained, load_trained
-from fcnkern.models import FCN
+from fcnkern.models import Segmenter
 from fcnkern.models.layers import BilinearDeconv2d
 
 OPSET = 18
@@ -37,7 +37,7 @@ _SIZES = {0: "batch", 2: "height", 3: "width"}
 class _Exported(nn.Module):
     """What is exported: images N,3,H,W -> label map N,H,W, or logits N,C,H,W."""
 
-    def __init__(self, model: FCN, logits: bool) -> None:
+    def __init__(self, model: Segmenter, logits: bool) -> None:
         super().__init__()
         self.model, self.logits = model, logits
         self.out_dtype = torch.uint8 if model.n_class <= 256 else torch.int16
@@ -47,7 +47,7 @@ class _Exported(nn.Module):
 
 
 def to_program(
-    model: FCN, *, logits: bool = False, example_size: tuple[int, int] = EXAMPLE, min_size: int = 1
+    model: Segmenter, *, logits: bool = False, example_size: tuple[int, int] = EXAMPLE, min_size: int = 1
 ) -> ExportedProgram:
     """The network as an exported program for every N >= 1 and H, W >= `min_size`; `torch.export.save` writes it.
 
@@ -72,7 +72,7 @@ def to_program(
     for layer in model.modules():
         if isinstance(layer, BilinearDeconv2d):
             layer.refresh()  # tracing does not look whether it was changed
-    parameter = model.score_fr.weight
+    parameter = next(model.parameters())
     example = parameter.new_zeros(2, model._in_channels, *example_size)
     sizes = {axis: Dim(name, min=min_size if axis else 1) for axis, name in _SIZES.items()}
     try:
@@ -83,7 +83,7 @@ def to_program(
 
 
 def to_onnx(
-    model: FCN,
+    model: Segmenter,
     path: str | Path,
     *,
     logits: bool = False,
@@ -173,6 +173,11 @@ def _export(options: argparse.Namespace) -> int:
     if options.out.suffix not in SUFFIXES:
         raise ValueError(f"out must end in {' or '.join(SUFFIXES)}, got {options.out}")
     trained = load_trained(options.checkpoint)
+    if trained.tasks and not options.logits:
+        raise ValueError(
+            f"checkpoint {options.checkpoint} has several tasks ({', '.join(trained.tasks)}), whose labels are not "
+            "exported: take --logits, the channels of all of them in this order"
+        )
     entries = _metadata(trained)
     if options.out.suffix == ".onnx":
         to_onnx(trained.model, options.out, logits=options.logits, opset=options.opset, metadata=entries)
@@ -181,7 +186,7 @@ def _export(options: argparse.Namespace) -> int:
         extra = {"preprocess": trained.model.preprocess, **entries}
         write_atomically(options.out, lambda file: torch.export.save(program, file, extra_files=extra))
     print(
-        f"{options.out}: {_NAMES[options.logits]} of images N,3,H,W of any size, "
+        f"{options.out}: {_NAMES[options.logits]} of images N,{trained.model._in_channels},H,W of any size, "
         f"prepared as {trained.model.preprocess!r}"
     )
     return 0

@@ -6,6 +6,7 @@ Beside them what a stride allows at best (`upper_bound`) and labels near boundar
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,6 +164,17 @@ def upper_bound(labels: Tensor, factor: int, num_classes: int, ignore_index: int
     pixels = torch.bincount(places[valid], minlength=count * num_classes * h * w)
     shares = pixels.view(count, num_classes, h, w).float() / factor**2
     return F.confusion_matrix(shares, padded, resample=Resample.half_pixel(), ignore_index=ignore_index)
+
+
+def blocks(matrix: Tensor, tasks: Mapping[str, int]) -> dict[str, Tensor]:
+    """The confusion matrices of several tasks, by name, that lie along the diagonal of one.
+
+    Args:
+        matrix: C x C. tasks: numbers of classes by name, C in all.
+    """
+    sizes = list(tasks.values())
+    rows = matrix.split(sizes)
+    return {name: rows[place].split(sizes, 1)[place] for place, name in enumerate(tasks)}
 
 
 def trimap(labels: Tensor, width: int, ignore_index: int = 255) -> Tensor:

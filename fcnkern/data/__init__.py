@@ -16,11 +16,20 @@ from fcnkern.data.loader import eval_batches, prefetch, train_batches
 from fcnkern.data.nyud import nyud, read_input
 from fcnkern.data.palette import CAMVID_CLASSES, CAMVID_PALETTE, VOC_CLASSES, voc_palette
 from fcnkern.data.pipeline import Pipeline, load_pipeline
-from fcnkern.data.preprocess import Preprocess, channels_of, preset, presets, with_depth
+from fcnkern.data.preprocess import (
+    Preprocess,
+    channels_of,
+    image_dtype,
+    preset,
+    presets,
+    with_depth,
+    with_hha,
+)
 from fcnkern.data.registry import dataset_splits, open_dataset
 from fcnkern.data.sample import IGNORE, DataError, Dataset, Sample, wanted_preset
 from fcnkern.data.scenes import Scenes
 from fcnkern.data.siftflow import siftflow
+from fcnkern.data.tasks import Tasks, numbered, tasks_of
 from fcnkern.data.visual import colourise, indexed, overlay, sheet, shown
 from fcnkern.data.voc import sbd, voc
 
@@ -39,6 +48,7 @@ __all__ = [
     "Sample",
     "Scenes",
     "ShuffledIndices",
+    "Tasks",
     "ade20k",
     "camvid",
     "channels_of",
@@ -49,8 +59,10 @@ __all__ = [
     "dataset_splits",
     "eval_batches",
     "folder",
+    "image_dtype",
     "indexed",
     "load_pipeline",
+    "numbered",
     "nyud",
     "open_dataset",
     "overlay",
@@ -64,9 +76,11 @@ __all__ = [
     "sheet",
     "shown",
     "siftflow",
+    "tasks_of",
     "train_batches",
     "voc",
     "voc_palette",
     "wanted_preset",
     "with_depth",
+    "with_hha",
 ]

@@ -8,41 +8,50 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from fcnkern.data.preprocess import MEAN_LOG_DEPTH
+from fcnkern.data.preprocess import MEAN_LOG_DEPTH, presets
 from fcnkern.data.sample import IGNORE, Sample
 
 FILL = (123, 117, 104)
 """RGB of what a window shows outside the image: ImageNet's mean, nearly 0 after the presets of its networks."""
-_FILL_BY_CHANNELS = {1: (MEAN_LOG_DEPTH,), 3: FILL, 4: (*FILL, MEAN_LOG_DEPTH)}
+_FILL_BY_CHANNELS = {
+    1: (MEAN_LOG_DEPTH,),
+    3: FILL,
+    4: (*FILL, MEAN_LOG_DEPTH),
+    6: (*FILL, *map(round, presets["nyud-hha"].mean)),
+}
 
 
 def window(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
     """The part of the sample in a window that may reach over its border: `FILL` and `IGNORE` there."""
-    h, w = sample.label.shape
-    channels = sample.image.shape[2]
+    h, w, channels = sample.image.shape
     image = np.empty((height, width, channels), sample.image.dtype)
     image[:] = _FILL_BY_CHANNELS[channels]
-    label = np.full((height, width), IGNORE, np.uint8)
+    label = np.full((*sample.label.shape[:-2], height, width), IGNORE, np.uint8)
     y0, y1, x0, x1 = max(top, 0), min(top + height, h), max(left, 0), min(left + width, w)
     if y0 < y1 and x0 < x1:
-        inside = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
-        image[inside], label[inside] = sample.image[y0:y1, x0:x1], sample.label[y0:y1, x0:x1]
+        rows, columns = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+        image[rows, columns] = sample.image[y0:y1, x0:x1]
+        label[..., rows, columns] = sample.label[..., y0:y1, x0:x1]
     return Sample(image, label, sample.name)
 
 
 def mirror(sample: Sample) -> Sample:
     """Left and right exchanged."""
-    return Sample(sample.image[:, ::-1].copy(), sample.label[:, ::-1].copy(), sample.name)
+    return Sample(sample.image[:, ::-1].copy(), sample.label[..., ::-1].copy(), sample.name)
 
 
 def rescale(sample: Sample, factor: float) -> Sample:
     """Both sides times `factor` (at least 1 pixel): the image bilinear, the label nearest."""
-    h, w = sample.label.shape
+    h, w = sample.image.shape[:2]
     size = max(1, round(w * factor)), max(1, round(h * factor))
-    channels = [sample.image] if sample.image.dtype == np.uint8 else np.moveaxis(sample.image, 2, 0)
+    channels = [sample.image] if sample.image.shape[2] == 3 else np.moveaxis(sample.image, 2, 0)
     resized = [np.array(Image.fromarray(c).resize(size, Image.Resampling.BILINEAR)) for c in channels]
-    label = Image.fromarray(sample.label).resize(size, Image.Resampling.NEAREST)
-    return Sample(np.dstack(resized), np.array(label), sample.name)
+    maps = [
+        np.array(Image.fromarray(each).resize(size, Image.Resampling.NEAREST))
+        for each in sample.label.reshape(-1, h, w)
+    ]
+    label = np.stack(maps).reshape(*sample.label.shape[:-2], *maps[0].shape)
+    return Sample(np.dstack(resized), label, sample.name)
 
 
 @dataclass(frozen=True)
@@ -83,10 +92,10 @@ class Augment:
             sample = rescale(sample, float(np.exp(rng.uniform(*np.log(self.scale)))))
         if self.translate:
             dy, dx = rng.integers(-self.translate, self.translate + 1, 2)
-            sample = window(sample, int(dy), int(dx), *sample.label.shape)
+            sample = window(sample, int(dy), int(dx), *sample.image.shape[:2])
         if self.crop is not None:
             top, left = (
-                _offset(rng, have, want) for have, want in zip(sample.label.shape, self.crop, strict=True)
+                _offset(rng, have, want) for have, want in zip(sample.image.shape[:2], self.crop, strict=True)
             )
             sample = window(sample, top, left, *self.crop)
         if self.pipeline is not None:

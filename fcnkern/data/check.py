@@ -14,6 +14,7 @@ import numpy as np
 from fcnkern.data.loader import prefetch
 from fcnkern.data.registry import dataset_splits, open_dataset
 from fcnkern.data.sample import IGNORE, DataError, Dataset, Sample
+from fcnkern.data.tasks import numbered, tasks_of
 
 DISJOINT = ("train", "val", "test")
 
@@ -133,16 +134,17 @@ def _read_all(
             if sample.name in names:
                 report.broken.append(f"{dataset.name} lists {sample.name} more than once")
             names.add(sample.name)
-            _count(sample, report)
+            _count(sample, numbered(sample.label, tasks_of(dataset)), report)
     return names
 
 
-def _count(sample: Sample, report: SplitReport) -> None:
-    counts = np.bincount(sample.label.reshape(-1), minlength=IGNORE + 1)
-    report.pixels += counts[: len(report.pixels)]
-    report.in_images += counts[: len(report.pixels)] > 0
-    report.void += int(counts[IGNORE])
-    report.sizes[sample.label.shape[0], sample.label.shape[1]] += 1
+def _count(sample: Sample, labels: list[np.ndarray], report: SplitReport) -> None:
+    for label in labels:
+        counts = np.bincount(label.reshape(-1), minlength=IGNORE + 1)
+        report.pixels += counts[: len(report.pixels)]
+        report.in_images += counts[: len(report.pixels)] > 0
+        report.void += int(counts[IGNORE])
+    report.sizes[sample.image.shape[0], sample.image.shape[1]] += 1
 
 
 def _shared(names: dict[str, set[str]]) -> list[str]:

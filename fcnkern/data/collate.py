@@ -15,6 +15,7 @@ from fcnkern.data.sample import IGNORE, Sample
 class Batch(NamedTuple):
     """images: float32 (N, channels, H, W), 0 in the padding; labels: uint8 (N, H, W), `IGNORE` in the padding.
 
+    Labels of several tasks are (N, T, H, W).
     names and sizes, (height, width) of each image: `prediction[i, :h, :w]` is the part that is image i's.
     """
 
@@ -31,16 +32,17 @@ def collate(samples: Sequence[Sample], preprocess: Preprocess) -> Batch:
     """
     if not samples:
         raise ValueError("collate got no samples, wanted at least one")
+    tasks = samples[0].label.shape[:-2]
     for s in samples:
-        if s.label.shape != s.image.shape[:2]:
+        if s.label.shape != (*tasks, *s.image.shape[:2]):
             raise ValueError(
                 f"sample {s.name!r} has a label of shape {s.label.shape}, its image is {s.image.shape[:2]}"
             )
     sizes = [(s.image.shape[0], s.image.shape[1]) for s in samples]
     height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
     images = torch.zeros(len(samples), len(preprocess.mean), height, width)
-    labels = torch.full((len(samples), height, width), IGNORE, dtype=torch.uint8)
+    labels = torch.full((len(samples), *tasks, height, width), IGNORE, dtype=torch.uint8)
     for i, (s, (h, w)) in enumerate(zip(samples, sizes, strict=True)):
         images[i, :, :h, :w] = preprocess(s.image)
-        labels[i, :h, :w] = torch.tensor(s.label)
+        labels[i, ..., :h, :w] = torch.tensor(s.label)
     return Batch(images, labels, [s.name for s in samples], sizes)

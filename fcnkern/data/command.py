@@ -13,6 +13,7 @@ from fcnkern.data.check import Report, SplitReport, check_data
 from fcnkern.data.loader import prefetch
 from fcnkern.data.registry import forms, open_dataset
 from fcnkern.data.sample import Dataset
+from fcnkern.data.tasks import numbered, tasks_of
 from fcnkern.engine.progress import Progress
 from fcnkern.metrics import from_confusion, upper_bound
 
@@ -68,13 +69,16 @@ def _bounds(options: argparse.Namespace) -> int:
 def bounds_of(dataset: Dataset, after_each: Callable[[], object] = lambda: None) -> dict[int, Tensor]:
     """The confusion matrix of `fcnkern.metrics.upper_bound` over a data set, for each factor of the paper's table.
 
+    Of several tasks, each has its block on the diagonal.
+
     Raises: as reading the labels does.
     """
-    count = len(dataset.classes)
+    count, tasks = len(dataset.classes), tasks_of(dataset)
     matrices = {factor: torch.zeros(count, count, dtype=torch.int64) for factor in FACTORS}
     for sample in prefetch(dataset.__getitem__, range(len(dataset))):
-        for factor, matrix in matrices.items():
-            matrix += upper_bound(torch.from_numpy(sample.label)[None], factor, count, dataset.ignore_index)
+        for label in map(torch.from_numpy, numbered(sample.label, tasks)):
+            for factor, matrix in matrices.items():
+                matrix += upper_bound(label[None], factor, count, dataset.ignore_index)
         after_each()
     return matrices
 

@@ -38,7 +38,8 @@ def nyud(path: str | Path, split: str = "train", input: str = "color") -> FileDa
             - ``hha``: uint8 (H, W, 3), horizontal disparity, height above ground and angle with gravity, as stored
               (`nyud-hha`);
             - ``depth``: float32 (H, W, 1), natural log of the stored depth (`nyud-depth`);
-            - ``rgbd``: float32 (H, W, 4), RGB and the log of the depth, for early fusion (`nyud-rgbd`).
+            - ``rgbd``: float32 (H, W, 4), RGB and the log of the depth, for early fusion (`nyud-rgbd`);
+            - ``color-hha``: uint8 (H, W, 6), RGB and HHA, for late fusion (`nyud+nyud-hha`).
 
     Raises: ValueError for another input; FileNotFoundError, DataError naming what is missing or malformed;
     RuntimeError without scipy.
@@ -47,7 +48,7 @@ def nyud(path: str | Path, split: str = "train", input: str = "color") -> FileDa
         raise ValueError(f"input is {input!r}, wanted one of {', '.join(INPUTS)}")
     need_scipy()
     root = find_root(path, "segmentation", ("nyud",))
-    folder, load_image = INPUTS[input]
+    folder, load_image, preset = INPUTS[input]
     pairs = [
         Pair(i, root / "data" / folder / f"img_{i}.png", root / "segmentation" / f"img_{i}.mat")
         for i in _ids(root, split)
@@ -61,7 +62,7 @@ def nyud(path: str | Path, split: str = "train", input: str = "color") -> FileDa
         load_image,
         read_segmentation,
         PUBLISHED.get(split),
-        preset=None if input == "color" else f"nyud-{input}",
+        preset=preset,
     )
 
 
@@ -93,19 +94,25 @@ def read_rgbd(path: Path) -> np.ndarray:
     return np.concatenate([read_image(path).astype(np.float32), depth], axis=2)
 
 
+def read_color_hha(path: Path) -> np.ndarray:
+    """An image of data/images and the HHA of the same name, uint8 (H, W, 6)."""
+    return np.concatenate([read_image(path), read_image(path.parent.with_name("hha") / path.name)], axis=2)
+
+
 INPUTS = {
-    "color": ("images", read_image),
-    "hha": ("hha", read_image),
-    "depth": ("depth", read_log_depth),
-    "rgbd": ("images", read_rgbd),
+    "color": ("images", read_image, None),
+    "hha": ("hha", read_image, "nyud-hha"),
+    "depth": ("depth", read_log_depth, "nyud-depth"),
+    "rgbd": ("images", read_rgbd, "nyud-rgbd"),
+    "color-hha": ("images", read_color_hha, "nyud+nyud-hha"),
 }
 
 
-_READERS = {1: read_log_depth, 3: read_image, 4: read_rgbd}
+_READERS = {1: read_log_depth, 3: read_image, 4: read_rgbd, 6: read_color_hha}
 
 
 def read_input(path: Path, preprocess: Preprocess) -> np.ndarray:
-    """An image as the preset wants it: a photograph, a depth image, or a photograph in a folder beside depth/.
+    """An image as the preset wants it: a photograph, a depth image, or a photograph beside depth/ or hha/.
 
     Raises: FileNotFoundError, DataError naming the file.
     """

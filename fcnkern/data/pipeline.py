@@ -38,20 +38,23 @@ class Pipeline:
 
         Raises: ValueError if the transform leaves no image uint8 (H, W, 3) with labels uint8 (H, W).
         """
+        several = sample.label.ndim > 2
+        mask = np.moveaxis(sample.label, 0, 2) if several else sample.label
         with self._lock:
             self._transform.set_random_seed(seed)
             # uint8 wraps around: no class, 255, is 0 meanwhile.
-            changed = self._transform(image=sample.image, mask=sample.label + np.uint8(1))
+            changed = self._transform(image=sample.image, mask=np.ascontiguousarray(mask) + np.uint8(1))
         image, label = changed["image"], changed["mask"]
         for what, array, shape in (
             ("image", image, (*label.shape[:2], 3)),
-            ("labels", label, label.shape[:2]),
+            ("labels", label, (*label.shape[:2], *mask.shape[2:])),
         ):
             if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape != shape:
                 raise ValueError(
                     f"{self._name} makes {what} {array.dtype} of shape {tuple(array.shape)}, wanted uint8 {shape}: "
                     "leave out normalisation and conversion to tensors"
                 )
+        label = np.moveaxis(label, 2, 0) if several else label
         return Sample(np.ascontiguousarray(image), np.ascontiguousarray(label) - np.uint8(1), sample.name)
 
 

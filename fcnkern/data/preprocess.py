@@ -16,9 +16,10 @@ MEAN_LOG_DEPTH = 7.844
 class Preprocess:
     """Affine map per channel: (x / scale - mean) / std, after the channels are put in `order`.
 
-    There are as many channels as `mean` has numbers; of RGB and depth only the colours are put in order. `mean`
-    and `std` are in the order of the output's channels and in units of x / scale. Instances compare by value and
-    pickle; weights name the preset that they were trained with, since another one costs accuracy silently.
+    There are as many channels as `mean` has numbers; of RGB and depth only the colours are put in order, and of six
+    channels each three, by an order such as "bgr+rgb". `mean` and `std` are in the order of the output's channels
+    and in units of x / scale. Instances compare by value and pickle; weights name the preset that they were trained
+    with, since another one costs accuracy silently.
     """
 
     name: str
@@ -28,8 +29,8 @@ class Preprocess:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if self.order not in ("rgb", "bgr"):
-            raise ValueError(f"order is {self.order!r}, wanted 'rgb' or 'bgr'")
+        if not set(self.order.split("+")) <= {"rgb", "bgr"}:
+            raise ValueError(f"order is {self.order!r}, wanted 'rgb' or 'bgr', or two of them joined by '+'")
         if len(self.mean) != len(self.std):
             raise ValueError(
                 f"mean has {len(self.mean)} numbers and std {len(self.std)}, wanted one a channel"
@@ -38,19 +39,18 @@ class Preprocess:
     def __call__(self, image: np.ndarray) -> Tensor:
         """`image` (H, W, channels), colours as RGB -> float32 (channels, H, W), contiguous.
 
-        `image` is uint8 where the channels are three, else float32.
+        `image` is of `image_dtype`.
 
         Raises: TypeError, ValueError for another dtype or shape.
         """
         count = len(self.mean)
-        dtype = np.uint8 if count == 3 else np.float32
-        if image.dtype != dtype:
-            raise TypeError(f"image is {image.dtype}, wanted {np.dtype(dtype)}")
+        if image.dtype != image_dtype(count):
+            raise TypeError(f"image is {image.dtype}, wanted {image_dtype(count)}")
         if image.ndim != 3 or image.shape[2] != count:
             raise ValueError(
                 f"image has shape {image.shape}, wanted (height, width, {count}) for the preset {self.name!r}"
             )
-        channels = np.moveaxis(image if self.order == "rgb" else self._swapped(image), 2, 0)
+        channels = np.moveaxis(self._ordered(image), 2, 0)
         x = torch.from_numpy(np.array(channels, np.float32, order="C"))
         if self.scale != 1:
             x /= self.scale
@@ -62,11 +62,16 @@ class Preprocess:
             raise ValueError(f"x has shape {tuple(x.shape)}, wanted (3, height, width)")
         values = (x.detach().float().cpu() * self._column(self.std) + self._column(self.mean)) * self.scale
         image = values.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
-        return np.ascontiguousarray(image if self.order == "rgb" else self._swapped(image))
+        return np.ascontiguousarray(self._ordered(image))
 
-    @staticmethod
-    def _swapped(image: np.ndarray) -> np.ndarray:
-        return np.concatenate([image[:, :, 2::-1], image[:, :, 3:]], axis=2)
+    def _ordered(self, image: np.ndarray) -> np.ndarray:
+        """The channels put in order, or back: both are the same swap."""
+        orders = self.order.split("+")
+        if "bgr" not in orders:
+            return image
+        threes = [image[:, :, 3 * place : 3 * place + 3] for place in range(len(orders))]
+        swapped = [x[:, :, ::-1] if order == "bgr" else x for x, order in zip(threes, orders, strict=True)]
+        return np.concatenate([*swapped, image[:, :, 3 * len(orders) :]], axis=2)
 
     @staticmethod
     def _column(values: tuple[float, ...]) -> Tensor:
@@ -88,6 +93,11 @@ whose first layer was folded (`fcnkern.weights.fold_first_layer`); `nyud`, `sift
 the authors' networks; `nyud-hha`: channels as stored."""
 
 
+def image_dtype(channels: int) -> np.dtype:
+    """How images of so many channels come: uint8, colours, HHA or both; float32 where there is log depth."""
+    return np.dtype(np.float32 if channels % 3 else np.uint8)
+
+
 def with_depth(name: str) -> str:
     """The preset of four channels that prepares the colours as the preset `name` does, and the log of the depth minus
     its mean."""
@@ -107,14 +117,37 @@ depth_presets = {
 """Log depth, alone or behind the colours: presets of networks that do not take three channels."""
 
 
+def with_hha(name: str) -> str:
+    """The preset of six channels that prepares the colours as the preset `name` does, and HHA behind them.
+
+    HHA is prepared as by ``nyud-hha``; where `name` standardises, by `name` too: weights for such colours expect
+    that range.
+    """
+    return f"{name}+{'nyud-hha' if preset(name).scale == 1 else name}"
+
+
+def _joined(*parts: Preprocess) -> Preprocess:
+    return Preprocess(
+        "+".join(part.name for part in parts),
+        "+".join(part.order for part in parts),
+        1.0,
+        tuple(part.scale * value for part in parts for value in part.mean),
+        tuple(part.scale * value for part in parts for value in part.std),
+    )
+
+
 def preset(name: str) -> Preprocess:
-    """The preset of that name. Raises: ValueError naming those there are."""
+    """The preset of that name; two names joined by "+" prepare three of six channels each.
+
+    Raises: ValueError naming those there are.
+    """
     known = presets | depth_presets
-    if name not in known:
-        raise ValueError(
-            f"preprocessing preset {name!r} is unknown, wanted one of {', '.join(sorted(known))}"
-        )
-    return known[name]
+    if name in known:
+        return known[name]
+    parts = name.split("+")
+    if len(parts) == 2 and set(parts) <= set(presets):
+        return _joined(*(presets[part] for part in parts))
+    raise ValueError(f"preprocessing preset {name!r} is unknown, wanted one of {', '.join(sorted(known))}")
 
 
 def channels_of(name: str | None) -> int:

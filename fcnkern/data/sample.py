@@ -16,8 +16,9 @@ IGNORE = 255
 class Sample:
     """One labelled image.
 
-    image: uint8 (H, W, 3), RGB; of NYUDv2 also float32 (H, W, 1), log depth, or (H, W, 4), RGB and log depth.
-    label: uint8 (H, W), class indices, `IGNORE` where there is none.
+    image: uint8 (H, W, 3), RGB; of NYUDv2 also uint8 (H, W, 6), RGB and HHA, or float32 (H, W, 1), log depth, or
+        (H, W, 4), RGB and log depth.
+    label: uint8 (H, W), class indices, `IGNORE` where there is none; of several tasks (T, H, W), see `Tasks`.
     name: unique in its data set, usable as a file stem (may hold slashes).
     """
 

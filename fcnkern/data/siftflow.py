@@ -11,6 +11,7 @@ from fcnkern.data.labels import shifted
 from fcnkern.data.lists import find_root, lists_in, read_lines
 from fcnkern.data.matfile import need_scipy, read_mat
 from fcnkern.data.palette import voc_palette
+from fcnkern.data.tasks import Tasks
 
 SEMANTIC = [
     "awning", "balcony", "bird", "boat", "bridge", "building", "bus", "car", "cow", "crosswalk", "desert", "door",
@@ -19,11 +20,12 @@ SEMANTIC = [
 ]  # fmt: skip
 GEOMETRIC = ["sky", "horizontal", "vertical"]
 TASKS = {"semantic": ("SemanticLabels", SEMANTIC), "geometric": ("GeoLabels", GEOMETRIC)}
+BOTH = "both"
 SCENES = "spatial_envelope_256x256_static_8outdoorcategories"
 PUBLISHED = {"trainval": 2486, "test": 200}
 
 
-def siftflow(path: str | Path, split: str = "trainval", task: str = "semantic") -> FileDataset:
+def siftflow(path: str | Path, split: str = "trainval", task: str = "semantic") -> FileDataset | Tasks:
     """SIFT Flow: Images/, SemanticLabels/ and GeoLabels/, each with the folder spatial_envelope_…, and SPLIT.txt.
 
     In the labels, the variable ``S``, 0 is no class of the semantic task and 1..33 are the classes; of the geometric
@@ -31,13 +33,19 @@ def siftflow(path: str | Path, split: str = "trainval", task: str = "semantic") 
     trainval where there is no train.txt. cow, desert and moon never occur in test.
 
     Args:
-        task: ``semantic`` or ``geometric``.
+        task: ``semantic``, ``geometric`` or ``both``, for one network that learns both at once.
 
     Raises: ValueError for another task; FileNotFoundError, DataError naming what is missing or malformed;
     RuntimeError without scipy.
     """
+    if task == BOTH:
+        return Tasks(f"siftflow-{split}", {each: _one(path, split, each) for each in TASKS})
     if task not in TASKS:
-        raise ValueError(f"task is {task!r}, wanted one of {', '.join(TASKS)}")
+        raise ValueError(f"task is {task!r}, wanted one of {', '.join(TASKS)}, {BOTH}")
+    return _one(path, split, task)
+
+
+def _one(path: str | Path, split: str, task: str) -> FileDataset:
     need_scipy()
     root = find_root(path, "SemanticLabels", ("SiftFlowDataset",))
     if split == "train" and not (root / "train.txt").is_file():

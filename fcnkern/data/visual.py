@@ -33,7 +33,7 @@ def _checked(label: np.ndarray) -> np.ndarray:
 def shown(image: np.ndarray) -> np.ndarray:
     """An image of any input as uint8 (H, W, 3): colours where it has some, else grey from near to far."""
     if image.dtype == np.uint8:
-        return image
+        return image[:, :, :3]
     if image.shape[2] > 1:
         return image[:, :, :3].astype(np.uint8)
     least, most = float(image.min()), float(image.max())

@@ -5,7 +5,15 @@ from fcnkern.engine.evaluate import confusion_over, confusions_over
 from fcnkern.engine.network import Trained, load_trained
 from fcnkern.engine.predict import predict_files, predict_image
 from fcnkern.engine.recipes import RECIPES, Rates, convert_rate, with_recipe
-from fcnkern.engine.report import metrics_line, metrics_record, metrics_table
+from fcnkern.engine.report import (
+    Scores,
+    metrics_line,
+    metrics_record,
+    metrics_table,
+    scores_by_task,
+    scores_record,
+    scores_table,
+)
 from fcnkern.engine.runs import resume_run, start_run
 from fcnkern.engine.settings import TrainSettings
 from fcnkern.engine.stages import StageResult, run_stages
@@ -16,6 +24,7 @@ __all__ = [
     "RECIPES",
     "DivergedError",
     "Rates",
+    "Scores",
     "StageResult",
     "TrainResult",
     "TrainSettings",
@@ -34,6 +43,9 @@ __all__ = [
     "resume_run",
     "run_stages",
     "save_checkpoint",
+    "scores_by_task",
+    "scores_record",
+    "scores_table",
     "start_run",
     "with_recipe",
 ]

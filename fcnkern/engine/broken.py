@@ -7,7 +7,17 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from fcnkern.data import DataError, Dataset, FileDataset, Sample, channels_of, wanted_preset
+from fcnkern.data import (
+    DataError,
+    Dataset,
+    FileDataset,
+    Sample,
+    Tasks,
+    channels_of,
+    image_dtype,
+    tasks_of,
+    wanted_preset,
+)
 
 BLANK = (32, 32)
 NAMED = 5
@@ -19,7 +29,7 @@ def check_present(dataset: Dataset) -> None:
     Raises:
         FileNotFoundError: naming them.
     """
-    missing = dataset.missing() if isinstance(dataset, FileDataset) else []
+    missing = dataset.missing() if isinstance(dataset, FileDataset | Tasks) else []
     if missing:
         named = ", ".join(missing[:NAMED]) + ", …" * (len(missing) > NAMED)
         raise FileNotFoundError(f"{dataset.name} lists what is missing, {len(missing)} in all: {named}")
@@ -42,7 +52,7 @@ class SkipBroken:
         self._dataset, self._blank, self._report = dataset, blank, report
         self.name, self.ignore_index = dataset.name, dataset.ignore_index
         self.classes, self.palette = dataset.classes, dataset.palette
-        self.preset = wanted_preset(dataset)
+        self.preset, self.tasks = wanted_preset(dataset), tasks_of(dataset)
         self.broken: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -58,9 +68,10 @@ class SkipBroken:
             except (DataError, OSError) as error:
                 self._note(place, str(error))
             if self._blank:
-                label = np.full(BLANK, self.ignore_index, np.uint8)
+                size = (len(self.tasks), *BLANK) if self.tasks else BLANK
+                label = np.full(size, self.ignore_index, np.uint8)
                 channels = channels_of(self.preset)
-                image = np.zeros((*BLANK, channels), np.uint8 if channels == 3 else np.float32)
+                image = np.zeros((*BLANK, channels), image_dtype(channels))
                 return Sample(image, label, f"broken_{place}")
         raise DataError(f"{self.name} has no image that can be read; the first: {self.broken[first]}")
 

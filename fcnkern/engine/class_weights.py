@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcnkern.data import Dataset
+from fcnkern.data import Dataset, numbered, tasks_of
 
 MOST_IMAGES = 200
 
@@ -31,19 +31,24 @@ def _counts(dataset: Dataset, most_images: int) -> tuple[np.ndarray, np.ndarray]
     classes = len(dataset.classes)
     pixels, area = np.zeros(classes), np.zeros(classes)
     for index in np.linspace(0, len(dataset) - 1, min(most_images, len(dataset))).round().astype(int):
-        label = dataset[int(index)].label
-        counts = np.bincount(label.reshape(-1), minlength=256)[:classes]
-        pixels += counts
-        area += (counts > 0) * counts.sum()
+        for label in numbered(dataset[int(index)].label, tasks_of(dataset)):
+            counts = np.bincount(label.reshape(-1), minlength=256)[:classes]
+            pixels += counts
+            area += (counts > 0) * counts.sum()
     return pixels, area
+
+
+def _median_weights(frequency: Tensor) -> Tensor:
+    present = frequency > 0
+    return torch.where(present, frequency[present].median() / frequency.clamp_min(1e-12), 0.0)
 
 
 def class_weights(spec: str, dataset: Dataset) -> Tensor | None:
     """Weights of the classes in the loss, float32 C, or None for none.
 
     Args:
-        spec: ``none``; ``median`` (median frequency ÷ frequency, Eigen and Fergus 2015, SegNet); ``sqrt``, its
-            square root, which is milder; or one number per class, separated by commas.
+        spec: ``none``; ``median`` (median frequency ÷ frequency, Eigen and Fergus 2015, SegNet), of each task its
+            own; ``sqrt``, its square root, which is milder; or one number per class, separated by commas.
 
     Raises:
         ValueError: something else, or not one number per class.
@@ -51,9 +56,8 @@ def class_weights(spec: str, dataset: Dataset) -> Tensor | None:
     if spec == "none":
         return None
     if spec in ("median", "sqrt"):
-        frequency = class_frequencies(dataset)
-        present = frequency > 0
-        weights = torch.where(present, frequency[present].median() / frequency.clamp_min(1e-12), 0.0)
+        sizes = list(tasks_of(dataset).values()) or [len(dataset.classes)]
+        weights = torch.cat([_median_weights(part) for part in class_frequencies(dataset).split(sizes)])
         return (weights.sqrt() if spec == "sqrt" else weights).float()
     try:
         numbers = [float(part) for part in spec.split(",")]

@@ -13,7 +13,7 @@ from fcnkern.engine.config import CONFIG, read_config
 from fcnkern.engine.distributed import processes, rank
 from fcnkern.engine.outputs import LAST
 from fcnkern.engine.recipes import RECIPES, with_recipe
-from fcnkern.engine.report import metrics_table
+from fcnkern.engine.report import scores_table
 from fcnkern.engine.runs import check_empty, resume_run, start_run
 from fcnkern.engine.settings import SETTINGS, TrainSettings
 from fcnkern.engine.stages import run_stages, stages_table
@@ -121,7 +121,7 @@ def _run_one(trainer: Trainer) -> int:
     _say_skipped(result.skipped)
     _print(f"trained {result.iteration} iterations in {result.elapsed:.0f} s; written to {trainer.out}")
     if result.metrics is not None:
-        _print(metrics_table(result.metrics, trainer.train_set.classes))
+        _print(scores_table(result.scores))
         _print(f"best validation mean IU so far: {100 * result.best_mean_iu:.2f} %, in {trainer.best}")
     return 0
 
@@ -133,7 +133,7 @@ def _run_stages(settings: TrainSettings, out: Path, quiet: bool) -> int:
         return _stopped(last.iteration, out, last.signal, f" of stage {last.name}")
     _say_skipped(sum(result.skipped for result in results))
     if last.metrics is not None:
-        _print(metrics_table(last.metrics, last.classes), end="\n\n")
+        _print(scores_table(last.scores), end="\n\n")
     _print(stages_table(results))
     _print(f"trained {len(results)} stages; the last one is in {out / last.name}")
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import SupportsIndex
@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcnkern.data import Dataset, Preprocess, Sample, eval_batches
+from fcnkern.data import Dataset, Preprocess, Sample, eval_batches, tasks_of
 from fcnkern.engine.device import autocast, device_of, moved
 from fcnkern.engine.distributed import count, rank, summed
 from fcnkern.engine.progress import Progress
 from fcnkern.functional import confusion_matrix
 from fcnkern.metrics import trimap
-from fcnkern.models import FCN
+from fcnkern.models import MultiTask, Segmenter
+from fcnkern.resample import Resample
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def evaluating(model: nn.Module, precision: str = "fp32") -> Iterator[None]:
 
 
 def confusion_over(
-    model: FCN,
+    model: Segmenter,
     dataset: Dataset,
     preprocess: Preprocess,
     *,
@@ -49,7 +50,7 @@ def confusion_over(
 
 
 def confusions_over(
-    model: FCN,
+    model: Segmenter,
     dataset: Dataset,
     preprocess: Preprocess,
     widths: Sequence[int] = (),
@@ -64,6 +65,8 @@ def confusions_over(
     Every image is scored by itself in the size that it has. The low-resolution scores are upsampled, compared and
     counted in one pass (``confusion_matrix`` with ``resample``): no full-resolution scores and no label maps are
     stored.
+
+    Of several tasks, each has its block on the diagonal of the matrices (``fcnkern.metrics.blocks``).
 
     Args:
         widths: of the bands along the boundaries to score too, in pixels (``fcnkern.metrics.trimap``).
@@ -90,9 +93,10 @@ def confusions_over(
     own = chosen if parts == 1 else Subset(chosen, list(range(part, len(chosen), parts)))
     with evaluating(model, precision), closing(eval_batches(own, preprocess)) as batches:
         for batch in batches:
-            bands = [trimap(batch.labels, width, ignore).to(device) for width in widths]
+            maps = batch.labels.flatten(0, -3)
+            bands = [trimap(maps, width, ignore).view_as(batch.labels).to(device) for width in widths]
             images, labels = moved(batch, device)[:2]
-            counter = _counter(model, images, ignore)
+            counter = _counter(model, tasks_of(dataset), images, ignore)
             for matrix, target in zip(matrices, (labels, *bands), strict=True):
                 matrix += counter(target)
             if progress is not None:
@@ -102,14 +106,31 @@ def confusions_over(
     return [summed(matrix.cpu()) if shared else matrix.cpu() for matrix in matrices]
 
 
-def _counter(model: FCN, images: Tensor, ignore_index: int) -> Callable[[Tensor], Tensor]:
+def _counter(
+    model: Segmenter, tasks: Mapping[str, int], images: Tensor, ignore_index: int
+) -> Callable[[Tensor], Tensor]:
     """Runs the network once; what comes back counts its predictions against targets."""
+    if tasks:
+        return partial(_count_tasks, *MultiTask(model, tasks).scores(images), ignore_index)
     if model.final_weight() is None:
         scores, resample = model.scores(images)
         return partial(confusion_matrix, scores, resample=resample, ignore_index=ignore_index)
     # A learned last upsampling is no Resample: its label map is made first, still without full-resolution scores.
     labels = model.predict(images)
     return partial(confusion_matrix, labels, num_classes=model.n_class, ignore_index=ignore_index)
+
+
+def _count_tasks(
+    scores: Mapping[str, Tensor], resample: Resample, ignore_index: int, targets: Tensor
+) -> Tensor:
+    """Matrices of all tasks along the diagonal; targets N,T,H,W."""
+    pairs = zip(scores.values(), targets.unbind(1), strict=True)
+    return torch.block_diag(
+        *(
+            confusion_matrix(each, target, resample=resample, ignore_index=ignore_index)
+            for each, target in pairs
+        )
+    )
 
 
 def _spread(dataset: Dataset, limit: int | None) -> Dataset:
@@ -125,7 +146,7 @@ class Subset:
     def __init__(self, dataset: Dataset, indices: list[int]) -> None:
         self._dataset, self._indices = dataset, indices
         self.name, self.ignore_index = dataset.name, dataset.ignore_index
-        self.classes, self.palette = dataset.classes, dataset.palette
+        self.classes, self.palette, self.tasks = dataset.classes, dataset.palette, tasks_of(dataset)
 
     def __len__(self) -> int:
         return len(self._indices)

@@ -20,7 +20,8 @@ class CsvLog:
 
     Training rows have ``loss`` (as optimised), ``pixel_loss`` (mean over the pixels that counted), ``accuracy``
     (over the same pixels), ``lr`` and ``elapsed`` (seconds); validation rows the four metrics, pixel accuracy being
-    in ``accuracy``. Rows after ``iteration`` are dropped when the file is opened: a resumed run writes them again.
+    in ``accuracy``. Of several tasks those of each follow in rows of the split ``val TASK``. Rows after ``iteration``
+    are dropped when the file is opened: a resumed run writes them again.
     """
 
     def __init__(self, path: Path, iteration: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 import torch
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from fcnkern.data import channels_of, with_depth
+from fcnkern.data import channels_of, with_depth, with_hha
 from fcnkern.engine.checkpoint import load_checkpoint
 from fcnkern.engine.settings import TrainSettings
-from fcnkern.models import FCN, VGG16, create, fuse_early
+from fcnkern.models import FCN, VGG16, LateFusion, Segmenter, create, create_late, fuse_early
+from fcnkern.models.registry import parse_name
 from fcnkern.weights import LoadReport, load_body
 
 COLOUR = 3
@@ -27,25 +29,38 @@ class Trained:
         classes, palette: names and colours of its classes; the palette is uint8 (C, 3).
         settings: of the run that trained it.
         iteration: how long it was trained.
+        tasks: numbers of classes by name, where the network's are those of several tasks.
     """
 
-    model: FCN
+    model: Segmenter
     classes: list[str]
     palette: np.ndarray
     settings: TrainSettings
     iteration: int
+    tasks: dict[str, int] = field(default_factory=dict)
 
 
-def new_network(settings: TrainSettings, n_class: int, channels: int = 3) -> FCN:
-    """The network that the settings describe, with new weights, for images of so many channels."""
-    model = create(
-        settings.arch,
-        n_class,
-        width=settings.width,
-        upsampling=settings.upsampling,
-        in_channels=channels,
-        elide=settings.elide,
-    )
+def new_network(settings: TrainSettings, n_class: int, channels: int = 3) -> Segmenter:
+    """The network that the settings describe, with new weights, for images of so many channels.
+
+    Raises:
+        ValueError: late fusion of images that are not colour with HHA; see ``create``.
+    """
+    options: dict[str, Any] = {
+        "width": settings.width,
+        "upsampling": settings.upsampling,
+        "elide": settings.elide,
+    }
+    model: Segmenter
+    if not parse_name(settings.arch).late:
+        model = create(settings.arch, n_class, in_channels=channels, **options)
+    elif channels == 2 * COLOUR:
+        model = create_late(settings.arch, n_class, **options)
+    else:
+        raise ValueError(
+            f"arch {settings.arch} takes colour and HHA, six channels, which nyud has with input=color-hha; the data "
+            f"set's images have {channels}"
+        )
     if settings.dropout is not None:
         model.set_dropout(settings.dropout)
     # Convolutions of few channels are about twice as fast with channels last.
@@ -53,7 +68,9 @@ def new_network(settings: TrainSettings, n_class: int, channels: int = 3) -> FCN
     return model
 
 
-def starting_network(settings: TrainSettings, n_class: int, wanted: str | None = None) -> tuple[FCN, str]:
+def starting_network(
+    settings: TrainSettings, n_class: int, wanted: str | None = None
+) -> tuple[Segmenter, str]:
     """The network to start training from, and a line on where its weights come from.
 
     Args:
@@ -68,23 +85,38 @@ def starting_network(settings: TrainSettings, n_class: int, wanted: str | None =
     channels = channels_of(wanted)
     model = new_network(settings, n_class, channels)
     if settings.init_from is not None:
-        return model, str(_start_from(model, Path(settings.init_from), channels))
+        return model, str(_start_from(model, settings.init_from, channels))
     if settings.weights is not None:
-        colour = model if channels == COLOUR else new_network(settings, n_class)
-        report = load_body(colour, settings.weights, preprocess=settings.preprocess)
-        if colour is not model:
-            _fuse(model, colour, channels)
-        return model, str(report)
+        return model, str(_load_body(model, settings, channels))
     chosen = settings.preprocess
     if chosen is not None or wanted is not None:
         model.preprocess = _preset(chosen or str(wanted), channels)
     return model, "all weights are new (He initialisation); score layers start at zero"
 
 
+def _load_body(model: Segmenter, settings: TrainSettings, channels: int) -> LoadReport:
+    """Weights for the body; of late fusion for those of both networks."""
+    assert settings.weights is not None
+    if isinstance(model, LateFusion):
+        for part in (model.color, model.hha):
+            report = load_body(part, settings.weights, preprocess=settings.preprocess)
+        model.preprocess = with_hha(model.color.preprocess)
+        return dataclasses.replace(report, preprocess=model.preprocess)
+    colour = model
+    if channels != COLOUR:
+        colour = create(settings.arch, model.n_class, width=settings.width, upsampling=settings.upsampling)
+    report = load_body(colour, settings.weights, preprocess=settings.preprocess)
+    if colour is not model:
+        _fuse(model, colour, channels)
+    return report
+
+
 def _preset(colours: str, channels: int) -> str:
     """The preset of so many channels with the colours as ``colours`` says, which may say all of it."""
     if channels_of(colours) == channels:
         return colours
+    if channels == 2 * COLOUR:
+        return with_hha(colours)
     if channels != COLOUR + 1:
         raise ValueError(
             f"preprocess {colours} is for colours, the images of the data set have {channels} channels"
@@ -93,20 +125,39 @@ def _preset(colours: str, channels: int) -> str:
 
 
 def _fuse(model: FCN, colour: FCN, channels: int) -> LoadReport:
-    """Starts a network on colour and depth from one on colour: depth gets the mean weight of the colours."""
+    """Starts a network on colour and more from one on colour: what is added gets the mean weight of the colours."""
     if channels < COLOUR:
         raise ValueError(
             "weights for colour images do not fit a network of depth alone: do without weights, or take input=rgbd, "
             "whose first layer takes colour and depth, or input=hha, which has three channels"
         )
     report = fuse_early(model, colour)
-    model.preprocess = with_depth(colour.preprocess)
+    model.preprocess = _preset(colour.preprocess, channels)
     return report
 
 
-def _start_from(model: FCN, path: Path, channels: int) -> LoadReport:
-    """Copies a checkpoint of the next coarser network, or of the same one, into ``model``."""
-    source = load_trained(path).model
+def _start_from(model: Segmenter, paths: str, channels: int) -> LoadReport:
+    """Copies a checkpoint into ``model``; into late fusion one of its kind, or one for each of its networks."""
+    if isinstance(model, FCN):
+        return _start(model, load_trained(paths).model, paths, channels)
+    files = paths.split(",")
+    sources = [load_trained(file).model for file in files]
+    if len(files) == 1 and isinstance(sources[0], LateFusion):
+        sources, files = [sources[0].color, sources[0].hha], files * 2
+    if len(sources) != 2:
+        raise ValueError(
+            f"init_from {paths} must name a checkpoint of late fusion, or one of a network on colour and one of a "
+            "network on HHA, with a comma between them"
+        )
+    parts = zip((model.color, model.hha), sources, files, strict=True)
+    report, _ = [_start(part, source, file, COLOUR) for part, source, file in parts]
+    return dataclasses.replace(report, source=paths)
+
+
+def _start(model: FCN, source: Segmenter, path: str, channels: int) -> LoadReport:
+    """Copies the next coarser network, or the same one, which lies in ``path``."""
+    if isinstance(source, LateFusion):
+        raise ValueError(f"init_from {path} is two networks fused late, a {_kind(model)} is one")
     same_body = _body_type(source) is _body_type(model)
     same_kind = same_body and type(source) is type(model) and source.taps == model.taps
     same_input = channels_of(source.preprocess) == channels
@@ -120,7 +171,7 @@ def _start_from(model: FCN, path: Path, channels: int) -> LoadReport:
         model.preprocess = source.preprocess
         if same_kind:
             model.load_state_dict(source.state_dict())
-            return LoadReport(str(path), ("every layer",), (), ())
+            return LoadReport(path, ("every layer",), (), ())
         if same_body and source.taps == model.taps[1:]:
             return model.copy_params_from(source)
     except (ValueError, RuntimeError) as error:
@@ -162,4 +213,11 @@ def trained_from(record: dict[str, Any], path: str | Path) -> Trained:
         raise ValueError(f"checkpoint {path} does not fit this version of fcnkern: {error}") from error
     model.preprocess = record["preprocess"]
     model.eval()
-    return Trained(model, record["classes"], record["palette"].numpy(), settings, record["iteration"])
+    return Trained(
+        model,
+        record["classes"],
+        record["palette"].numpy(),
+        settings,
+        record["iteration"],
+        record.get("tasks", {}),
+    )

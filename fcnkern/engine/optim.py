@@ -19,7 +19,9 @@ def parameter_groups(model: nn.Module, weight_decay: float, score_lr: float) -> 
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_bias, layer = name.endswith(".bias"), name.split(".")[0]
+        # Of late fusion the two networks are color and hha.
+        is_bias = name.endswith(".bias")
+        layer = name.removeprefix("color.").removeprefix("hha.").split(".")[0]
         rate = (BIAS_RATE if is_bias else 1.0) * (score_lr if layer.startswith("score") else 1.0)
         decay = 0.0 if is_bias or layer.startswith("up") else weight_decay
         members.setdefault((rate, decay), []).append(parameter)

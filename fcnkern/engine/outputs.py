@@ -68,15 +68,15 @@ class Outputs:
         """Logs an iteration: ``loss``, ``pixel_loss``, ``accuracy``, ``lr``."""
         self._write("train", iteration, elapsed, numbers)
 
-    def metrics(self, iteration: int, elapsed: float, metrics: Metrics) -> None:
-        """Logs a validation."""
+    def metrics(self, iteration: int, elapsed: float, metrics: Metrics, task: str | None = None) -> None:
+        """Logs a validation, of one of several tasks as the split ``val TASK``."""
         numbers = {
             "accuracy": metrics.pixel_accuracy,
             "mean_accuracy": metrics.mean_accuracy,
             "mean_iu": metrics.mean_iu,
             "fw_iu": metrics.fw_iu,
         }
-        self._write("val", iteration, elapsed, numbers)
+        self._write("val" if task is None else f"val {task}", iteration, elapsed, numbers)
 
     def _write(self, split: str, iteration: int, elapsed: float, numbers: dict[str, float]) -> None:
         if rank() > 0:

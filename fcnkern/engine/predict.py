@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from fcnkern._files import write_atomically
@@ -13,6 +16,7 @@ from fcnkern.data import indexed, overlay, preset, read_input, shown
 from fcnkern.engine.evaluate import evaluating
 from fcnkern.engine.network import Trained
 from fcnkern.engine.progress import Progress
+from fcnkern.models import MultiTask
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -26,13 +30,19 @@ def predict_image(
     flip: bool = False,
     tile: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """The classes of an image that the network's preset prepares: uint8 (H, W).
+    """The classes of an image that the network's preset prepares: uint8 (H, W), of several tasks (T, H, W).
 
     ``scales``, ``flip`` and ``tile`` are those of ``FCN.predict``.
     """
     batch = preset(trained.model.preprocess)(image)[None]
+    options: dict[str, Any] = {"scales": scales, "flip": flip, "tile": tile}
+    labels: np.ndarray
     with evaluating(trained.model, precision):
-        labels: np.ndarray = trained.model.predict(batch, scales=scales, flip=flip, tile=tile)[0].numpy()
+        if trained.tasks:
+            maps = MultiTask(trained.model, trained.tasks).predict(batch, **options)
+            labels = torch.cat(list(maps.values())).numpy()
+        else:
+            labels = trained.model.predict(batch, **options)[0].numpy()
     return labels
 
 
@@ -61,8 +71,8 @@ def find_images(inputs: Iterable[str | Path]) -> list[Path]:
     return found
 
 
-def plan_outputs(images: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
-    """For each image the paths of its label picture and of its overlay.
+def plan_outputs(images: Sequence[Path], out: Path, tasks: Iterable[str] = ()) -> list[tuple[Path, Path]]:
+    """For each image, and of several tasks for each of these, the paths of its label picture and of its overlay.
 
     Raises:
         ValueError: two images would share an output, or an output is one of the images.
@@ -70,8 +80,9 @@ def plan_outputs(images: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
     inputs = {image.resolve() for image in images}
     plan: list[tuple[Path, Path]] = []
     owner: dict[Path, Path] = {}
-    for image in images:
-        pair = out / f"{image.stem}.png", out / f"{image.stem}_overlay.png"
+    suffixes = [f"_{task}" for task in tasks] or [""]
+    for image, suffix in product(images, suffixes):
+        pair = out / f"{image.stem}{suffix}.png", out / f"{image.stem}{suffix}_overlay.png"
         for target in pair:
             if target.resolve() in inputs:
                 raise ValueError(f"writing {target} would overwrite an input: choose another output folder")
@@ -95,6 +106,8 @@ def predict_files(
 ) -> list[tuple[Path, Path]]:
     """Writes NAME.png (class indices with the palette) and NAME_overlay.png for every image.
 
+    Of several tasks NAME_TASK.png and NAME_TASK_overlay.png for each.
+
     Args:
         inputs: image files and folders of them.
         out: folder of the outputs, made if need be.
@@ -102,18 +115,22 @@ def predict_files(
         tile: size of windows for images larger than memory, as in ``FCN.predict``.
 
     Returns:
-        the paths written.
+        the paths written, of several tasks one image's behind the other's.
 
     Raises:
         FileNotFoundError, ValueError: see ``find_images``, ``plan_outputs`` and ``read_input``.
     """
     images = find_images(inputs)
-    plan = plan_outputs(images, Path(out))
+    plan = plan_outputs(images, Path(out), trained.tasks)
+    palettes = np.split(trained.palette, np.cumsum([*trained.tasks.values()])[:-1])
     with Progress("predict", len(images), enabled=not quiet) as bar:
-        for path, (label_path, overlay_path) in zip(images, plan, strict=True):
+        for place, path in enumerate(images):
             image = read_input(path, preset(trained.model.preprocess))
             labels = predict_image(trained, image, precision, scales=scales, flip=flip, tile=tile)
-            save_png(indexed(labels, trained.palette), label_path)
-            save_png(Image.fromarray(overlay(shown(image), labels, trained.palette)), overlay_path)
+            maps = labels if trained.tasks else labels[None]
+            targets = plan[place * len(maps) : (place + 1) * len(maps)]
+            for each, palette, (label_path, overlay_path) in zip(maps, palettes, targets, strict=True):
+                save_png(indexed(each, palette), label_path)
+                save_png(Image.fromarray(overlay(shown(image), each, palette)), overlay_path)
             bar.advance()
     return plan

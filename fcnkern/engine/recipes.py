@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fcnkern.engine.settings import REDUCTIONS
-from fcnkern.models.registry import ALIASES
+from fcnkern.models.registry import parse_name
 
 SKIP_RATE = 0.01
-"""With each skip connection the rate falls to a hundredth (CVPR section 4.2, the released solvers)."""
+"""With each skip connection the rate falls to a hundredth (CVPR section 4.2, the released solvers), and so for two
+trained networks that are fused late (the released solver of NYUDv2's color-hha)."""
 PLAIN: dict[str, Any] = {
     "batch_size": 1,
     "weight_decay": 5e-4,
@@ -49,12 +50,11 @@ def with_recipe(given: dict[str, Any]) -> dict[str, Any]:
     rates, values = RECIPES[name]
     values = {**PLAIN, **values, **given}
     if "lr" not in given:
-        arch = given.get("arch", "fcn8s")
-        head, _, body = ALIASES.get(arch, arch).partition("_")
+        head, body, late = parse_name(given.get("arch", "fcn8s"))
         if body not in rates:
             raise ValueError(f"recipe {name} has a rate for {', '.join(rates)}, none for {body}: give lr")
         first = f"fcn{given['stages'][0]}s" if given.get("stages") else head
-        values["lr"] = rates[body] * SKIP_RATE ** {"fcn16s": 1, "fcn8s": 2}.get(first, 0)
+        values["lr"] = rates[body] * SKIP_RATE ** ({"fcn16s": 1, "fcn8s": 2}.get(first, 0) + late)
     return values
 
 

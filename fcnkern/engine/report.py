@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-from fcnkern.metrics import Metrics
+from torch import Tensor
+
+from fcnkern.metrics import Metrics, blocks, from_confusion
 
 NAMES = {
     "pixel_accuracy": "pixel accuracy",
@@ -16,6 +19,48 @@ NAMES = {
     "fw_iu": "frequency-weighted IU",
 }
 PRESENT, BAND = "mean IU, true classes", "pixels to a boundary"
+
+
+class Scores(NamedTuple):
+    """Metrics of a task, names of its classes, and metrics within so many pixels of a boundary by that width."""
+
+    metrics: Metrics
+    classes: list[str]
+    bands: dict[int, Metrics]
+
+
+def scores_by_task(
+    matrices: Sequence[Tensor],
+    classes: Sequence[str],
+    tasks: Mapping[str, int] = MappingProxyType({}),
+    widths: Sequence[int] = (),
+) -> dict[str, Scores]:
+    """The scores of each of several tasks by its name; of one task under the name "".
+
+    Args:
+        matrices: what ``confusions_over`` gives, of all pixels and for each of ``widths``.
+        classes: of all tasks, one task's behind the other's.
+        tasks: numbers of classes by name, of several tasks.
+    """
+    names = iter(classes)
+    parts = [blocks(matrix, tasks or {"": len(classes)}) for matrix in matrices]
+    scores = {}
+    for task in parts[0]:
+        metrics, *near = (from_confusion(part[task]) for part in parts)
+        own = list(islice(names, len(metrics.per_class_iu)))
+        scores[task] = Scores(metrics, own, dict(zip(widths, near, strict=True)))
+    return scores
+
+
+def scores_table(scores: Mapping[str, Scores]) -> str:
+    """``metrics_table`` of each task, of several tasks under its name."""
+    return "\n\n".join(f"{task}\n{metrics_table(*each)}".lstrip("\n") for task, each in scores.items())
+
+
+def scores_record(scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """``metrics_record`` of one task, or of several those of each by its name, under "tasks"."""
+    records = {task: metrics_record(*each) for task, each in scores.items()}
+    return records.get("", {"tasks": records})
 
 
 def metrics_line(metrics: Metrics) -> str:

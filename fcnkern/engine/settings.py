@@ -14,9 +14,9 @@ from fcnkern.data.registry import forms
 from fcnkern.engine._setting import setting, settings_of
 from fcnkern.engine.schedules import SCHEDULES
 from fcnkern.engine.values import duration, number_or_none, numbers, size, strides
-from fcnkern.models.registry import ALIASES, list_models
+from fcnkern.models.registry import ALIASES, list_late, list_models
 
-ARCHITECTURES = (*ALIASES, *list_models())
+ARCHITECTURES = (*ALIASES, *list_models(), *(f"{name}-late" for name in ALIASES), *list_late())
 REDUCTIONS = ("valid", "batch")
 PRECISIONS = ("fp32", "bf16", "fp16")
 SAMPLING_MODES = ("uniform", "balanced", "hard")
@@ -118,7 +118,11 @@ class TrainSettings:
     )
 
     arch: str = setting(
-        "fcn8s", NETWORK, "network, see 'fcnkern models'", choices=ARCHITECTURES, metavar="NAME"
+        "fcn8s",
+        NETWORK,
+        "network, see 'fcnkern models'; fcn32s-late and the like: two, on colour and HHA, whose scores are averaged",
+        choices=ARCHITECTURES,
+        metavar="NAME",
     )
     stages: tuple[int, ...] | None = setting(
         None,
@@ -141,7 +145,11 @@ class TrainSettings:
         None, NETWORK, "weights for the body: .caffemodel, .npz, .safetensors, .pth", metavar="FILE"
     )
     init_from: str | None = setting(
-        None, NETWORK, "checkpoint of the coarser, or of the same, network to start from", metavar="FILE"
+        None,
+        NETWORK,
+        "checkpoint of the coarser, or of the same, network to start from; of late fusion also one of each network: "
+        "COLOUR,HHA",
+        metavar="FILE",
     )
 
     lr: float = setting(0.01, LEARNING, "learning rate", parse=float, metavar="X", above=0)

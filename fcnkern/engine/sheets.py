@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcnkern.data import Dataset, open_dataset, sheet, shown
+from fcnkern.data import Dataset, numbered, open_dataset, sheet, shown, tasks_of
 from fcnkern.data.registry import forms
 from fcnkern.engine.network import Trained, load_trained
 from fcnkern.engine.predict import predict_image, save_png
@@ -77,7 +77,7 @@ def comparison(
     """Images of a data set, what each network predicts for them, and the truth (Long et al. 2015, figure 4).
 
     Args:
-        titles: of the networks' columns.
+        titles: of the networks' columns; of several tasks each network has a column for each, and so has the truth.
         limit: how many images, spread evenly over the data set.
         cell_width: width of a picture in pixels.
         progress: advanced by one per image.
@@ -95,12 +95,13 @@ def comparison(
             raise ValueError(
                 f"{title} has {len(network.classes)} classes, the data set {dataset.name} {len(dataset.classes)}"
             )
-    rows = []
+    rows, tasks = [], tasks_of(dataset)
     for index in np.linspace(0, len(dataset) - 1, min(limit, len(dataset))).round().astype(int).tolist():
         sample = dataset[index]
-        predictions = [predict_image(network, sample.image) for network in networks]
-        rows.append((shown(sample.image), *predictions, sample.label))
+        labels = [*(predict_image(network, sample.image) for network in networks), sample.label]
+        rows.append((shown(sample.image), *(each for label in labels for each in numbered(label, tasks))))
         if progress is not None:
             progress.advance()
     legend = dataset.classes if len(dataset.classes) <= LEGEND_CLASSES else None
-    return sheet(rows, ("image", *titles, "truth"), dataset.palette, legend, cell_width)
+    columns = [f"{title} {task}".strip() for title in (*titles, "truth") for task in tasks or [""]]
+    return sheet(rows, ("image", *columns), dataset.palette, legend, cell_width)

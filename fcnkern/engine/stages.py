@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fcnkern.engine.checkpoint import load_checkpoint
@@ -12,11 +12,11 @@ from fcnkern.engine.config import CONFIG, write_config
 from fcnkern.engine.distributed import rank
 from fcnkern.engine.outputs import LAST
 from fcnkern.engine.progress import say
-from fcnkern.engine.report import NAMES
+from fcnkern.engine.report import NAMES, Scores, scores_by_task
 from fcnkern.engine.runs import resume_run, start_run
 from fcnkern.engine.settings import SETTINGS, TrainSettings
 from fcnkern.metrics import Metrics, from_confusion
-from fcnkern.models.registry import ALIASES
+from fcnkern.models.registry import parse_name
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class StageResult:
         classes: names of the classes.
         signal: number of the signal that stopped it, or 0.
         skipped: images left out because they could not be read.
+        scores: as ``TrainResult.scores``.
     """
 
     name: str
@@ -39,6 +40,7 @@ class StageResult:
     classes: list[str]
     signal: int = 0
     skipped: int = 0
+    scores: dict[str, Scores] = field(default_factory=dict)
 
 
 def stage_settings(settings: TrainSettings) -> dict[str, TrainSettings]:
@@ -48,13 +50,13 @@ def stage_settings(settings: TrainSettings) -> dict[str, TrainSettings]:
     ``stage_lr``.
     """
     assert settings.stages is not None
-    body = ALIASES.get(settings.arch, settings.arch).partition("_")[2]
+    _, body, late = parse_name(settings.arch)
     share = None if settings.time_limit is None else settings.time_limit / len(settings.stages)
     plan = {}
     for place, stride in enumerate(settings.stages):
         plan[f"{stride}s"] = dataclasses.replace(
             settings,
-            arch=f"fcn{stride}s_{body}",
+            arch=f"fcn{stride}s{'-late' * late}_{body}",
             stages=None,
             time_limit=share,
             lr=settings.lr * settings.stage_lr**place,
@@ -97,9 +99,12 @@ def run_stage(name: str, settings: TrainSettings, folder: Path, quiet: bool) -> 
     if last.exists():
         record = load_checkpoint(last)
         if record["complete"]:
-            confusion = record["confusion"]
-            metrics = None if confusion is None else from_confusion(confusion)
-            return StageResult(name, record["iteration"], record["elapsed"], metrics, record["classes"])
+            confusion, classes = record["confusion"], record["classes"]
+            metrics, scores = None, {}
+            if confusion is not None:
+                metrics = from_confusion(confusion)
+                scores = scores_by_task([confusion], classes, record.get("tasks", {}))
+            return StageResult(name, record["iteration"], record["elapsed"], metrics, classes, scores=scores)
         del record
         changes = {key: getattr(settings, key) for key, known in SETTINGS.items() if known.resumable}
         trainer = resume_run(last, quiet=quiet, **changes)
@@ -116,6 +121,7 @@ def run_stage(name: str, settings: TrainSettings, folder: Path, quiet: bool) -> 
         list(trainer.train_set.classes),
         result.signal,
         result.skipped,
+        result.scores,
     )
 
 

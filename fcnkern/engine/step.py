@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,14 +23,17 @@ from fcnkern.engine.loss_sampling import LossSampling
 from fcnkern.engine.objective import Objective
 from fcnkern.engine.optim import make_optimizer, set_rate
 from fcnkern.engine.settings import TrainSettings
-from fcnkern.models import FCN
+from fcnkern.models import Segmenter
 
 LEAST_SCALE = 2.0**-30
 
 
 @dataclass
 class Step:
-    """What one iteration reports: the network's own loss, its mean over pixels, the accuracy, the rate."""
+    """What one iteration reports: the network's own loss, its mean over pixels, the accuracy, the rate.
+
+    Of several tasks the loss is the sum over the tasks, ``pixel_loss`` and ``accuracy`` are means over all labels.
+    """
 
     loss: float
     pixel_loss: float
@@ -47,19 +51,29 @@ class Learner:
     The gradient of an iteration is the mean over its batches, as with Caffe's ``iter_size``. The batches of several
     processes count as one; what ``step`` reports is of all of them.
 
+    Args:
+        tasks: numbers of classes by name, where the labels are those of several tasks.
+
     Attributes:
         average: the exponential moving average of the weights, or None where none is kept.
     """
 
     def __init__(
         self,
-        model: FCN,
+        model: Segmenter,
         settings: TrainSettings,
         sampling: LossSampling,
         *,
         class_weight: Tensor | None,
         ignore_index: int,
+        tasks: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
+        if tasks and settings.sampling is not None and settings.sampling_mode != "uniform":
+            raise ValueError(
+                f"sampling_mode must be uniform for several tasks ({', '.join(tasks)}), which share the pixels that "
+                f"are kept, got {settings.sampling_mode}"
+            )
+        self._tasks = max(1, len(tasks))
         self.model, self._settings, self._sampling = model, settings, sampling
         self._device = device_of(model)
         self.average: AveragedModel | None = None
@@ -72,6 +86,7 @@ class Learner:
             reduction=settings.reduction,
             auxiliary=settings.aux,
             compiled=settings.compile,
+            tasks=tasks,
         )
         if count() > 1:
             objective = DistributedDataParallel(objective, gradient_as_bucket_view=True)
@@ -82,11 +97,11 @@ class Learner:
         self._scaler = GradScaler(self._device.type, enabled=settings.precision == "fp16")
 
     @property
-    def best_model(self) -> FCN:
+    def best_model(self) -> Segmenter:
         """The network to use: of averaged weights where an average is kept."""
         if self.average is None:
             return self.model
-        assert isinstance(self.average.module, FCN)
+        assert isinstance(self.average.module, Segmenter)
         return self.average.module
 
     def step(self, batches: Sequence[Batch], rate: float) -> Step:
@@ -123,7 +138,7 @@ class Learner:
         """What the processes' batches were like; ``parts`` are this one's, as ``_accumulate`` returns them."""
         loss, valid, correct = summed(torch.tensor(parts, dtype=torch.float64)).T
         loss = loss / count()
-        pixel_loss, scale = loss, 1.0
+        pixel_loss, scale = loss / self._tasks, 1.0
         if self._settings.reduction == "batch":
             pixel_loss = loss * (count() * self._sampling.images) / valid.clamp_min(1)
             scale = self._sampling.images_ratio

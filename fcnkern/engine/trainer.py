@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import fcnkern
-from fcnkern.data import Batch, Dataset, ShuffledIndices, preset, train_batches
+from fcnkern.data import Batch, Dataset, ShuffledIndices, preset, tasks_of, train_batches
 from fcnkern.engine.augmentation import augmentation
 from fcnkern.engine.broken import SkipBroken
 from fcnkern.engine.distributed import count, gathered, greatest, rank
@@ -24,12 +24,12 @@ from fcnkern.engine.interrupt import Stoppable, StoppedError, stop_requested
 from fcnkern.engine.loss_sampling import LossSampling
 from fcnkern.engine.outputs import Outputs
 from fcnkern.engine.progress import Progress
-from fcnkern.engine.report import metrics_line
+from fcnkern.engine.report import Scores, metrics_line, scores_by_task
 from fcnkern.engine.schedules import schedule_factor, warmup_factor
 from fcnkern.engine.settings import TrainSettings
 from fcnkern.engine.step import DivergedError, Learner, Step
 from fcnkern.metrics import Metrics, from_confusion
-from fcnkern.models import FCN
+from fcnkern.models import Segmenter
 
 SMOOTHING = 0.95
 
@@ -44,6 +44,8 @@ class TrainResult:
         best_mean_iu: of all validations.
         signal: number of the signal that stopped the run before its end, or 0.
         skipped: images left out because they could not be read.
+        scores: of the last validation by task, see ``scores_by_task``; empty where there was none. Of several tasks
+            ``metrics`` and ``best_mean_iu`` are over the classes of all.
     """
 
     iteration: int
@@ -52,6 +54,7 @@ class TrainResult:
     best_mean_iu: float
     signal: int
     skipped: int
+    scores: dict[str, Scores] = field(default_factory=dict)
 
     @property
     def interrupted(self) -> bool:
@@ -98,7 +101,7 @@ class Trainer:
     def __init__(
         self,
         settings: TrainSettings,
-        model: FCN,
+        model: Segmenter,
         train_set: Dataset,
         val_set: Dataset | None,
         out: Path,
@@ -124,6 +127,7 @@ class Trainer:
             self._sampling,
             class_weight=class_weight,
             ignore_index=train_set.ignore_index,
+            tasks=tasks_of(train_set),
         )
         self.position = Position()
         self._final: Tensor | None = None
@@ -183,7 +187,13 @@ class Trainer:
         finally:
             self._outputs.close()
         return TrainResult(
-            position.iteration, position.elapsed, metrics, position.best_mean_iu, stopped, self._skipped()
+            position.iteration,
+            position.elapsed,
+            metrics,
+            position.best_mean_iu,
+            stopped,
+            self._skipped(),
+            {} if metrics is None else self._scores(),
         )
 
     def _skipped(self) -> int:
@@ -266,10 +276,19 @@ class Trainer:
         bar.say(
             f"iteration {position.iteration}, {position.elapsed:.0f} s: validation {metrics_line(metrics)}"
         )
+        for task, scores in self._scores().items():
+            if task:
+                self._outputs.metrics(position.iteration, position.elapsed, scores.metrics, task)
+                bar.say(f"{task}: {metrics_line(scores.metrics)}")
         if metrics.mean_iu > position.best_mean_iu:
             position.best_mean_iu = metrics.mean_iu
             self._save(self.best)
         return metrics
+
+    def _scores(self) -> dict[str, Scores]:
+        """Of the last validation."""
+        assert self._final is not None
+        return scores_by_task([self._final], self.train_set.classes, tasks_of(self.train_set))
 
     def _save(self, path: Path, *, complete: bool = False) -> None:
         """Writes a checkpoint; ``complete`` says that the run has come to its end, with its last validation."""
@@ -288,6 +307,7 @@ class Trainer:
             "settings": self.settings.to_dict(),
             "data": self._data,
             "classes": list(self.train_set.classes),
+            "tasks": tasks_of(self.train_set),
             "palette": torch.from_numpy(self.train_set.palette.copy()),
             "preprocess": self.model.preprocess,
         }

@@ -9,9 +9,9 @@ from fcnkern.models.body import Body
 from fcnkern.models.density import rarefy, shift_and_stitch
 from fcnkern.models.fcn import FCN
 from fcnkern.models.fcn_vgg16 import FCN8s, FCN8sAtOnce, FCN16s, FCN32s
-from fcnkern.models.fusion import LateFusion, MultiTask
+from fcnkern.models.fusion import LateFusion, MultiTask, Segmenter
 from fcnkern.models.googlenet import GoogLeNet
-from fcnkern.models.registry import create, list_models
+from fcnkern.models.registry import create, create_late, list_late, list_models
 from fcnkern.models.surgery import convolutionalize, fuse_early, transplant
 from fcnkern.models.vgg import VGG16
 
@@ -28,11 +28,14 @@ __all__ = [
     "GoogLeNet",
     "LateFusion",
     "MultiTask",
+    "Segmenter",
     "alignment",
     "convolutionalize",
     "create",
+    "create_late",
     "fuse_early",
     "geometry",
+    "list_late",
     "list_models",
     "rarefy",
     "shift_and_stitch",

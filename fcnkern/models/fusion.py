@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fcnkern import functional as F
+from fcnkern.models.alignment import Alignment
 from fcnkern.models.averaging import averaged_probabilities
 from fcnkern.models.body import Network
 from fcnkern.models.fcn import FCN
-from fcnkern.resample import Resample
+from fcnkern.models.tiling import tiled
+from fcnkern.resample import Pair, Resample
 
 
 class LateFusion(Network):
@@ -31,6 +34,9 @@ class LateFusion(Network):
     Args:
         color, hha: networks with the same classes, strides and crops, and fixed bilinear upsampling at their end.
         weights: of their scores; the authors' 0.5, 0.5.
+
+    Attributes:
+        taps, alignment: of both networks.
 
     Raises:
         ValueError: networks that do not fit together, or weights that are not two finite numbers.
@@ -47,7 +53,20 @@ class LateFusion(Network):
         for name, net in (("color", color), ("hha", hha)):
             _check_bilinear(name, net)
         self.color, self.hha, self.weights = color, hha, tuple(weights)
-        self.n_class = color.n_class
+        self.n_class, self.taps, self.alignment = color.n_class, color.taps, color.alignment
+        self._in_channels = color._in_channels + hha._in_channels
+
+    @property
+    def preprocess(self) -> str:
+        """Names of both networks' presets for input images, joined by "+"."""
+        return f"{self.color.preprocess}+{self.hha.preprocess}"
+
+    @preprocess.setter
+    def preprocess(self, name: str) -> None:
+        names = name.split("+")
+        if len(names) != 2:
+            raise ValueError(f"preprocess must be two presets joined by '+', got {name!r}")
+        self.color.preprocess, self.hha.preprocess = names
 
     def scores(self, x: Tensor) -> tuple[Tensor, Resample]:
         """Low-resolution scores, averaged, and the upsampling that takes them to the pixels of `x`.
@@ -58,11 +77,25 @@ class LateFusion(Network):
         Raises:
             ValueError: another number of channels; a network was given another last upsampling than bilinear since.
         """
+        return self.streams(x)[0]
+
+    def streams(
+        self, x: Tensor, alone: Mapping[str, Alignment] | None = None
+    ) -> list[tuple[Tensor, Resample]]:
+        """`scores` of `x`, and behind them those of each tap in `alone`, averaged too, as `FCN.streams`."""
         images, hha = self._split(x)
         for name, net in (("color", self.color), ("hha", self.hha)):
             _check_bilinear(name, net)
-        scores, resample = self.color.scores(images)
-        return self.weights[0] * scores + self.weights[1] * self.hha.scores(hha)[0], resample
+        pairs = zip(self.color.streams(images, alone), self.hha.streams(hha, alone), strict=True)
+        first, second = self.weights
+        return [(first * ours + second * theirs, resample) for (ours, resample), (theirs, _) in pairs]
+
+    def stream_alignments(self) -> dict[str, Alignment]:
+        """As `FCN.stream_alignments`, the same for both networks."""
+        return self.color.stream_alignments()
+
+    def final_weight(self) -> None:
+        """As `FCN.final_weight`: the last upsampling is fixed bilinear."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Images N,C,H,W, as for `scores` -> logits N,K,H,W; `loss` and `predict` need far less memory."""
@@ -82,8 +115,17 @@ class LateFusion(Network):
         out_dtype: torch.dtype = torch.uint8,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        tile: Pair | None = None,
     ) -> Tensor:
         """Images N,C,H,W, as for `scores` -> label map N,H,W, as `FCN.predict`."""
+        if tile is not None:
+            if tuple(scales) != (1.0,) or flip:
+                raise ValueError(f"tile excludes scales and flip, got {tile}, {tuple(scales)} and {flip}")
+            self._split(x)
+            one = partial(self.predict, out_dtype=out_dtype)
+            return tiled(one, x, tile, self.alignment, self.color.score_fr.weight.device, out_dtype)
+        if torch.compiler.is_exporting():
+            return self(x).argmax(1).to(out_dtype)
         if tuple(scales) == (1.0,) and not flip:
             scores, resample = self.scores(x)
         else:
@@ -97,12 +139,16 @@ class LateFusion(Network):
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         first, second = self.color._in_channels, self.hha._in_channels
-        if x.dim() != 4 or x.shape[1] != first + second:
+        if x.dim() != 4 or x.shape[1] != self._in_channels:
             raise ValueError(
-                f"x must have shape (N, {first + second}, H, W), {first} channels for color and {second} for hha, "
+                f"x must have shape (N, {self._in_channels}, H, W), {first} channels for color and {second} for hha, "
                 f"got {tuple(x.shape)}"
             )
         return x[:, :first], x[:, first:]
+
+
+Segmenter = FCN | LateFusion
+"""A network that gives one label map: what the engine trains and uses."""
 
 
 class MultiTask(Network):
@@ -123,7 +169,7 @@ class MultiTask(Network):
             would mix the heads.
     """
 
-    def __init__(self, net: FCN, heads: Mapping[str, int]) -> None:
+    def __init__(self, net: Segmenter, heads: Mapping[str, int]) -> None:
         super().__init__()
         if sum(heads.values()) != net.n_class or min(heads.values()) < 1:
             raise ValueError(
@@ -134,8 +180,8 @@ class MultiTask(Network):
 
     @property
     def body(self) -> nn.Module:
-        """The body that all heads share."""
-        return self.net.body
+        """The body that all heads share; of late fusion both networks."""
+        return self.net.body if isinstance(self.net, FCN) else self.net
 
     @property
     def preprocess(self) -> str:
@@ -201,10 +247,45 @@ class MultiTask(Network):
         return torch.stack(list(self.losses(x, labels, **options).values())).sum()
 
     @torch.no_grad()
-    def predict(self, x: Tensor, *, out_dtype: torch.dtype = torch.uint8) -> dict[str, Tensor]:
-        """Images N,3,H,W -> label map N,H,W of each head by name; call `eval()` first."""
+    def predict(
+        self,
+        x: Tensor,
+        *,
+        out_dtype: torch.dtype = torch.uint8,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        tile: Pair | None = None,
+    ) -> dict[str, Tensor]:
+        """Images N,3,H,W -> label map N,H,W of each head by name, as `FCN.predict`; call `eval()` first.
+
+        With `scales`, `flip` or `tile` the network runs once for each head.
+        """
+        averaged = tuple(scales) != (1.0,) or flip
+        if tile is not None:
+            if averaged:
+                raise ValueError(f"tile excludes scales and flip, got {tile}, {tuple(scales)} and {flip}")
+            device = next(self.net.parameters()).device
+            ones = {name: partial(self._labels, name, out_dtype) for name in self.heads}
+            return {
+                name: tiled(one, x, tile, self.net.alignment, device, out_dtype) for name, one in ones.items()
+            }
+        if averaged:
+            return {
+                name: F.upsample_argmax(
+                    averaged_probabilities(partial(self._logits, name), x, scales, flip),
+                    Resample.identity(),
+                    out_dtype=out_dtype,
+                )
+                for name in self.heads
+            }
         scores, resample = self.scores(x)
         return {name: F.upsample_argmax(each, resample, out_dtype=out_dtype) for name, each in scores.items()}
+
+    def _labels(self, name: str, out_dtype: torch.dtype, x: Tensor) -> Tensor:
+        return self.predict(x, out_dtype=out_dtype)[name]
+
+    def _logits(self, name: str, x: Tensor) -> Tensor:
+        return self(x)[name]
 
     def check_ready(self) -> None:
         """As `Network.check_ready`."""
@@ -215,8 +296,8 @@ class MultiTask(Network):
         return {name: part.contiguous() for name, part in zip(self.heads, parts, strict=True)}
 
 
-def _check_bilinear(name: str, net: FCN) -> None:
-    if net.final_weight() is not None:
+def _check_bilinear(name: str, net: Segmenter) -> None:
+    if isinstance(net, FCN) and net.final_weight() is not None:
         raise ValueError(
             f"the last upsampling of {name}, {net.final_layer}, must be fixed bilinear: it is "
             f"{'learned' if net.upsampling == 'learned' else 'another one'}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
 from fcnkern.models.alexnet import AlexNet, CaffeNet
 from fcnkern.models.fcn import FCN, Upsampling
 from fcnkern.models.fcn_vgg16 import FCN8s, FCN8sAtOnce, FCN16s, FCN32s
+from fcnkern.models.fusion import LateFusion
 from fcnkern.models.googlenet import GoogLeNet
 
 HEADS = {"fcn32s": 1, "fcn16s": 2, "fcn8s": 3}
@@ -43,11 +45,31 @@ for _name, _body in _BODIES.items():
 
 ALIASES = {name.removesuffix("_vgg16"): name for name in _MODELS if name.endswith("_vgg16")}
 """Short names: VGG16 is the body where none is named."""
+_LATE = "-late"
+
+
+class Name(NamedTuple):
+    """A network's name in parts: head (`fcn8s`), body (`vgg16`), whether two such networks are fused late."""
+
+    head: str
+    body: str
+    late: bool
+
+
+def parse_name(name: str) -> Name:
+    """The parts of any network's name, `fcn32s-late` or `fcn8s-atonce_vgg16`; it need not be that of one."""
+    head, _, body = name.partition("_")
+    return Name(head.removesuffix(_LATE), body or "vgg16", head.endswith(_LATE))
 
 
 def list_models() -> list[str]:
     """Names that `create` takes, without the short ones for VGG16 (`fcn8s` for `fcn8s_vgg16`)."""
     return list(_MODELS)
+
+
+def list_late() -> list[str]:
+    """Names that `create_late` takes, without the short ones for VGG16 (`fcn32s-late` for `fcn32s-late_vgg16`)."""
+    return [name.replace("_", f"{_LATE}_") for name in _MODELS]
 
 
 def create(
@@ -78,3 +100,21 @@ def create(
     model = _MODELS[full](classes, width, upsampling, in_channels)
     model.elide = elide
     return model
+
+
+def create_late(name: str, classes: int = 21, **options: Any) -> LateFusion:
+    """Two networks on three channels each, fused late, by name: `create_late("fcn32s-late_vgg16", classes=40)`.
+
+    Args:
+        name: one of `list_late()`, or a short name of one on VGG16.
+        classes: number of classes C.
+        options: `width` and `elide` of both networks, as for `create`.
+
+    Raises:
+        ValueError: an unknown name, or as `create` and `LateFusion` say.
+    """
+    head, body, late = parse_name(name)
+    if not late or f"{head}_{body}" not in _MODELS:
+        raise ValueError(f"network {name!r} is unknown, wanted one of {', '.join(list_late())}")
+    color, hha = (create(f"{head}_{body}", classes, **options) for _ in range(2))
+    return LateFusion(color, hha)

@@ -79,6 +79,31 @@ def test_late_fusion_of_one_network_with_itself_is_that_network() -> None:
     assert torch.equal(late.predict(twice, **options), net.predict(x, **options))
 
 
+@torch.no_grad()
+def test_every_stream_of_late_fusion_is_averaged() -> None:
+    color, hha, x = random(FCN8s, 4), random(FCN8s, 4, seed=1), images(6)
+    late = LateFusion(color, hha, (0.7, 0.2))
+    alone = late.stream_alignments()
+    assert list(alone) == ["fc7", "pool4", "pool3"]
+    streams = [net.streams(part, alone) for net, part in ((color, x[:, :3]), (hha, x[:, 3:]))]
+    for (found, resample), (ours, expected), (theirs, _) in zip(
+        late.streams(x, alone), *streams, strict=True
+    ):
+        torch.testing.assert_close(found, 0.7 * ours + 0.2 * theirs)
+        assert resample == expected
+
+
+@torch.no_grad()
+def test_tiles_of_late_fusion_give_the_same_labels() -> None:
+    late = LateFusion(random(FCN32s, 5), random(FCN32s, 5, seed=1))
+    x = torch.randn(1, 6, 540, 30, generator=torch.Generator().manual_seed(5))
+    whole = late.predict(x)
+    assert whole.unique().numel() > 1
+    assert (late.predict(x, tile=(500, 64)) == whole).float().mean() > 0.999
+    with pytest.raises(ValueError, match="tile excludes scales and flip"):
+        late.predict(x, tile=(500, 64), flip=True)
+
+
 def test_late_fusion_trains_both_networks() -> None:
     late = LateFusion(random(FCN32s, 5), random(FCN32s, 5, seed=1)).train()
     late.check_ready()
