@@ -23,6 +23,7 @@ from torch.fx.experimental import _config as tracing
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from fcnkern._files import write_atomically
+from fcnkern.data import channels_of
 from fcnkern.engine.network import Trained, load_trained
 from fcnkern.models import FCN
 from fcnkern.models.layers import BilinearDeconv2d
@@ -35,7 +36,7 @@ _SIZES = {0: "batch", 2: "height", 3: "width"}
 
 
 class _Exported(nn.Module):
-    """What is exported: images N,3,H,W -> label map N,H,W, or logits N,C,H,W."""
+    """What is exported: images N,I,H,W -> label map N,H,W, or logits N,C,H,W."""
 
     def __init__(self, model: FCN, logits: bool) -> None:
         super().__init__()
@@ -92,9 +93,10 @@ def to_onnx(
     min_size: int = 1,
     metadata: dict[str, str] | None = None,
 ) -> None:
-    """Writes the network as ONNX: input `images` N,3,H,W, output `labels` N,H,W or `logits` N,C,H,W, any N, H, W.
+    """Writes the network as ONNX: input `images` N,I,H,W, output `labels` N,H,W or `logits` N,C,H,W, any N, H, W.
 
-    Images are prepared as `model.preprocess` says; the file states it in its metadata. Only operators of ONNX's own
+    I is 3, 1 for depth and 4 for colour with depth: images are prepared as `model.preprocess` says; the file states
+    it in its metadata. Only operators of ONNX's own
     domain are used, and no pooling that rounds up: runtimes disagree on it. The file is checked and written
     atomically, with the weights inside.
 
@@ -180,8 +182,9 @@ def _export(options: argparse.Namespace) -> int:
         program = to_program(trained.model, logits=options.logits)
         extra = {"preprocess": trained.model.preprocess, **entries}
         write_atomically(options.out, lambda file: torch.export.save(program, file, extra_files=extra))
+    channels = channels_of(trained.model.preprocess)
     print(
-        f"{options.out}: {_NAMES[options.logits]} of images N,3,H,W of any size, "
+        f"{options.out}: {_NAMES[options.logits]} of images N,{channels},H,W of any size, "
         f"prepared as {trained.model.preprocess!r}"
     )
     return 0

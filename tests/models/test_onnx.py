@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from fcnkern import cli, export
-from fcnkern.data import preset
+from fcnkern.data import open_dataset, preset
 from fcnkern.engine import load_trained
 from fcnkern.export import to_onnx
 from fcnkern.models import FCN, create, list_models
+from tests.data.miniature import make_nyud
 from tests.engine._runs import tiny
 from tests.models import _caffe
 
@@ -117,6 +118,29 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     program = torch.export.load(tmp_path / "net.pt2", extra_files=extra)
     assert (program.module()(images).numpy() == expected).mean() > 0.999
     assert extra["preprocess"] == "torchvision"
+
+
+@pytest.mark.parametrize(("source", "channels"), [("rgbd", 4), ("depth", 1)])
+def test_networks_on_depth(
+    source: str, channels: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = f"nyud:{make_nyud(tmp_path / 'nyud', train=['5001'], val=['5004'])},input={source}"
+    tiny(tmp_path, data=data, arch="fcn32s_alexnet", iterations=1, lr=1.0).run()
+    checkpoint = tmp_path / "last.pt"
+    trained = load_trained(checkpoint)
+    images = preset(f"nyud-{source}")(open_dataset(data, "val")[0].image)[None]
+    expected = trained.model(images).detach().numpy()
+    assert expected.std() > 1e-3
+    words = ["export", "--logits", "--checkpoint", str(checkpoint), "--out"]
+    for file in ("net.onnx", "net.pt2"):
+        assert cli.main([*words, str(tmp_path / file)]) == 0
+        assert f"images N,{channels},H,W of any size, prepared as 'nyud-{source}'" in capsys.readouterr().out
+    runtime = session(tmp_path / "net.onnx")
+    assert runtime.get_inputs()[0].shape == ["batch", channels, "height", "width"]
+    (logits,) = runtime.run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+    logits = torch.export.load(tmp_path / "net.pt2").module()(images).detach().numpy()
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
