@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
 import time
@@ -71,6 +72,35 @@ def test_damaged_images_are_skipped_on_request_and_counted(
     for part, name in (("image", "images/p2.png"), ("label", "labels/p4.png")):
         assert error.count(f"skipped: {part} {folder / name} is truncated") == 1
     assert len(losses(tmp_path / "run")) == 8
+
+
+def test_eval_leaves_out_what_train_does(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "val.txt").write_text("p4\np0\np1\n")
+    assert main(words(folder, tmp_path / "run")) == 0
+    score = ["eval", f"--checkpoint={tmp_path / 'run' / 'last.pt'}", "--json=-", "--quiet"]
+    (folder / "val.txt").write_text("p4\n")
+    capsys.readouterr()
+    assert main(score) == 0
+    expected = json.loads(capsys.readouterr().out)
+    (folder / "val.txt").write_text("p0\np4\np1\n")
+    cut(folder / "labels" / "p0.png")
+    (folder / "images" / "p1.png").unlink()
+    assert main(score) == 2
+    assert "lists what is missing, 1 in all: " in capsys.readouterr().err
+    assert main([*score, "--skip-broken"]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out) == expected
+    assert f"skipped: label {folder / 'labels' / 'p0.png'} is truncated" in output.err
+    assert output.err.count(str(folder / "images" / "p1")) == 1
+    assert output.err.endswith("left out 2 images that could not be read\n")
+    cut(folder / "images" / "p4.png")
+    assert main([*score, "--skip-broken"]) == 2
+    error = capsys.readouterr().err
+    assert "no image that can be read; the first: label " in error
+    assert main([*score, "--limit=0"]) == 2
+    assert "limit must be at least 1, got 0" in capsys.readouterr().err
 
 
 def laid_out(layout: str, root: Path) -> tuple[str, list[Path]]:
