@@ -14,7 +14,10 @@ from fcnkern.data import channels_of, with_depth
 from fcnkern.engine.checkpoint import load_checkpoint
 from fcnkern.engine.settings import TrainSettings
 from fcnkern.models import FCN, VGG16, create, fuse_early
-from fcnkern.weights import LoadReport, load_body
+from fcnkern.weights import LoadReport
+from fcnkern.weights.body import fill_body
+from fcnkern.weights.files import read_weights
+from fcnkern.weights.transfer import image_channels
 
 COLOUR = 3
 
@@ -58,7 +61,8 @@ def starting_network(settings: TrainSettings, n_class: int, wanted: str | None =
 
     Args:
         wanted: the preset of a data set whose images are no colour photographs (``wanted_preset``). It gives the
-            channels: with four, weights for colour are fused early (CVPR section 5.2, NYUDv2).
+            channels: with four, weights for colour are fused early (CVPR section 5.2, NYUDv2), those of a network
+            with as many channels are taken as they are.
 
     Raises:
         FileNotFoundError, ValueError: the file of weights or the checkpoint is missing, damaged or does not fit.
@@ -70,15 +74,31 @@ def starting_network(settings: TrainSettings, n_class: int, wanted: str | None =
     if settings.init_from is not None:
         return model, str(_start_from(model, Path(settings.init_from), channels))
     if settings.weights is not None:
-        colour = model if channels == COLOUR else new_network(settings, n_class)
-        report = load_body(colour, settings.weights, preprocess=settings.preprocess)
-        if colour is not model:
-            _fuse(model, colour, channels)
-        return model, str(report)
+        return model, str(_fill(model, settings, wanted))
     chosen = settings.preprocess
     if chosen is not None or wanted is not None:
         model.preprocess = _preset(chosen or str(wanted), channels)
     return model, "all weights are new (He initialisation); score layers start at zero"
+
+
+def _fill(model: FCN, settings: TrainSettings, wanted: str | None) -> LoadReport:
+    """Fills the body from the settings' file of weights, for images of as many channels or for colours alone."""
+    path, chosen, channels = str(settings.weights), settings.preprocess, channels_of(wanted)
+    file = read_weights(path)
+    given = image_channels(model, file.tensors) or channels
+    if given == COLOUR != channels:
+        colour = new_network(settings, model.n_class)
+        report = fill_body(colour, file, path, preprocess=chosen)
+        _fuse(model, colour, channels)
+        return report
+    if given != channels:
+        raise ValueError(
+            f"weights {path} are for {given}-channel images, the data set has {channels}-channel ones; only weights "
+            f"for colour serve another number, that of colour with depth"
+        )
+    if wanted is not None:
+        model.preprocess = wanted if channels < COLOUR else _preset(model.preprocess, channels)
+    return fill_body(model, file, path, preprocess=None if chosen is None else _preset(chosen, channels))
 
 
 def _preset(colours: str, channels: int) -> str:
