@@ -26,7 +26,7 @@ from fcnkern._files import write_atomically
 from fcnkern.data import channels_of
 from fcnkern.engine.network import Trained, load_trained
 from fcnkern.models import FCN
-from fcnkern.models.layers import BilinearDeconv2d
+from fcnkern.models.layers import BilinearDeconv2d, CaffeLRN
 
 OPSET = 18
 EXAMPLE = (64, 96)
@@ -45,6 +45,21 @@ class _Exported(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images) if self.logits else self.model.predict(images, out_dtype=self.out_dtype)
+
+
+class _LRN(nn.Module):
+    """`CaffeLRN` as ONNX's operator, which is defined alike; in standard operations each is 18 nodes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The normalised map, of x's shape and type."""
+        normalised = torch.onnx.ops.symbolic(
+            "LRN",
+            [x.float()],
+            {"size": CaffeLRN.channels, "alpha": CaffeLRN.alpha, "beta": CaffeLRN.beta, "bias": 1.0},
+            dtype=torch.float32,
+            shape=x.shape,
+        )
+        return normalised.to(x.dtype)
 
 
 def to_program(
@@ -116,6 +131,10 @@ def to_onnx(
         raise RuntimeError(f"ONNX export needs {' and '.join(missing)}: pip install 'fcnkern[onnx]'")
     import onnx
 
+    model = deepcopy(model)
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, CaffeLRN):
+            model.set_submodule(name, _LRN())
     program = to_program(model, logits=logits, example_size=example_size, min_size=min_size)
     with _without_advice():
         exported = torch.onnx.export(

@@ -80,6 +80,23 @@ def test_labels_are_those_of_predict(name: str, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["net.onnx"]
 
 
+def test_normalisation_is_one_operator(tmp_path: Path) -> None:
+    model, path = create("fcn32s_caffenet", 3, width=1 / 12).eval(), tmp_path / "net.onnx"
+    _caffe.randomize(model)
+    to_onnx(model, path, logits=True)
+    nodes = [node.op_type for node in onnx.load(path).graph.node]
+    assert nodes.count("LRN") == 2
+    assert len(nodes) < 60
+    image = 3000 * torch.randn(1, 3, 70, 90, generator=torch.Generator().manual_seed(0))
+    (logits,) = session(path).run(None, {"images": image.numpy()})
+    with torch.no_grad():
+        expected = model(image)
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-5, atol=1e-5 * scale)
+        model.body.norm1 = model.body.norm2 = torch.nn.Identity()
+        assert (model(image) - expected).abs().max() > 0.1 * scale
+
+
 def test_logits_of_learned_upsampling_in_a_later_opset(tmp_path: Path) -> None:
     model, path = network("fcn16s_alexnet", "learned"), tmp_path / "net.onnx"
     to_onnx(model, path, logits=True, opset=20, metadata={"made by": "a test"})
