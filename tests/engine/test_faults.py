@@ -17,13 +17,14 @@ from PIL import Image
 
 from fcnkern.cli import main
 from fcnkern.data import DataError, open_dataset
-from fcnkern.engine import DivergedError, resume_run
+from fcnkern.engine import DivergedError, TrainSettings, resume_run
 from fcnkern.engine.broken import SkipBroken
 from fcnkern.engine.log import read_log
+from fcnkern.engine.outputs import Outputs
 from fcnkern.engine.progress import Progress
 from fcnkern.engine.trainer import Trainer
 from tests.data.miniature import SCENES, make_by_stem, make_nyud, make_sbd, make_siftflow, make_voc
-from tests.engine._runs import Images, losses, tiny
+from tests.engine._runs import TINY, Images, losses, tiny
 
 SIZE, CLASSES = (24, 32), 3
 
@@ -270,6 +271,9 @@ class Writer:
     def add_scalar(self, tag: str, value: float, step: int) -> None:
         self.rows.append((tag, value, step))
 
+    def flush(self) -> None:
+        self.flushed = len(self.rows)
+
     def close(self) -> None:
         self.closed = True
 
@@ -285,11 +289,31 @@ def test_tensorboard_gets_the_numbers_of_the_log(tmp_path: Path, monkeypatch: py
     assert (first.log_dir, first.purge_step, second.purge_step) == (str(tmp_path / "events"), 1, 3)
     assert first.closed
     assert second.closed
+    assert second.flushed == len(second.rows)
     rows = {(tag, step): value for tag, value, step in first.rows + second.rows}
     for row in read_log(tmp_path / "log.csv"):
         for name in ("loss", "accuracy", "lr", "mean_iu"):
             if row[name]:
                 assert rows[f"{row['split']}/{name}", int(row["iteration"])] == float(row[name])
+
+
+def test_tensorboard_reads_the_events(tmp_path: Path) -> None:
+    name = "tensorboard.backend.event_processing.event_accumulator"
+    events = pytest.importorskip(name, reason="needs tensorboard: pip install tensorboard")
+    tiny(tmp_path, iterations=4, save_every=2, val_split="val", tensorboard=True).run()
+    resume_run(tmp_path / "last.pt", iterations=6, quiet=True).run()
+    outputs = Outputs(tmp_path, tensorboard=True)
+    outputs.open(5, TrainSettings(**TINY))
+    outputs.step(6, 1.0, loss=3.0)
+    outputs.save(tmp_path / "last.pt", {})
+    read = events.EventAccumulator(str(tmp_path / "events")).Reload()
+    outputs.close()
+    expected = [row for row in read_log(tmp_path / "log.csv") if row["split"] == "train"]
+    assert [each.step for each in read.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
+    values = [each.value for each in read.Scalars("train/loss")]
+    assert values == [np.float32(row["loss"]) for row in expected]
+    assert values[5] == 3.0
+    assert [each.step for each in read.Scalars("val/mean_iu")] == [4]
 
 
 def test_tensorboard_where_it_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
