@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import fcnkern
-from fcnkern.data import open_dataset, preset
+from fcnkern.data import DataError, open_dataset, preset
 from fcnkern.data.command import add_data
 from fcnkern.engine import (
     confusions_over,
@@ -24,10 +24,10 @@ from fcnkern.engine import (
     scores_record,
     scores_table,
 )
-from fcnkern.engine.broken import check_present
-from fcnkern.engine.command import add_train
+from fcnkern.engine.broken import SkipBroken, check_present
+from fcnkern.engine.command import add_train, say_skipped
 from fcnkern.engine.demo import run_demo
-from fcnkern.engine.progress import Progress, drop
+from fcnkern.engine.progress import Progress, drop, say
 from fcnkern.engine.reproduce.command import add_reproduce
 from fcnkern.engine.settings import PRECISIONS
 from fcnkern.engine.sheets import add_sheet
@@ -109,6 +109,11 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="val", metavar="NAME", help="split to score (default val)")
     parser.add_argument("--limit", type=int, metavar="N", help="score this many images only")
     parser.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="leave out images that are missing or damaged, and count them",
+    )
+    parser.add_argument(
         "--trimap",
         type=argument(widths),
         default=(),
@@ -127,10 +132,15 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def _eval(options: argparse.Namespace) -> int:
+    if options.limit is not None and options.limit < 1:
+        raise ValueError(f"limit must be at least 1, got {options.limit}")
     trained = load_trained(options.checkpoint)
     spec = options.data or trained.settings.data
     dataset = open_dataset(spec, options.split)
-    check_present(dataset)
+    if options.skip_broken:
+        dataset = SkipBroken(dataset, blank=True, report=say)
+    else:
+        check_present(dataset)
     _set_threads(options.threads)
     count = len(dataset) if options.limit is None else min(options.limit, len(dataset))
     with Progress("eval", count, enabled=not options.quiet) as bar:
@@ -143,13 +153,17 @@ def _eval(options: argparse.Namespace) -> int:
             precision=options.precision,
             progress=bar,
         )
+    broken = list(dataset.broken.values()) if isinstance(dataset, SkipBroken) else []
+    if len(broken) == count:
+        raise DataError(f"{dataset.name} has no image that can be read; the first: {broken[0]}")
+    say_skipped(len(broken))
     scores = scores_by_task(matrices, dataset.classes, trained.tasks, options.trimap)
     if options.json is not None:
         record = {
             "checkpoint": str(options.checkpoint),
             "data": spec,
             "split": options.split,
-            "images": count,
+            "images": count - len(broken),
         }
         _write_json(options.json, record | scores_record(scores))
     if options.json is None or str(options.json) != "-":

@@ -23,9 +23,10 @@ from torch.fx.experimental import _config as tracing
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from fcnkern._files import write_atomically
+from fcnkern.data import channels_of
 from fcnkern.engine.network import Trained, load_trained
 from fcnkern.models import Segmenter
-from fcnkern.models.layers import BilinearDeconv2d
+from fcnkern.models.layers import BilinearDeconv2d, CaffeLRN
 
 OPSET = 18
 EXAMPLE = (64, 96)
@@ -35,7 +36,7 @@ _SIZES = {0: "batch", 2: "height", 3: "width"}
 
 
 class _Exported(nn.Module):
-    """What is exported: images N,3,H,W -> label map N,H,W, or logits N,C,H,W."""
+    """What is exported: images N,I,H,W -> label map N,H,W, or logits N,C,H,W."""
 
     def __init__(self, model: Segmenter, logits: bool) -> None:
         super().__init__()
@@ -44,6 +45,21 @@ class _Exported(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images) if self.logits else self.model.predict(images, out_dtype=self.out_dtype)
+
+
+class _LRN(nn.Module):
+    """`CaffeLRN` as ONNX's operator, which is defined alike; in standard operations each is 18 nodes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The normalised map, of x's shape and type."""
+        normalised = torch.onnx.ops.symbolic(
+            "LRN",
+            [x.float()],
+            {"size": CaffeLRN.channels, "alpha": CaffeLRN.alpha, "beta": CaffeLRN.beta, "bias": 1.0},
+            dtype=torch.float32,
+            shape=x.shape,
+        )
+        return normalised.to(x.dtype)
 
 
 def to_program(
@@ -92,9 +108,10 @@ def to_onnx(
     min_size: int = 1,
     metadata: dict[str, str] | None = None,
 ) -> None:
-    """Writes the network as ONNX: input `images` N,3,H,W, output `labels` N,H,W or `logits` N,C,H,W, any N, H, W.
+    """Writes the network as ONNX: input `images` N,I,H,W, output `labels` N,H,W or `logits` N,C,H,W, any N, H, W.
 
-    Images are prepared as `model.preprocess` says; the file states it in its metadata. Only operators of ONNX's own
+    I is 3, 1 for depth and 4 for colour with depth: images are prepared as `model.preprocess` says; the file states
+    it in its metadata. Only operators of ONNX's own
     domain are used, and no pooling that rounds up: runtimes disagree on it. The file is checked and written
     atomically, with the weights inside.
 
@@ -114,6 +131,10 @@ def to_onnx(
         raise RuntimeError(f"ONNX export needs {' and '.join(missing)}: pip install 'fcnkern[onnx]'")
     import onnx
 
+    model = deepcopy(model)
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, CaffeLRN):
+            model.set_submodule(name, _LRN())
     program = to_program(model, logits=logits, example_size=example_size, min_size=min_size)
     with _without_advice():
         exported = torch.onnx.export(
@@ -185,8 +206,9 @@ def _export(options: argparse.Namespace) -> int:
         program = to_program(trained.model, logits=options.logits)
         extra = {"preprocess": trained.model.preprocess, **entries}
         write_atomically(options.out, lambda file: torch.export.save(program, file, extra_files=extra))
+    channels = channels_of(trained.model.preprocess)
     print(
-        f"{options.out}: {_NAMES[options.logits]} of images N,{trained.model._in_channels},H,W of any size, "
+        f"{options.out}: {_NAMES[options.logits]} of images N,{channels},H,W of any size, "
         f"prepared as {trained.model.preprocess!r}"
     )
     return 0

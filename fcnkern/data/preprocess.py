@@ -100,19 +100,30 @@ def image_dtype(channels: int) -> np.dtype:
 
 def with_depth(name: str) -> str:
     """The preset of four channels that prepares the colours as the preset `name` does, and the log of the depth minus
-    its mean."""
-    return f"{name}-rgbd"
+    its mean.
+
+    Raises: ValueError: `name` is no preset for colours.
+    """
+    four = f"{name}-rgbd"
+    if four not in depth_presets:
+        raise ValueError(
+            f"preprocessing preset {name!r} is not for colours: it has none with depth beside it"
+        )
+    return four
 
 
 def _with_depth(colours: Preprocess) -> Preprocess:
     scale = colours.scale
     mean, std = (*colours.mean, MEAN_LOG_DEPTH / scale), (*colours.std, 1 / scale)
-    return Preprocess(with_depth(colours.name), colours.order, scale, mean, std)
+    return Preprocess(f"{colours.name}-rgbd", colours.order, scale, mean, std)
 
 
 depth_presets = {
     "nyud-depth": Preprocess("nyud-depth", "rgb", 1.0, (MEAN_LOG_DEPTH,), (1.0,)),
-    **{with_depth(name): _with_depth(colours) for name, colours in presets.items() if name != "nyud-hha"},
+    **{
+        four.name: four
+        for four in (_with_depth(three) for name, three in presets.items() if name != "nyud-hha")
+    },
 }
 """Log depth, alone or behind the colours: presets of networks that do not take three channels."""
 

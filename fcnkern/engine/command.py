@@ -118,7 +118,7 @@ def _run_one(trainer: Trainer) -> int:
     result = trainer.run()
     if result.signal:
         return _stopped(result.iteration, trainer.last, result.signal)
-    _say_skipped(result.skipped)
+    say_skipped(result.skipped)
     _print(f"trained {result.iteration} iterations in {result.elapsed:.0f} s; written to {trainer.out}")
     if result.metrics is not None:
         _print(scores_table(result.scores))
@@ -131,7 +131,7 @@ def _run_stages(settings: TrainSettings, out: Path, quiet: bool) -> int:
     last = results[-1]
     if last.signal:
         return _stopped(last.iteration, out, last.signal, f" of stage {last.name}")
-    _say_skipped(sum(result.skipped for result in results))
+    say_skipped(sum(result.skipped for result in results))
     if last.metrics is not None:
         _print(scores_table(last.scores), end="\n\n")
     _print(stages_table(results))
@@ -153,6 +153,7 @@ def _print(text: str, **how: Any) -> None:
         print(text, **how)
 
 
-def _say_skipped(count: int) -> None:
+def say_skipped(count: int) -> None:
+    """Tells on stderr how many images were left out, if any."""
     if count:
         _print(f"left out {count} image{'s' * (count > 1)} that could not be read", file=sys.stderr)

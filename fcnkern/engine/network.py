@@ -16,7 +16,10 @@ from fcnkern.engine.checkpoint import load_checkpoint
 from fcnkern.engine.settings import TrainSettings
 from fcnkern.models import FCN, VGG16, LateFusion, Segmenter, create, create_late, fuse_early
 from fcnkern.models.registry import parse_name
-from fcnkern.weights import LoadReport, load_body
+from fcnkern.weights import LoadReport
+from fcnkern.weights.body import fill_body
+from fcnkern.weights.files import read_weights
+from fcnkern.weights.transfer import image_channels
 
 COLOUR = 3
 
@@ -75,7 +78,8 @@ def starting_network(
 
     Args:
         wanted: the preset of a data set whose images are no colour photographs (``wanted_preset``). It gives the
-            channels: with four, weights for colour are fused early (CVPR section 5.2, NYUDv2).
+            channels: with four, weights for colour are fused early (CVPR section 5.2, NYUDv2), those of a network
+            with as many channels are taken as they are.
 
     Raises:
         FileNotFoundError, ValueError: the file of weights or the checkpoint is missing, damaged or does not fit.
@@ -87,28 +91,36 @@ def starting_network(
     if settings.init_from is not None:
         return model, str(_start_from(model, settings.init_from, channels))
     if settings.weights is not None:
-        return model, str(_load_body(model, settings, channels))
+        return model, str(_fill(model, settings, wanted))
     chosen = settings.preprocess
     if chosen is not None or wanted is not None:
         model.preprocess = _preset(chosen or str(wanted), channels)
     return model, "all weights are new (He initialisation); score layers start at zero"
 
 
-def _load_body(model: Segmenter, settings: TrainSettings, channels: int) -> LoadReport:
-    """Weights for the body; of late fusion for those of both networks."""
-    assert settings.weights is not None
+def _fill(model: Segmenter, settings: TrainSettings, wanted: str | None) -> LoadReport:
+    """Fills the body from the settings' file of weights, for images of as many channels or for colours alone."""
+    path, chosen, channels = str(settings.weights), settings.preprocess, channels_of(wanted)
+    file = read_weights(path)
     if isinstance(model, LateFusion):
         for part in (model.color, model.hha):
-            report = load_body(part, settings.weights, preprocess=settings.preprocess)
+            report = fill_body(part, file, path, preprocess=chosen)
         model.preprocess = with_hha(model.color.preprocess)
         return dataclasses.replace(report, preprocess=model.preprocess)
-    colour = model
-    if channels != COLOUR:
+    given = image_channels(model, file.tensors) or channels
+    if given == COLOUR != channels:
         colour = create(settings.arch, model.n_class, width=settings.width, upsampling=settings.upsampling)
-    report = load_body(colour, settings.weights, preprocess=settings.preprocess)
-    if colour is not model:
+        report = fill_body(colour, file, path, preprocess=chosen)
         _fuse(model, colour, channels)
-    return report
+        return report
+    if given != channels:
+        raise ValueError(
+            f"weights {path} are for {given}-channel images, the data set has {channels}-channel ones; only weights "
+            f"for colour serve another number, that of colour with depth"
+        )
+    if wanted is not None:
+        model.preprocess = wanted if channels < COLOUR else _preset(model.preprocess, channels)
+    return fill_body(model, file, path, preprocess=None if chosen is None else _preset(chosen, channels))
 
 
 def _preset(colours: str, channels: int) -> str:

@@ -46,12 +46,14 @@ class Outputs:
         return self.out / BEST
 
     def save(self, path: Path, record: dict[str, Any]) -> None:
-        """Writes a checkpoint; where that fails the previous one stays.
+        """Writes a checkpoint, once the events until then are on the disk; where that fails the previous one stays.
 
         Raises:
             OSError: naming the file.
         """
         if rank() == 0:
+            if self._events is not None:
+                self._events.flush()
             save_checkpoint(path, record)
         wait_for_all()
 

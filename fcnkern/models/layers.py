@@ -65,7 +65,7 @@ class CaffeLRN(nn.Module):
     are added, and the power is two square roots. Half precision is widened to fp32.
     """
 
-    channels, alpha = 5, 1e-4
+    channels, alpha, beta = 5, 1e-4, 0.75
 
     def forward(self, x: Tensor) -> Tensor:
         """The normalised map, of x's shape and type."""

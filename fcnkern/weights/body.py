@@ -9,10 +9,10 @@ from typing import Any, cast
 
 from torch import nn
 
-from fcnkern.data.preprocess import preset
+from fcnkern.data.preprocess import channels_of, preset, with_depth
 from fcnkern.weights.conventions import agreed
-from fcnkern.weights.files import read_weights
-from fcnkern.weights.transfer import LoadReport, transfer_body
+from fcnkern.weights.files import WeightFile, read_weights
+from fcnkern.weights.transfer import LoadReport, image_channels, transfer_body
 
 
 def load_body(model: nn.Module, path: str | os.PathLike[str], *, preprocess: str | None = None) -> LoadReport:
@@ -33,13 +33,28 @@ def load_body(model: nn.Module, path: str | os.PathLike[str], *, preprocess: str
     Raises:
         FileNotFoundError: no such file.
         ValueError: a damaged file or unknown format; weights of another network (WeightsMismatchError); an unknown
-            `preprocess`, or one that contradicts the file. The message names the file, and the model is unchanged.
+            `preprocess`, one that contradicts the file, or one for another number of channels. The message names
+            the file, and the model is unchanged.
     """
     if preprocess is not None:
         preset(preprocess)
-    weights = read_weights(path)
+    return fill_body(model, read_weights(path), path, preprocess=preprocess)
+
+
+def fill_body(
+    model: nn.Module, weights: WeightFile, path: str | os.PathLike[str], *, preprocess: str | None = None
+) -> LoadReport:
+    """As `load_body`, with the content of the file `path`.
+
+    Raises: as `load_body`.
+    """
     convention = agreed(os.fspath(path), weights.preprocess, preprocess)
     chosen = convention or _usual(str(getattr(model, "preprocess", "torchvision")), path)
+    taken, prepared = image_channels(model, dict(model.named_parameters())), channels_of(convention)
+    if convention is not None and taken not in (None, prepared):
+        raise ValueError(
+            f"{os.fspath(path)}: preprocess {convention!r} gives {prepared} channels, the model takes {taken}"
+        )
     report = transfer_body(model, weights.tensors, source=os.fspath(path))
     cast(Any, model).preprocess = chosen
     return dataclasses.replace(report, preprocess=chosen)
@@ -48,4 +63,5 @@ def load_body(model: nn.Module, path: str | os.PathLike[str], *, preprocess: str
 def _usual(of_model: str, path: str | os.PathLike[str]) -> str:
     """The convention of weights whose file does not state it."""
     from_caffe = Path(path).suffix.lower() == ".caffemodel" and preset(of_model).order == "rgb"
-    return "caffe" if from_caffe else of_model
+    of_caffe = {3: "caffe", 4: with_depth("caffe")}
+    return of_caffe.get(channels_of(of_model), of_model) if from_caffe else of_model

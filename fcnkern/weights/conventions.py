@@ -13,6 +13,8 @@ _SAME = 1e-6  # grey levels
 def disagreements(weights: Preprocess, images: Preprocess) -> list[str]:
     """How the convention of some weights differs from that in which images are prepared, in words; empty if not."""
     found = []
+    if len(weights.mean) != len(images.mean):
+        return [f"{len(weights.mean)} and {len(images.mean)} channels"]
     if weights.order != images.order:
         found.append(f"channels in the order {weights.order} and {images.order}")
     ranges = [[preset.scale * std for std in _in_rgb(preset, preset.std)] for preset in (weights, images)]
@@ -87,7 +89,8 @@ def _channels(weight: Tensor, preset: Preprocess) -> Tensor:
 
 
 def _in_rgb(preset: Preprocess, values: tuple[float, ...]) -> list[float]:
-    return list(values if preset.order == "rgb" else reversed(values))
+    """Those of the colours; depth behind them is prepared alike in all presets."""
+    return list(values[:3] if preset.order == "rgb" else reversed(values[:3]))
 
 
 def _mean_in_pixels(preset: Preprocess) -> list[float]:

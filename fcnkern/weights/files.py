@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from fcnkern._files import write_atomically
-from fcnkern.data.preprocess import presets
+from fcnkern.data.preprocess import depth_presets, presets
 from fcnkern.weights.caffe import read_caffemodel
 
 # Checkpoints wrap their state_dict under one of these (pytorch-fcn's, torchvision's references', this package's).
 _WRAPPERS = ("model_state_dict", "state_dict", "model")
 _PREPROCESS = "preprocess"
+_KNOWN = presets | depth_presets
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Tensor], *, preproces
     file = Path(path)
     if file.suffix.lower() != ".safetensors":
         raise ValueError(f"{file}: weights are written as .safetensors, got {file.suffix!r}")
-    if preprocess is not None and preprocess not in presets:
-        raise ValueError(f"preprocess must be one of {', '.join(presets)}, got {preprocess!r}")
+    if preprocess is not None and preprocess not in _KNOWN:
+        raise ValueError(f"preprocess must be one of {', '.join(_KNOWN)}, got {preprocess!r}")
     if not state:
         raise ValueError(f"{file}: there are no tensors to write")
     wrong = [
@@ -120,7 +121,7 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Tensor], *, preproces
         raise TypeError(f"state must hold tensors only, {wrong[0]}")
     metadata = {} if preprocess is None else {_PREPROCESS: preprocess}
     tensors = _separate(state)
-    write_atomically(file, lambda out: safetensors.torch.save_file(tensors, out.name, metadata))
+    write_atomically(file, lambda out: out.write(safetensors.torch.save(tensors, metadata)))
 
 
 def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -177,7 +178,7 @@ def _read_torch(file: Path) -> WeightFile:
 
 
 def _known(stated: Any) -> str | None:
-    return stated if isinstance(stated, str) and stated in presets else None
+    return stated if isinstance(stated, str) and stated in _KNOWN else None
 
 
 def _floating(content: Mapping[str, Any]) -> dict[str, Tensor]:

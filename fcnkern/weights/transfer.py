@@ -57,6 +57,17 @@ class LoadReport:
         return "\n".join(lines)
 
 
+def image_channels(model: nn.Module, state: Mapping[str, Any]) -> int | None:
+    """Channels of the images that the weights `state` of a body or an FCN like `model` are for: as many as the first
+    convolution takes; None where `state` lacks it."""
+    layers = _body_layers(getattr(model, "body", model))
+    first = _first_weight(layers)
+    found = [
+        torch.as_tensor(state[key]) for key, ours in parameter_names(state, layers).items() if ours == first
+    ]
+    return found[0].shape[1] if found and found[0].dim() > 1 else None
+
+
 def transfer_body(model: nn.Module, state: Mapping[str, Any], *, source: str) -> LoadReport:
     """Copy a classifier's weights into a body; fc6 and fc7 are initialised anew where `state` lacks them.
 
@@ -65,6 +76,7 @@ def transfer_body(model: nn.Module, state: Mapping[str, Any], *, source: str) ->
     which keeps the magnitude of activations within a factor of four (measured at widths 1/2 to 1/8; without it the
     later layers fade to a tenth). That is a warm start for small machines; it is not the trained network. Only chains
     can be narrowed so: behind groups (CaffeNet) or joined branches (GoogLeNet) the leading channels are other ones.
+    The channels of the images must be as many as the weights are for.
 
     Args:
         model: a body, or an FCN, whose head is left as it is.
@@ -93,7 +105,7 @@ def transfer_body(model: nn.Module, state: Mapping[str, Any], *, source: str) ->
     unused = tuple(key for name, key in named.items() if name not in parameters)
     given = {key: torch.as_tensor(state[named[key]]).detach() for key in parameters if key in named}
     narrow = getattr(body, "width", 1.0) < 1 and _is_chain(list(parameters.values()))
-    fitted = _fit_all(given, parameters, source, unused, narrow=narrow)
+    fitted = _fit_all(given, parameters, source, unused, narrow=narrow, first=_first_weight(layers))
     for layer in initialised:
         layers[layer].reset_parameters()
     _assign(parameters, fitted)
@@ -137,6 +149,12 @@ def _body_layers(body: nn.Module) -> dict[str, Any]:
     }
 
 
+def _first_weight(layers: Mapping[str, Any]) -> str | None:
+    """The weight of the convolution that takes the images."""
+    convolutions = (name for name, module in layers.items() if isinstance(module, nn.Conv2d))
+    return next((f"{name}.weight" for name in convolutions), None)
+
+
 def _is_chain(parameters: Sequence[Tensor]) -> bool:
     """Whether each layer reads all outputs of the one before, so that leading channels stay leading channels."""
     weights = [parameter for parameter in parameters if parameter.dim() > 1]
@@ -155,13 +173,14 @@ def _fit_all(
     unexpected: Sequence[str],
     *,
     narrow: bool = False,
+    first: str | None = None,
 ) -> dict[str, Tensor]:
-    """Every wanted parameter, in the wanted shape."""
+    """Every wanted parameter, in the wanted shape; `first` takes images and is not narrowed there."""
     fitted: dict[str, Tensor] = {}
     misshapen = {}
     for key, value in given.items():
         shape = wanted[key].shape
-        fit = _fit(value, shape, narrow=narrow)
+        fit = _fit(value, shape, narrow=narrow and (key != first or value.shape[1:2] == shape[1:2]))
         if fit is None:
             misshapen[key] = (tuple(value.shape), tuple(shape))
         else:

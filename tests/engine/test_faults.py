@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
 import time
@@ -16,13 +17,14 @@ from PIL import Image
 
 from fcnkern.cli import main
 from fcnkern.data import DataError, open_dataset
-from fcnkern.engine import DivergedError, resume_run
+from fcnkern.engine import DivergedError, TrainSettings, resume_run
 from fcnkern.engine.broken import SkipBroken
 from fcnkern.engine.log import read_log
+from fcnkern.engine.outputs import Outputs
 from fcnkern.engine.progress import Progress
 from fcnkern.engine.trainer import Trainer
 from tests.data.miniature import SCENES, make_by_stem, make_nyud, make_sbd, make_siftflow, make_voc
-from tests.engine._runs import Images, losses, tiny
+from tests.engine._runs import TINY, Images, losses, tiny
 
 SIZE, CLASSES = (24, 32), 3
 
@@ -71,6 +73,35 @@ def test_damaged_images_are_skipped_on_request_and_counted(
     for part, name in (("image", "images/p2.png"), ("label", "labels/p4.png")):
         assert error.count(f"skipped: {part} {folder / name} is truncated") == 1
     assert len(losses(tmp_path / "run")) == 8
+
+
+def test_eval_leaves_out_what_train_does(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "val.txt").write_text("p4\np0\np1\n")
+    assert main(words(folder, tmp_path / "run")) == 0
+    score = ["eval", f"--checkpoint={tmp_path / 'run' / 'last.pt'}", "--json=-", "--quiet"]
+    (folder / "val.txt").write_text("p4\n")
+    capsys.readouterr()
+    assert main(score) == 0
+    expected = json.loads(capsys.readouterr().out)
+    (folder / "val.txt").write_text("p0\np4\np1\n")
+    cut(folder / "labels" / "p0.png")
+    (folder / "images" / "p1.png").unlink()
+    assert main(score) == 2
+    assert "lists what is missing, 1 in all: " in capsys.readouterr().err
+    assert main([*score, "--skip-broken"]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out) == expected
+    assert f"skipped: label {folder / 'labels' / 'p0.png'} is truncated" in output.err
+    assert output.err.count(str(folder / "images" / "p1")) == 1
+    assert output.err.endswith("left out 2 images that could not be read\n")
+    cut(folder / "images" / "p4.png")
+    assert main([*score, "--skip-broken"]) == 2
+    error = capsys.readouterr().err
+    assert "no image that can be read; the first: label " in error
+    assert main([*score, "--limit=0"]) == 2
+    assert "limit must be at least 1, got 0" in capsys.readouterr().err
 
 
 def laid_out(layout: str, root: Path) -> tuple[str, list[Path]]:
@@ -240,6 +271,9 @@ class Writer:
     def add_scalar(self, tag: str, value: float, step: int) -> None:
         self.rows.append((tag, value, step))
 
+    def flush(self) -> None:
+        self.flushed = len(self.rows)
+
     def close(self) -> None:
         self.closed = True
 
@@ -255,11 +289,31 @@ def test_tensorboard_gets_the_numbers_of_the_log(tmp_path: Path, monkeypatch: py
     assert (first.log_dir, first.purge_step, second.purge_step) == (str(tmp_path / "events"), 1, 3)
     assert first.closed
     assert second.closed
+    assert second.flushed == len(second.rows)
     rows = {(tag, step): value for tag, value, step in first.rows + second.rows}
     for row in read_log(tmp_path / "log.csv"):
         for name in ("loss", "accuracy", "lr", "mean_iu"):
             if row[name]:
                 assert rows[f"{row['split']}/{name}", int(row["iteration"])] == float(row[name])
+
+
+def test_tensorboard_reads_the_events(tmp_path: Path) -> None:
+    name = "tensorboard.backend.event_processing.event_accumulator"
+    events = pytest.importorskip(name, reason="needs tensorboard: pip install tensorboard")
+    tiny(tmp_path, iterations=4, save_every=2, val_split="val", tensorboard=True).run()
+    resume_run(tmp_path / "last.pt", iterations=6, quiet=True).run()
+    outputs = Outputs(tmp_path, tensorboard=True)
+    outputs.open(5, TrainSettings(**TINY))
+    outputs.step(6, 1.0, loss=3.0)
+    outputs.save(tmp_path / "last.pt", {})
+    read = events.EventAccumulator(str(tmp_path / "events")).Reload()
+    outputs.close()
+    expected = [row for row in read_log(tmp_path / "log.csv") if row["split"] == "train"]
+    assert [each.step for each in read.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
+    values = [each.value for each in read.Scalars("train/loss")]
+    assert values == [np.float32(row["loss"]) for row in expected]
+    assert values[5] == 3.0
+    assert [each.step for each in read.Scalars("val/mean_iu")] == [4]
 
 
 def test_tensorboard_where_it_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from fcnkern.engine import load_checkpoint, load_trained, predict_image
 from fcnkern.engine.network import starting_network
 from fcnkern.engine.settings import TrainSettings
 from fcnkern.models import create
-from fcnkern.weights import save
+from fcnkern.weights import WeightsMismatchError, load_body, save
 from tests.data.miniature import make_nyud
 from tests.engine._runs import losses, tiny
 
@@ -78,6 +78,66 @@ def test_weights_for_colour_are_fused_early(arch: str, tmp_path: Path) -> None:
     assert "loaded" in report
     with pytest.raises(ValueError, match="depth alone: do without weights, or take input=rgbd"):
         starting_network(chosen, 5, "nyud-depth")
+
+
+@pytest.mark.parametrize("arch", FIRST)
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_weights_of_as_many_channels_are_taken_as_they_are(arch: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"w.{suffix}"
+    for channels, wanted in ((4, "nyud-rgbd"), (1, "nyud-depth")):
+        fused = create(arch, 5, width=0.02, in_channels=channels)
+        for value in fused.parameters():
+            torch.nn.init.normal_(value)
+        state = {key: value.detach() for key, value in fused.state_dict().items()}
+        if suffix == "npz":
+            np.savez(path, **{key: value.numpy() for key, value in state.items()})
+        else:
+            save(path, state, preprocess=wanted)
+        model, _ = starting_network(settings(arch=arch, weights=str(path)), 5, wanted)
+        assert torch.equal(model.get_parameter(FIRST[arch]), state[FIRST[arch]])
+        colours = "torchvision-rgbd" if arch == "fcn8s" else "bvlc-rgbd"
+        assert model.preprocess == (colours if suffix == "npz" and channels == 4 else wanted)
+        if suffix == "safetensors" and channels == 4:
+            with pytest.raises(
+                ValueError, match=r"'nyud-rgbd', preprocess is 'caffe-rgbd': mean \(R, G, B\)"
+            ):
+                starting_network(settings(arch=arch, weights=str(path), preprocess="caffe"), 5, wanted)
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(4, None), (4, "nyud-depth"), (1, None), (1, "nyud-rgbd")])
+def test_weights_of_other_channels_are_refused(given: int, wanted: str | None, tmp_path: Path) -> None:
+    path, needed = tmp_path / "w.safetensors", 3 if wanted is None else len(preset(wanted).mean)
+    save(path, create("fcn8s", 5, width=0.02, in_channels=given).state_dict())
+    message = f"w.safetensors are for {given}-channel images, the data set has {needed}-channel ones"
+    with pytest.raises(ValueError, match=message):
+        starting_network(settings(weights=str(path)), 5, wanted)
+    save(path, create("fcn8s", 5, width=0.04, in_channels=given).state_dict())
+    with pytest.raises(WeightsMismatchError, match=rf"conv1_1.weight has shape \(4, {given}, 3, 3\)"):
+        load_body(create("fcn8s", 5, width=0.02, in_channels=needed), path)
+
+
+def test_a_preset_of_other_channels_is_refused(tmp_path: Path) -> None:
+    path, model = tmp_path / "w.safetensors", create("fcn32s_googlenet", 5, width=0.02, in_channels=4)
+    save(path, model.state_dict())
+    with pytest.raises(ValueError, match="preprocess 'caffe' gives 3 channels, the model takes 4"):
+        load_body(model, path, preprocess="caffe")
+    assert load_body(model, path, preprocess="caffe-rgbd").preprocess == "caffe-rgbd"
+
+
+def test_a_checkpoint_on_colour_and_depth_is_a_file_of_weights(root: Path, tmp_path: Path) -> None:
+    first = tiny(tmp_path / "first", data=f"nyud:{root},input=rgbd", arch="fcn32s")
+    first.run()
+    words = ["train", f"--weights={first.last}", "--width=0.01", "--iterations=1", "--quiet"]
+    for source, code in (("rgbd", 0), ("color", 2)):
+        assert cli.main([*words, f"--data=nyud:{root},input={source}", f"--out={tmp_path / source}"]) == code
+    assert load_trained(tmp_path / "rgbd" / "last.pt").model.preprocess == "nyud-rgbd"
+
+
+def test_weights_for_height_and_angle_are_not_fused_with_depth(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save(path, create("fcn8s", 5, width=0.02).state_dict(), preprocess="nyud-hha")
+    with pytest.raises(ValueError, match="'nyud-hha' is not for colours: it has none with depth"):
+        starting_network(settings(weights=str(path)), 5, "nyud-rgbd")
 
 
 def test_a_network_on_colour_is_where_fusion_starts(root: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from fcnkern.engine.reproduce.curves import Curve, read_curve
 from fcnkern.engine.reproduce.experiment import resized
 from fcnkern.engine.reproduce.sampling import compare, mean_loss
 from fcnkern.metrics import from_confusion
+from tests.data.miniature import make_nyud
 from tests.engine._runs import Images, losses, stopping_after
 
 DATA = "scenes:count=4,size=24x32"
@@ -188,11 +189,40 @@ def test_resized_copy(tmp_path: Path) -> None:
         (["--width=0.02"], "holds another experiment: width cannot change"),
         (["--data=scenes:count=5,size=24x32"], "holds another experiment: data cannot change"),
         (["--size=0x5"], "size must be at least 1x1, got 0x5"),
+        (["--size=100000x100000"], "pixels, got 100000x100000"),
     ],
 )
 def test_errors(words: list[str], said: str, staged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce("camvid", staged, "--iterations=2", *words) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("source", ["rgbd", "depth", "hha"])
+def test_only_colour_images_are_scaled(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = f"--data=nyud:{make_nyud(tmp_path / 'nyud', train=['5001'], val=['5002'])},input={source}"
+    words, out = ["--iterations=1", "--cell=2", data], tmp_path / "out"
+    assert reproduce("sampling", out, "--size=12x16", *words) == 2
+    assert (
+        f"size scales colour images, those of {data[7:]} are for 'nyud-{source}'" in capsys.readouterr().err
+    )
+    assert not out.exists()
+    assert reproduce("sampling", out, *words) == 0
+
+
+def test_no_copy_is_begun_without_all_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = f"--data=nyud:{make_nyud(tmp_path / 'nyud', train=['5001'], val=['5002'])}"
+    assert reproduce("camvid", tmp_path / "out", "--size=12x16", data) == 2
+    assert "test.txt is missing" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_copy_of_other_data_is_not_taken(tmp_path: Path) -> None:
+    for _ in range(2):
+        resized(DATA, (12, 16), ("train",), tmp_path)
+    with pytest.raises(ValueError, match="is a copy of scenes:count=4,size=24x32, not of scenes:count=5"):
+        resized("scenes:count=5", (12, 16), ("train",), tmp_path)
 
 
 def test_data_are_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from fcnkern import cli, export
-from fcnkern.data import preset
+from fcnkern.data import open_dataset, preset
 from fcnkern.engine import load_trained
 from fcnkern.export import to_onnx
 from fcnkern.models import FCN, create, list_models
+from tests.data.miniature import make_nyud
 from tests.engine._runs import tiny
 from tests.models import _caffe
 
@@ -79,6 +80,23 @@ def test_labels_are_those_of_predict(name: str, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["net.onnx"]
 
 
+def test_normalisation_is_one_operator(tmp_path: Path) -> None:
+    model, path = create("fcn32s_caffenet", 3, width=1 / 12).eval(), tmp_path / "net.onnx"
+    _caffe.randomize(model)
+    to_onnx(model, path, logits=True)
+    nodes = [node.op_type for node in onnx.load(path).graph.node]
+    assert nodes.count("LRN") == 2
+    assert len(nodes) < 60
+    image = 3000 * torch.randn(1, 3, 70, 90, generator=torch.Generator().manual_seed(0))
+    (logits,) = session(path).run(None, {"images": image.numpy()})
+    with torch.no_grad():
+        expected = model(image)
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-5, atol=1e-5 * scale)
+        model.body.norm1 = model.body.norm2 = torch.nn.Identity()
+        assert (model(image) - expected).abs().max() > 0.1 * scale
+
+
 def test_logits_of_learned_upsampling_in_a_later_opset(tmp_path: Path) -> None:
     model, path = network("fcn16s_alexnet", "learned"), tmp_path / "net.onnx"
     to_onnx(model, path, logits=True, opset=20, metadata={"made by": "a test"})
@@ -117,6 +135,29 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     program = torch.export.load(tmp_path / "net.pt2", extra_files=extra)
     assert (program.module()(images).numpy() == expected).mean() > 0.999
     assert extra["preprocess"] == "torchvision"
+
+
+@pytest.mark.parametrize(("source", "channels"), [("rgbd", 4), ("depth", 1)])
+def test_networks_on_depth(
+    source: str, channels: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = f"nyud:{make_nyud(tmp_path / 'nyud', train=['5001'], val=['5004'])},input={source}"
+    tiny(tmp_path, data=data, arch="fcn32s_alexnet", iterations=1, lr=1.0).run()
+    checkpoint = tmp_path / "last.pt"
+    trained = load_trained(checkpoint)
+    images = preset(f"nyud-{source}")(open_dataset(data, "val")[0].image)[None]
+    expected = trained.model(images).detach().numpy()
+    assert expected.std() > 1e-3
+    words = ["export", "--logits", "--checkpoint", str(checkpoint), "--out"]
+    for file in ("net.onnx", "net.pt2"):
+        assert cli.main([*words, str(tmp_path / file)]) == 0
+        assert f"images N,{channels},H,W of any size, prepared as 'nyud-{source}'" in capsys.readouterr().out
+    runtime = session(tmp_path / "net.onnx")
+    assert runtime.get_inputs()[0].shape == ["batch", channels, "height", "width"]
+    (logits,) = runtime.run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+    logits = torch.export.load(tmp_path / "net.pt2").module()(images).detach().numpy()
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,13 @@ def test_save_states_the_convention_and_separates_shared_memory(tmp_path: Path) 
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+def test_saved_weights_may_be_read_as_other_new_files(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    save(tmp_path / "a.safetensors", {"a.weight": torch.ones(2)})
+    modes = {file.stat().st_mode for file in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "state", "options", "error", "message"),
     [

@@ -10,11 +10,11 @@ from typing import Any
 from PIL import Image
 
 from fcnkern._files import write_atomically
-from fcnkern.data import Dataset, open_dataset
+from fcnkern.data import Dataset, open_dataset, wanted_preset
 from fcnkern.engine.config import CONFIG, read_config, write_config
 from fcnkern.engine.settings import TrainSettings
 
-IMAGES, LABELS = "images", "labels"
+IMAGES, LABELS, SOURCE = "images", "labels", "source"
 
 
 class StoppedByError(RuntimeError):
@@ -63,15 +63,27 @@ def resized(spec: str, size: tuple[int, int], splits: Sequence[str], folder: Pat
         the name of the copy, as ``open_dataset`` takes it.
 
     Raises:
-        FileNotFoundError, ValueError: as ``open_dataset``; a side below 1.
+        FileNotFoundError, ValueError: as ``open_dataset``, for any of the splits; a side below 1; larger images than
+            are read without a warning; images that are not in colour; the folder has a copy of another data set.
     """
+    height, width = size
     if min(size) < 1:
-        raise ValueError(f"size must be at least 1x1, got {size[0]}x{size[1]}")
-    for split in splits:
+        raise ValueError(f"size must be at least 1x1, got {height}x{width}")
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and height * width > most:
+        raise ValueError(f"size must be at most {most:,} pixels, got {height}x{width}")
+    source = folder / SOURCE
+    if source.exists() and source.read_text().strip() != spec:
+        raise ValueError(
+            f"{folder} is a copy of {source.read_text().strip()}, not of {spec}: choose another out"
+        )
+    datasets = {split: open_dataset(spec, split) for split in splits}
+    for split, dataset in datasets.items():
+        _check_colour(dataset, spec)
         listing = folder / f"{split}.txt"
         if listing.exists():
             continue
-        dataset = open_dataset(spec, split)
+        write_lines(source, [spec])
         stems = [_write_sample(dataset, index, size, folder) for index in range(len(dataset))]
         palette = [" ".join(map(str, colour)) for colour in dataset.palette.tolist()]
         for path, lines in (
@@ -81,6 +93,12 @@ def resized(spec: str, size: tuple[int, int], splits: Sequence[str], folder: Pat
         ):
             write_lines(path, lines)
     return f"folder:{folder}"
+
+
+def _check_colour(dataset: Dataset, spec: str) -> None:
+    wanted = wanted_preset(dataset)
+    if wanted is not None:
+        raise ValueError(f"size scales colour images, those of {spec} are for {wanted!r}: do without size")
 
 
 def _write_sample(dataset: Dataset, index: int, size: tuple[int, int], folder: Path) -> str:
