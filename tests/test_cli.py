@@ -124,7 +124,7 @@ def test_predict_never_overwrites_its_inputs(
         (["train", "--data", "pascal", "--iterations", "1"], "data set 'pascal' is unknown"),
         (["train", "--data", "camvid:no-such-folder"], "no-such-folder does not exist"),
         (["train", *TINY, "--weights", "missing.npz"], "missing.npz"),
-        (["train", "--resume", "missing.pt"], "checkpoint missing.pt does not exist"),
+        (["train", "--resume", "missing.pt"], "resume missing.pt does not exist, wanted the folder of a run"),
         (["eval", "--checkpoint", "missing.pt"], "checkpoint missing.pt does not exist"),
         (["predict", "--checkpoint", "missing.pt", "x.png"], "checkpoint missing.pt does not exist"),
         (["demo", "--seconds", "0"], "seconds must be more than 0, got 0.0"),

@@ -104,6 +104,8 @@ def _resumed(options: argparse.Namespace, given: dict[str, Any]) -> Trainer | tu
         if getattr(options, name, None) is not None:
             raise ValueError(f"{name} is for new runs: a resumed run keeps its settings")
     place: Path = options.resume
+    if not place.exists():
+        raise FileNotFoundError(f"resume {place} does not exist, wanted the folder of a run or a checkpoint")
     if place.is_dir() and not (place / LAST).exists():
         if not (place / CONFIG).exists():
             raise FileNotFoundError(f"{place} holds no run: neither {LAST} nor {CONFIG} is there")

@@ -259,6 +259,11 @@ def test_data_may_move(tmp_path: Path, folder: Path) -> None:
     assert main(["train", "--resume", last, moved, "--iterations=9", "--quiet"]) == 0
 
 
+def test_a_run_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", f"--resume={tmp_path / 'none'}"]) == 2
+    assert f"resume {tmp_path / 'none'} does not exist, wanted the folder of a run" in capsys.readouterr().err
+
+
 class Writer:
     """In place of TensorBoard's: keeps what is written."""
 
