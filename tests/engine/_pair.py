@@ -19,11 +19,12 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.utils import get_total_norm
 
-from fcnkern.data import IGNORE, Batch
+from fcnkern.data import IGNORE, Batch, Tasks
 from fcnkern.engine import resume_run
 from fcnkern.engine.command import _run_one
 from fcnkern.engine.device import choose_device
 from fcnkern.engine.distributed import count, gathered, processes, rank, summed
+from fcnkern.engine.network import new_network
 from fcnkern.engine.objective import Objective
 from fcnkern.engine.progress import Progress
 from fcnkern.engine.trainer import Trainer
@@ -37,6 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mean": {},
     "weighted": {"accumulate": 2, "aux": 0.3, "ema": 0.5, "clip": 0.1},
     "summed": {"reduction": "batch", "lr": 1e-4},
+    "tasks": {},
 }
 RANDOM = {
     "augment": True,
@@ -59,6 +61,14 @@ def ragged(images: int, *, seed: int = 0) -> Images:
     return Images(labels, classes=CLASSES)
 
 
+def data_of(variant: str, images: int, *, seed: int = 0) -> Images | Tasks:
+    """Ragged images, of the variant ``tasks`` with two label maps each."""
+    first = ragged(images, seed=seed)
+    if variant != "tasks":
+        return first
+    return Tasks("ragged", {"first": first, "second": ragged(images, seed=seed + 2)})
+
+
 def curves(out: Path) -> None:
     """Each variant in a folder of its own; in ``naive``, what is wrong: the mean of the processes' means."""
     run_variants(out, VARIANTS)
@@ -71,11 +81,13 @@ def curves(out: Path) -> None:
 def run_variants(out: Path, variants: dict[str, dict[str, Any]]) -> None:
     for name, settings in variants.items():
         ready = tiny(out / name, batch_size=4 // count(), **{**STEADY, **settings})
+        torch.manual_seed(0)
+        train_set = data_of(name, 10)
         Trainer(
             ready.settings,
-            ready.model,
-            ragged(10),
-            ragged(5, seed=1),
+            new_network(ready.settings, len(train_set.classes)),
+            train_set,
+            data_of(name, 5, seed=1),
             out / name,
             class_weight=WEIGHTS if name == "weighted" else None,
             quiet=True,

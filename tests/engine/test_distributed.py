@@ -126,7 +126,7 @@ def test_the_mean_of_the_processes_means_is_another_curve(both: tuple[Path, Path
 def test_metrics_are_exactly_those_of_one_process(both: tuple[Path, Path], name: str) -> None:
     last = both[0] / name / "last.pt"
     trained, record = load_trained(last), load_checkpoint(last)
-    matrix = confusion_over(trained.model, _pair.ragged(5, seed=1), preset(trained.model.preprocess))
+    matrix = confusion_over(trained.model, _pair.data_of(name, 5, seed=1), preset(trained.model.preprocess))
     assert torch.equal(record["confusion"], matrix)
     assert matrix.sum() > 0
 

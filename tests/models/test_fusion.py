@@ -184,6 +184,22 @@ def test_each_head_is_a_network_of_its_own_on_the_same_body(make: type[FCN]) -> 
     torch.testing.assert_close(net.loss(x, target, reduction="sum"), losses["semantic"] + losses["geometric"])
 
 
+@pytest.mark.parametrize("options", [{"flip": True, "scales": (1.0, 0.7)}, {"tile": (500, 64)}])
+def test_heads_predict_as_networks_of_their_own(options: dict[str, Any]) -> None:
+    net, alone = two_tasks(FCN32s)
+    x = torch.randn(1, 3, 540, 30, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():  # every class is somewhere the most probable
+        for each in (net.net, *alone.values()):
+            each.score_fr.bias -= each.scores(x)[0].mean((0, 2, 3))
+    found = net.predict(x, out_dtype=torch.int16, **options)
+    for name, single in alone.items():
+        assert found[name].dtype == torch.int16
+        assert found[name].unique().numel() > 1
+        assert (found[name] == single.predict(x, out_dtype=torch.int16, **options)).float().mean() > 0.999
+    with pytest.raises(ValueError, match="tile excludes scales and flip"):
+        net.predict(x, tile=(500, 64), flip=True)
+
+
 def test_the_bodys_gradient_is_the_sum_over_the_heads() -> None:
     net, alone = two_tasks(FCN16s)
     x, target = images(3), {"semantic": labels(3), "geometric": labels(2)}
