@@ -149,6 +149,26 @@ def cuda_archs(nvcc: str) -> list[str]:
     return named or [arch for arch in CUDA_ARCHS if arch in known]
 
 
+def codes_for(archs: list[str]) -> list[str]:
+    """The flags for machine code of each architecture, and for PTX that newer GPUs compile.
+
+    The front end runs once for all architectures before 10.0 and once for the others, which it gives wider
+    instructions; among those it makes the same PTX of our sources.
+    """
+    flags = []
+    for group in ([arch for arch in archs if int(arch) < 100], [arch for arch in archs if int(arch) >= 100]):
+        if group:
+            base = min(group, key=int)
+            codes = [f"sm_{arch}" for arch in group] + [f"compute_{base}"] * (archs[-1] in group)
+            flags.append(f"-gencode=arch=compute_{base},code=[{','.join(codes)}]")
+    return flags
+
+
+def size_of_operation(source: Path) -> int:
+    """Bytes of an operation's files; the largest compiles longest and starts first, so that none is left alone."""
+    return sum(path.stat().st_size for path in source.parent.glob(f"{source.stem}*"))
+
+
 class NinjaBuild(build_ext):
     """Writes a build.ninja beside the objects and runs it; rebuilds are incremental."""
 
@@ -196,25 +216,23 @@ class NinjaBuild(build_ext):
         return ninja_file({"compile": [*compiler, *common]}, [*compiler, *link], edges, target)
 
     def cuda_plan(self, name: str, target: Path) -> str:
-        """The text of build.ninja: one object per file of csrc/cuda, the bindings by the C++ compiler, one link."""
+        """The text of build.ninja: one object per file of csrc/cuda, one for the bindings, one link."""
         nvcc, compiler = find_nvcc(), find_compiler()
         assert nvcc is not None
         archs = cuda_archs(nvcc)
         print(f"fcnkern: building {name} with {nvcc} for compute capability {', '.join(archs)}", flush=True)
-        codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
-        codes.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
         release = re.search(r"release ([\d.]+)", output_of([nvcc, "--version"]))
         definitions = {
             "FCNKERN_CUDA_COMPILER": f"nvcc {release[1] if release else ''}",
             "FCNKERN_CUDA_ARCHS": " ".join(archs),
         }
-        folder = ROOT / "csrc" / "cuda"
-        bindings = [ROOT / "csrc" / "bindings_cuda.cpp", *sorted(folder.glob("*_bindings.cpp"))]
-        edges = [Edge(f"{source.stem}.o", source, self.binding_flags(**definitions)) for source in bindings]
-        edges += [Edge(f"{source.stem}.o", source, "", "device") for source in sorted(folder.glob("*.cu"))]
+        sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"), key=size_of_operation, reverse=True)
+        edges = [Edge(f"{source.stem}.o", source, "", "device") for source in sources]
+        bindings = ROOT / "csrc" / "bindings_cuda.cpp"
+        edges.append(Edge("bindings_cuda.o", bindings, self.binding_flags(**definitions)))
         rules = {
             "compile": [*compiler, *COMMON_FLAGS, INCLUDE],
-            "device": [nvcc, "-ccbin", compiler[0], *CUDA_FLAGS, *codes, INCLUDE],
+            "device": [nvcc, "-ccbin", compiler[0], *CUDA_FLAGS, *codes_for(archs), INCLUDE],
         }
         link = [nvcc, "-ccbin", compiler[0], "-shared", "-cudart", "static"]
         return ninja_file(rules, link, edges, target)

@@ -19,6 +19,8 @@ from benchmarks.specimen import CudaSpecimen
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "csrc" / "cuda"
+FRONT_ENDS = (80, 100)
+"""The virtual architectures from which setup.py makes the machine code of all."""
 _RESERVED = 1 << 10  # of what cuobjdump calls shared memory, from compute capability 9.0 on
 
 COMPARE_AND_SWAP = "if (atomicCAS(words + 2, 0ull, 1ull) != 0) return;"
@@ -143,7 +145,8 @@ def compile_kernels(operation: str, arch: int) -> dict[str, CudaKernel]:
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernels.cubin"
         paths = [f"-I{ROOT / 'csrc' / 'include'}", str(SOURCES / f"{operation}.cu"), "-o", str(cubin)]
-        flags = [*build_flags(), "-lineinfo", "-cubin", f"-arch=sm_{arch}"]
+        front_end = max(base for base in FRONT_ENDS if base <= arch)
+        flags = [*build_flags(), "-lineinfo", "-cubin", f"-arch=compute_{front_end}", f"-code=sm_{arch}"]
         subprocess.run([nvcc, *flags, *paths], check=True)
         return read_cubin(cubin, arch)
 

@@ -1,9 +1,14 @@
-// fcnkern._C_cuda: the CUDA kernels for Python. Each operation binds its own launchers, in csrc/cuda/<op>_bindings.cpp.
+// fcnkern._C_cuda: the CUDA kernels for Python. Each operation binds its own launchers, in csrc/cuda/<op>_bindings.h;
+// they are one source, since Python's headers take longer to compile than all that is bound.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "cuda/bindings.h"
+#include "cuda/confusion_matrix_bindings.h"
+#include "cuda/conv1x1_bindings.h"
 #include "cuda/device.h"
+#include "cuda/upsample_add_bindings.h"
+#include "cuda/upsample_argmax_bindings.h"
+#include "cuda/upsample_cross_entropy_bindings.h"
 
 namespace py = pybind11;
 

@@ -56,7 +56,7 @@ SPECIMENS = [
             **_bin_trips(4),
             **TILE_TRIPS,
             "i < shape.tiles; i += gridDim.x": TILES / _BLOCKS,
-            "item < table.parts * slots * pieces": (0, PARTS * 8 * 16 / 256),
+            "item < table.parts * kPieces << row_bits": (0, PARTS * 8 * 16 / 256),
             "i < min(kPixels, table.columns - x)": 0,
         },
         shares={

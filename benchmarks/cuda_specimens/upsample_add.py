@@ -16,7 +16,9 @@ from benchmarks.specimens.upsample_add import (
 _CELLS = LARGE // 2
 _TILES = -(-(_CELLS**2) // 128)
 _CHUNKS = -(-C // 16)
-_COLUMNS = -(-N * C * FULL // 128)
+_CHANNELS = 4
+"""Channels of a thread that walks."""
+_COLUMNS = -(-N * -(-C // _CHANNELS) * FULL // 128)
 _BANDS = -(-132 * 16 // _COLUMNS)
 
 SPECIMENS = [
@@ -43,11 +45,11 @@ SPECIMENS = [
     ),
     CudaSpecimen(
         name="forward, bilinear ×8, fp32",
-        kernel="upsample_add_walk_fwd_kernel<float, true>",
+        kernel="upsample_add_walk_fwd_kernel<float, true, 4>",
         case=_full_case(4),
         blocks=_COLUMNS * _BANDS,
-        trips={"row < end; ++row": (0, FULL / _BANDS / 4)},
-        shares={"if (p.skip.data != nullptr)": 0.0, "if (ky == stride)": 1 / 8},
+        trips={"row < end; ky = 0, ++i": FULL / 8 / _BANDS, "row < last; ++row": 8},
+        shares={"if (p.skip.data != nullptr) {": 0.0},
         triton=["forward, bilinear ×8, fp32"],
     ),
 ]

@@ -22,6 +22,7 @@ TILE_TRIPS: dict[str, float | Sequence[float]] = {
     "first < items; first += blockDim.x": _NINE_ROWS / 8,
     "c + 3 * lanes < classes": 4,
     "; c < classes; c += lanes": 3,
+    "if (score != score) break;": 0,
     "other < lanes": 0,
     "first < number; first += kTileThreads": ((16 * 9 + 2) / 17 / 8, _UNDECIDED * PARTS * 33 * 8 / 256),
     "part < table.parts; ++part": PARTS,
@@ -31,7 +32,15 @@ TILE_TRIPS: dict[str, float | Sequence[float]] = {
     "while (alive != 0)": _SURVIVING,
 }
 """Of the loops that find the labels of a tile. Eight lanes share the classes of a cell: 3 each."""
+_ONE_WARP = 1 / 8
+"""Share of the warps of a block that have a thread whose index is small."""
 TILE_SHARES = {
+    "if (threadIdx.x == 0) {": _ONE_WARP,
+    "if (part < table.parts) {": _ONE_WARP,
+    "if (identity) area =": 0.0,
+    "patterns[(y + 1 - table.first_part) * kTileColumns": 0.0,
+    "if (found.best != found.best) found.label = first_nan": 0.0,
+    "int first_nan(const char*": 0.0,
     "else exact_winners(": 0.0,
     "if (!same || code[0] >= kUndecidable) {": _SOME_UNDECIDED,
     "if (lane == 0 && undecided != 0) place = atomicAdd": _SOME_UNDECIDED,
@@ -54,7 +63,7 @@ SPECIMENS = [
         case=Case(CITY, unit="pixel", units=_PIXELS, bytes=19 * 4 * _POINTS + _PIXELS),
         blocks=TILES,
         shared=8192,
-        trips={**TILE_TRIPS, "item < table.parts * pieces": _STORE, "r < count; ++r, to += width": 4},
+        trips={**TILE_TRIPS, "item < table.parts * kPieces": _STORE, "r < count; ++r, to += width": 4},
         shares={**TILE_SHARES, **_OTHER_TYPES, **_OTHER_PIECES},
         widths={"return store_pieces<Label, uint4>(tile": 128},
         triton=["argmax of the points, C=19", "decided cells, uint8", "undecided cells, C=19"],

@@ -1,4 +1,4 @@
-// What binds the launchers of each operation; defined in <op>_bindings.cpp.
+// What <op>_bindings.h share.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -15,10 +15,10 @@ using StreamArgs = std::pair<int, uintptr_t>;
 
 inline Stream stream(const StreamArgs& args) { return {args.first, reinterpret_cast<void*>(args.second)}; }
 
-void bind_confusion_matrix(pybind11::module_& m);
-void bind_conv1x1(pybind11::module_& m);
-void bind_upsample_add(pybind11::module_& m);
-void bind_upsample_argmax(pybind11::module_& m);
-void bind_upsample_cross_entropy(pybind11::module_& m);
+// A launcher that takes a struct of parameters.
+template <class Params, void (*kLaunch)(const Params&, const Stream&)>
+inline void launcher(const Params& params, const StreamArgs& args) {
+  kLaunch(params, stream(args));
+}
 
 }  // namespace fcnkern::cuda

@@ -36,12 +36,14 @@ __device__ __forceinline__ void count_patterns(const CountParams& params, const 
   const LabelMap& target = params.target;
   const LabelRule rule = target_rule(params);
   const TileTable& table = tile.table;
-  const int pieces = ceil_div(table.columns, kPixels), slots = tile.plan.y.slots;
+  constexpr int kPieces = kTileColumns / kPixels;
+  const int row_bits = tile.shape.row_bits;
 #pragma unroll 1
-  for (int item = threadIdx.x; item < table.parts * slots * pieces; item += kTileThreads) {
-    const int row = item / pieces, part = row / slots, x = (item - row * pieces) * kPixels;
-    if (row - part * slots >= table.count[part]) continue;
-    const int y = table.y[part] + row - part * slots;
+  for (int item = threadIdx.x; item < table.parts * kPieces << row_bits; item += kTileThreads) {
+    const int row = item / kPieces, part = row >> row_bits, below = row - (part << row_bits);
+    const int x = item % kPieces * kPixels;
+    if (below >= table.count[part] || x >= table.columns) continue;
+    const int y = table.y[part] + below;
     const int64_t line = static_cast<int64_t>(table.image) * params.h + y;
     const uint16_t* guessed = tile.patterns + part * kTileColumns + x;
     const int64_t place = target_row(target, tile, y) + x * target.strides[2];

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "label_column.cuh"
+#include "ptx.cuh"
 
 namespace fcnkern::cuda {
 
@@ -21,10 +22,10 @@ struct PointMaximum {
   float best, least;
   int label;
 
+  // Finds the label where no score is NaN; where one is, `best` is NaN from it on and the label still to be found.
   __device__ __forceinline__ void take(float score, int class_index) {
-    const bool better = is_better(score, best);
-    best = better ? score : best, label = better ? class_index : label;
-    least = fminf(least, score);
+    label = score > best ? class_index : label;
+    best = max_or_nan(best, score), least = fminf(least, score);
   }
 
   // Takes what a lane that looked at other classes of the same point has found.
@@ -49,36 +50,59 @@ struct PointMaximum {
 // too.
 inline int split_of_points(const Scores& scores) { return scores.strides[1] == 1 && scores.c >= 4 ? 2 : 0; }
 
+// The first of the classes first, first + lanes, .. whose score is NaN.
+template <class T>
+__device__ __forceinline__ int first_nan(const char* place, bool bfloat, int64_t next_class, int classes, int first,
+                                         int lanes) {
+  int c = first;
+#pragma unroll 1
+  for (; c + lanes < classes; c += lanes) {
+    const float score = score_at<T>(place + c * next_class, bfloat);
+    if (score != score) break;
+  }
+  return c;
+}
+
 // The maximum over the classes sub, sub + lanes, .. of a point whose scores lie `next_class` bytes apart.
 template <class T>
-__device__ __forceinline__ PointMaximum point_maximum(const char* place, bool bfloat, int64_t next_class,
+__device__ __forceinline__ PointMaximum point_maximum(const char* point, bool bfloat, int64_t next_class,
                                                       int classes, int sub, int lanes) {
   PointMaximum found{kNegativeInfinity, -kNegativeInfinity, sub};
-  place += sub * next_class;
-  next_class *= lanes;
+  const char* place = point + sub * next_class;
+  const int64_t step = next_class * lanes;
   int c = sub;
 #pragma unroll 1
   for (; c + 3 * lanes < classes; c += 4 * lanes) {
     float score[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i, place += next_class) score[i] = score_at<T>(place, bfloat);
+    for (int i = 0; i < 4; ++i, place += step) score[i] = score_at<T>(place, bfloat);
 #pragma unroll
     for (int i = 0; i < 4; ++i) found.take(score[i], c + i * lanes);
   }
 #pragma unroll 1
-  for (; c < classes; c += lanes, place += next_class) found.take(score_at<T>(place, bfloat), c);
+  for (; c < classes; c += lanes, place += step) found.take(score_at<T>(place, bfloat), c);
+  if (found.best != found.best) found.label = first_nan<T>(point, bfloat, next_class, classes, sub, lanes);
   return found;
 }
 
-// A rectangle of source points or of cells.
+// A rectangle of source points or of cells, counted row by row.
 struct Rectangle {
   int y, x, rows, columns;
+  unsigned inverse;  // 2^31 / columns, rounded up
 
+  static __device__ __forceinline__ Rectangle of(int y, int x, int rows, int columns) {
+    return {y, x, rows, columns, 0x7fffffffu / static_cast<unsigned>(columns) + 1};
+  }
   __device__ __forceinline__ int index(int row, int column) const { return (row - y) * columns + column - x; }
+  // Number i; exact while i * columns < 2^31.
+  __device__ __forceinline__ CellPlace place(int i) const {
+    const int row = static_cast<int>(__umulhi(2 * static_cast<unsigned>(i), inverse));
+    return {y + row, x + i - row * columns};
+  }
 };
 
 // Calls `put(y, x, maximum)` for the points of a rectangle of an image, a lane or 1 << `split` neighbouring
-// ones to a point. Reads every score of them once; eleven instructions a score.
+// ones to a point. Reads every score of them once; nine instructions a score.
 template <class T, class Put>
 __device__ __forceinline__ void each_point(const Scores& scores, int64_t image, const Rectangle& area,
                                            int split, Put&& put) {
@@ -88,7 +112,7 @@ __device__ __forceinline__ void each_point(const Scores& scores, int64_t image, 
 #pragma unroll 1
   for (int first = threadIdx.x - lane; first < items; first += blockDim.x) {
     const int item = first + lane, point = min(item, items - 1) >> split, sub = item & (lanes - 1);
-    const int row = point / area.columns, y = area.y + row, x = area.x + point - row * area.columns;
+    const auto [y, x] = area.place(point);
     const char* place = point_address<T>(scores, image, y, x);
     PointMaximum found =
         point_maximum<T>(place, bfloat, scores.strides[1] * int64_t{sizeof(T)}, classes, sub, lanes);

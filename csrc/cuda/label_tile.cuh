@@ -24,6 +24,7 @@ struct TileShape {
   int split;  // each_point's
   int lane_bits, x_bits,
       y_bits;          // binary logarithms of the lanes of a part of a cell, and of its cell's parts
+  int row_bits;        // binary logarithm of the rows of a part, rounded up
   unsigned part_rows;  // of an image
   unsigned bands, strips, tiles;
   unsigned list, codes, cells, bounds, bytes;  // the row patterns come first
@@ -48,7 +49,7 @@ inline TileShape tile_shape(const LabelTiles& plan) {
   }
   shape.split = split_of_points(plan.scores);
   shape.lane_bits = bits_of(plan.x.slots), shape.x_bits = bits_of(plan.x.parts),
-  shape.y_bits = bits_of(plan.y.parts);
+  shape.y_bits = bits_of(plan.y.parts), shape.row_bits = bits_of(plan.y.slots);
   const unsigned cells_y = (shape.parts + plan.y.parts - 2) / plan.y.parts + 1;
   const unsigned cells_x = static_cast<unsigned>(kTileColumns * plan.x.step) + 3;
   shape.list = shape.parts * kTileColumns * sizeof(uint16_t);
@@ -126,10 +127,11 @@ struct Tile {
     const bool identity = plan.mode == TileMode::kIdentity;
     // Row k of parts is row k - 1 of points where outputs are points.
     const int begin = max(table.first_part - 1, 0), end = table.first_part + table.parts - 1;
-    const Rectangle area = identity ? Rectangle{begin, table.x0, end - begin, table.columns} : table.points;
+    Rectangle area = table.points;
+    if (identity) area = Rectangle::of(begin, table.x0, end - begin, table.columns);
     each_point<T>(plan.scores, table.image, area, shape.split, [&](int y, int x, const PointMaximum& found) {
-      const int pattern = (y + 1 - table.first_part) * kTileColumns + x - area.x;
-      if (identity) patterns[pattern] = static_cast<uint16_t>(found.label);
+      if (identity)
+        patterns[(y + 1 - table.first_part) * kTileColumns + x - area.x] = static_cast<uint16_t>(found.label);
       else codes[area.index(y, x)] = found.code(plan.skip_zero_weights);
     });
     if (!identity) {
@@ -174,9 +176,9 @@ struct Tile {
     const int bottom = (table.first_part + table.parts - 1) / plan.y.parts;
     const int left = cell_of_column(table.x0), right = cell_of_column(table.x0 + table.columns - 1);
     const int y = cell_points(top, h(), plan.zero).before, x = cell_points(left, w(), plan.zero).before;
-    table.cells = {top, left, bottom - top + 1, right - left + 1};
-    table.points = {y, x, cell_points(bottom, h(), plan.zero).after - y + 1,
-                    cell_points(right, w(), plan.zero).after - x + 1};
+    table.cells = Rectangle::of(top, left, bottom - top + 1, right - left + 1);
+    table.points = Rectangle::of(y, x, cell_points(bottom, h(), plan.zero).after - y + 1,
+                                 cell_points(right, w(), plan.zero).after - x + 1);
   }
 
   // Decides the cells that their corners decide, and lists the others. The order of the list depends on
@@ -197,8 +199,7 @@ struct Tile {
 
   // The label of a cell, or a mark and a bound for its classes.
   __device__ __forceinline__ int decide(int i) const {
-    const int row = i / table.cells.columns;
-    const CellPlace cell{table.cells.y + row, table.cells.x + i - row * table.cells.columns};
+    const CellPlace cell = table.cells.place(i);
     const Points rows = cell_points(cell.y, h(), plan.zero), across = cell_points(cell.x, w(), plan.zero);
     const unsigned* upper = codes + table.points.index(rows.before, 0);
     const unsigned* lower = codes + table.points.index(rows.after, 0);
@@ -248,8 +249,8 @@ struct Tile {
 
   // Column `unit` of the listed cell i: a lane to a column, a power of two of lanes to a part of a cell.
   __device__ __forceinline__ Place listed_place(int unit, int i) const {
-    const int slot = unit & ((1 << shape.lane_bits) - 1), row = i / table.cells.columns;
-    const CellPlace cell{table.cells.y + row, table.cells.x + i - row * table.cells.columns};
+    const int slot = unit & ((1 << shape.lane_bits) - 1);
+    const CellPlace cell = table.cells.place(i);
     const int below = unit >> (shape.lane_bits + shape.x_bits) & (plan.y.parts - 1);
     const int part = (cell.y << shape.y_bits) + below - table.first_part;
     const int part_x = (cell.x << shape.x_bits) + (unit >> shape.lane_bits & (plan.x.parts - 1));

@@ -96,6 +96,13 @@ __device__ __forceinline__ int opaque(int value) {
   return value;
 }
 
+__device__ __forceinline__ int64_t opaque(int64_t value) {
+#ifndef FCNKERN_EMULATED
+  asm volatile("" : "+l"(value));
+#endif
+  return value;
+}
+
 __device__ __forceinline__ float opaque(float value) {
 #ifndef FCNKERN_EMULATED
   asm volatile("" : "+f"(value));

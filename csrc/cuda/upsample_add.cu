@@ -11,6 +11,7 @@ namespace {
 
 constexpr int kFewChannels = 8, kManyChannels = 24;  // 21 classes take one block of 24
 constexpr int kPairsOfChannels = 8;
+constexpr int kWalkChannels = 4;
 constexpr int kMostBlocksDown = 65535;
 constexpr int kBlocksOfWalk = 132 * 16;  // fill the largest GPUs; a band of rows is no shorter than two strides
 
@@ -25,20 +26,31 @@ void launch_product(const UpsampleAdd& p, const Stream& stream) {
   launch("upsample_add_product_fwd_kernel", upsample_add_product_fwd_kernel<T, CB>, grid, stream, p, tiles, blocks);
 }
 
+bool has_neighbouring_channels(const Deconv& d) { return d.y.stride[1] == 1 && d.outputs > 1; }
+
+template <class T, int kChannels>
+void launch_walk(const UpsampleAdd& p, const Stream& stream) {
+  const Deconv& d = p.deconv;
+  const int64_t apart = ceil_div(d.outputs, kChannels);
+  const unsigned blocks = blocks_of(d.images * apart * d.size[1]);
+  const int most = std::min(ceil_div(d.size[0], 2 * d.stride[0]), kMostBlocksDown), wanted = ceil_div<int>(kBlocksOfWalk, blocks);
+  const int band = ceil_div(d.size[0], std::max(1, std::min(most, wanted)));
+  const Walk walk{has_neighbouring_channels(d), band, static_cast<int>(apart), apart * d.x.stride[1], apart * d.weight.stride[0],
+                  apart * p.skip.stride[1], apart * d.y.stride[1]};
+  const Grid grid{dim3(blocks, ceil_div(d.size[0], band)), dim3(kUpsampleThreads)};
+  const auto kernel = d.kind == DeconvKind::kBilinear ? upsample_add_walk_fwd_kernel<T, true, kChannels>
+                                                      : upsample_add_walk_fwd_kernel<T, false, kChannels>;
+  launch("upsample_add_walk_fwd_kernel", kernel, grid, stream, p, walk);
+}
+
 template <class T>
 void launch_taps(const UpsampleAdd& p, const Stream& stream) {
   const Deconv& d = p.deconv;
-  const bool channels_last = d.y.stride[1] == 1 && d.outputs > 1;
+  if (d.kernel[0] <= 2 * d.stride[0] && d.kernel[1] <= 2 * d.stride[1])
+    return d.outputs == 1 ? launch_walk<T, 1>(p, stream) : launch_walk<T, kWalkChannels>(p, stream);
   const unsigned blocks = blocks_of(static_cast<int64_t>(d.images) * d.outputs * d.size[1]);
-  if (d.kernel[0] > 2 * d.stride[0] || d.kernel[1] > 2 * d.stride[1]) {
-    const Grid grid{dim3(blocks, std::min(d.size[0], kMostBlocksDown)), dim3(kUpsampleThreads)};
-    return launch("upsample_add_taps_fwd_kernel", upsample_add_taps_fwd_kernel<T>, grid, stream, p, channels_last);
-  }
-  const int most = std::min(ceil_div(d.size[0], 2 * d.stride[0]), kMostBlocksDown), wanted = ceil_div<int>(kBlocksOfWalk, blocks);
-  const int band = ceil_div(d.size[0], std::max(1, std::min(most, wanted)));
-  const Grid grid{dim3(blocks, ceil_div(d.size[0], band)), dim3(kUpsampleThreads)};
-  const auto kernel = d.kind == DeconvKind::kBilinear ? upsample_add_walk_fwd_kernel<T, true> : upsample_add_walk_fwd_kernel<T, false>;
-  launch("upsample_add_walk_fwd_kernel", kernel, grid, stream, p, channels_last, band);
+  const Grid grid{dim3(blocks, std::min(d.size[0], kMostBlocksDown)), dim3(kUpsampleThreads)};
+  launch("upsample_add_taps_fwd_kernel", upsample_add_taps_fwd_kernel<T>, grid, stream, p, has_neighbouring_channels(d));
 }
 
 template <class T, int CB>

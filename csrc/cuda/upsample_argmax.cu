@@ -7,7 +7,7 @@ namespace {
 constexpr int kConfidenceThreads = 128;
 
 // The labels of a tile a block. Reads the scores of a tile's points once, and those of its undecided cells
-// again from the caches; writes each label once, those of undecided cells twice. Bound by instructions: 34 a
+// again from the caches; writes each label once, those of undecided cells twice. Bound by instructions: 29 a
 // pixel at x8 and 19 classes where 15 % of the cells are undecided, twice the time of DRAM.
 template <class T>
 __global__ void __launch_bounds__(kTileThreads, 4)

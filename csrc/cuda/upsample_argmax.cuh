@@ -44,12 +44,13 @@ __device__ __forceinline__ unsigned packed_word(const uint16_t* labels) {
 // Stores the patterns of a tile, each in all its rows; what they leave out is written over later.
 template <class Label, class Piece, class T, class Pack>
 __device__ __forceinline__ void store_pieces(const Tile<T>& tile, Label* labels, Pack&& pack) {
-  constexpr int kLabels = sizeof(Piece) / sizeof(Label);
+  constexpr int kLabels = sizeof(Piece) / sizeof(Label), kPieces = kTileColumns / kLabels;
   const TileTable& table = tile.table;
-  const int pieces = table.columns / kLabels, width = tile.plan.width;
+  const int width = tile.plan.width;
 #pragma unroll 1
-  for (int item = threadIdx.x; item < table.parts * pieces; item += kTileThreads) {
-    const int part = item / pieces, x = (item - part * pieces) * kLabels, count = table.count[part];
+  for (int item = threadIdx.x; item < table.parts * kPieces; item += kTileThreads) {
+    const int part = item / kPieces, x = item % kPieces * kLabels, count = table.count[part];
+    if (x >= table.columns) continue;
     const Piece piece = pack(tile.patterns + part * kTileColumns + x);
     const int64_t line = static_cast<int64_t>(table.image) * tile.plan.height + table.y[part];
     Label* to = labels + line * width + table.x0 + x;

@@ -83,8 +83,7 @@ def emulated_extension(build: str = "plain") -> Path:
 
 
 def bindings() -> list[Path]:
-    """The objects of what speaks with Python. There is no kernel in them: they are compiled once, for all builds."""
-    sources = [CSRC / "bindings_cuda.cpp", *sorted((CSRC / "cuda").glob("*_bindings.cpp"))]
+    """The object of what speaks with Python. There is no kernel in it: it is compiled once, for all builds."""
     flags = [
         *FLAGS,
         "-O1",
@@ -97,7 +96,7 @@ def bindings() -> list[Path]:
     folder = CACHE / "bindings"
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        return compile_all(sources, [*flags, *(f"-I{each}" for each in folders)], folder)
+        return compile_all([CSRC / "bindings_cuda.cpp"], [*flags, *(f"-I{each}" for each in folders)], folder)
 
 
 def detector(build: str, suffix: str = "") -> Path:

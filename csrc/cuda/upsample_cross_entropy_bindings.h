@@ -1,3 +1,6 @@
+// The launchers of upsample_cross_entropy for Python.
+#pragma once
+
 #include "bindings/arguments.h"
 #include "bindings.h"
 #include "bindings/fields.h"
@@ -6,9 +9,8 @@
 namespace py = pybind11;
 
 namespace fcnkern::cuda {
-namespace {
 
-void bind_pixels(py::module_& m) {
+inline void bind_pixels(py::module_& m) {
   Fields<LossPixels> pixels(m, "LossPixels");
   pixels.def_property("target", nullptr, [](LossPixels& p, const LabelMapArgs& args) { p.target = label_map(args); });
   pixels.value("classes", &LossPixels::classes).value("height", &LossPixels::height).value("width", &LossPixels::width);
@@ -20,7 +22,7 @@ void bind_pixels(py::module_& m) {
   pixels.address("cuts", &LossPixels::cuts).address("report", &LossPixels::report);
 }
 
-void bind_cells(py::module_& m) {
+inline void bind_cells(py::module_& m) {
   Fields<LossAxis> axis(m, "LossAxis");
   axis.address("first", &LossAxis::first).address("counts", &LossAxis::counts).address("start", &LossAxis::start);
   axis.value("step", &LossAxis::step).value("parts", &LossAxis::parts);
@@ -39,7 +41,7 @@ void bind_cells(py::module_& m) {
   cells.address("rim", &LossCells::rim).address("partials", &LossCells::partials).address("counts", &LossCells::counts);
 }
 
-void bind_full(py::module_& m) {
+inline void bind_full(py::module_& m) {
   Fields<LossFull> full(m, "LossFull");
   full.value("pixels", &LossFull::pixels).tensor("scores", &LossFull::scores);
   full.value("images", &LossFull::images).value("rows", &LossFull::rows);
@@ -48,7 +50,7 @@ void bind_full(py::module_& m) {
   full.numbers("grad_stride", &LossFull::grad_stride).address("partials", &LossFull::partials);
 }
 
-void bind_after(py::module_& m) {
+inline void bind_after(py::module_& m) {
   Fields<LossTotal> total(m, "LossTotal");
   total.address("partials", &LossTotal::partials).value("programs", &LossTotal::programs);
   total.value("divisor", &LossTotal::divisor).address("loss", &LossTotal::loss);
@@ -65,19 +67,12 @@ void bind_after(py::module_& m) {
   finish.value("x_parts", &LossFinish::x_parts).value("y_parts", &LossFinish::y_parts);
 }
 
-template <class Params, void (*kLaunch)(const Params&, const Stream&)>
-void launcher(const Params& params, const StreamArgs& args) {
-  kLaunch(params, stream(args));
-}
-
-void correct(const LossPixels& pixels, uintptr_t predicted, int images, uintptr_t partials, const StreamArgs& args) {
+inline void count_correct(const LossPixels& pixels, uintptr_t predicted, int images, uintptr_t partials, const StreamArgs& args) {
   upsample_cross_entropy_correct(pixels, reinterpret_cast<const int*>(predicted), images,
                                  reinterpret_cast<int*>(partials), stream(args));
 }
 
-}  // namespace
-
-void bind_upsample_cross_entropy(py::module_& m) {
+inline void bind_upsample_cross_entropy(py::module_& m) {
   bind_pixels(m);
   bind_cells(m);
   bind_full(m);
@@ -90,7 +85,7 @@ void bind_upsample_cross_entropy(py::module_& m) {
         "Loss, scale and counts from partial sums.");
   m.def("upsample_cross_entropy_finish", &launcher<LossFinish, upsample_cross_entropy_finish>,
         "Completes and scales the gradient.");
-  m.def("upsample_cross_entropy_correct", &correct, "Counts the pixels that are predicted right, per block.");
+  m.def("upsample_cross_entropy_correct", &count_correct, "Counts the pixels that are predicted right, per block.");
 }
 
 }  // namespace fcnkern::cuda

@@ -1,10 +1,13 @@
+// The launchers of upsample_argmax for Python.
+#pragma once
+
 #include "bindings.h"
 #include "label_tiles_bindings.h"
 #include "upsample_argmax.h"
 
 namespace fcnkern::cuda {
 
-void bind_upsample_argmax(pybind11::module_& m) {
+inline void bind_upsample_argmax(pybind11::module_& m) {
   m.def(
       "upsample_argmax_fwd",
       [](const LabelTilesArgs& plan, uintptr_t labels, int type, uintptr_t confidence, const StreamArgs& on) {
