@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from fcnkern.models import FCN
 from fcnkern.models.body import HiddenBody
-from fcnkern.models.layers import CaffeLRN
+from fcnkern.models.layers import CaffeLRN, MaxPool2d
 
 
 class StockFCN(nn.Module):
     """The same function as an `fcnkern.models.FCN`: dense transposed convolutions, full-resolution scores.
 
-    The body is a copy, in which PyTorch's own normalisation and 1x1 convolution take the place of ours.
+    The body is a copy, in which PyTorch's own normalisation, max pooling and 1x1 convolution take the place of ours.
 
     Args:
         like: the network whose layers and parameters it takes over; its upsampling is fixed.
@@ -91,6 +91,9 @@ def _with_stock_layers(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         if isinstance(child, CaffeLRN):
             setattr(module, name, nn.LocalResponseNorm(child.channels, child.alpha))
+        elif isinstance(child, MaxPool2d):
+            own = nn.MaxPool2d(child.kernel_size, child.stride, child.padding, ceil_mode=child.ceil_mode)
+            setattr(module, name, own)
         else:
             _with_stock_layers(child)
     return module

@@ -59,13 +59,13 @@ def test_rivals_that_differ_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell peaks")
-def test_peak_is_lower_by_the_full_resolution() -> None:
-    size, classes = (192, 256), 40
-    peaks = {name: peak_bytes("googlenet", 0.05, size, classes, name) for name in ("ours", "stock")}
+@pytest.mark.parametrize(("width", "size", "classes"), [(0.05, (192, 256), 40), (1.0, (360, 480), 11)])
+def test_peak_is_lower_by_the_full_resolution(width: float, size: tuple[int, int], classes: int) -> None:
+    peaks = {name: peak_bytes("googlenet", width, size, classes, name) for name in ("ours", "stock")}
     assert peaks["ours"] is not None
     assert peaks["stock"] is not None
     counted = full_resolution_bytes(size, classes)
-    assert counted == 3 * 4 * 40 * 192 * 256
+    assert counted == 3 * 4 * classes * size[0] * size[1]
     assert (
         peaks["stock"] - peaks["ours"] >= 0.98 * counted
     )  # pages are counted, of which the heap keeps a few

@@ -4,9 +4,9 @@ A body that pads by 100 spends a third to half of its work on margins where it c
 it computes for an image of zeros. Here only what the image influences is computed, and behind each stage the
 margin is put round it: cells of a small map for an image of zeros ("blank"), which the same layers compute in the
 same call. So the maps, and the gradients of every weight and of the image, are those of the plain chain but for
-rounding, and nothing is kept from one call to the next. Where no gradients are wanted, the first stage, whose maps
-are the largest, is computed in two bands of rows: half of each of these maps is held at a time.
-`fcnkern.models.elision_plan` has the geometry.
+rounding, and nothing is kept from one call to the next. The first stage, whose maps are the largest, is computed in
+two bands of rows, and for gradients anew, band by band, in the backward pass: half of each of these maps is held at a
+time, and none between the passes. `fcnkern.models.elision_plan` has the geometry.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as T
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fcnkern.models.body import Chain
 from fcnkern.models.elision_chain import check_hooks, check_part, geometry
@@ -98,11 +99,11 @@ class _Run:
         return operation(x, (*columns.pads[index], *rows.pads[index]))
 
     def _banded_until(self) -> int:
-        """The level up to which the maps, the largest, are computed in two bands: 0 where they are kept anyway."""
+        """The level up to which the maps, the largest, are computed in two bands: 0 where one of them is a tap."""
         level = min(self.ringed, default=0)
         rows = self.rows.computed[level]
-        kept = torch.is_grad_enabled() or any(tap < level for tap in self.tapped)
-        return 0 if kept or rows.stop - rows.start < 2 else level
+        tapped = any(tap < level for tap in self.tapped)
+        return 0 if tapped or rows.stop - rows.start < 2 else level
 
     def _in_bands(self, x: Tensor, operations: Sequence[Operation]) -> Tensor:
         """The computed part of the map behind the first layers, its upper rows first, then its lower ones."""
@@ -111,11 +112,18 @@ class _Run:
         bands = []
         for cells in (Span(start, (start + stop) // 2), Span((start + stop) // 2, stop)):
             rows = self.rows.band(level, cells)
-            band = x.clone()  # a first layer that works in place must not change what the other band reads
-            for index, operation in enumerate(operations):
-                band = self._part(band, index, rows, operation)
-            bands.append(band)
+            # No state of random numbers: `check_part` has refused layers that draw some.
+            bands.append(
+                checkpoint(self._band, x, rows, operations, use_reentrant=False, preserve_rng_state=False)
+            )
         return torch.cat(bands, 2)
+
+    def _band(self, x: Tensor, rows: AxisPlan, operations: Sequence[Operation]) -> Tensor:
+        """What the first layers give for some rows."""
+        x = x.clone()  # a first layer that works in place must not change what the next run reads
+        for index, operation in enumerate(operations):
+            x = self._part(x, index, rows, operation)
+        return x
 
     def _is_whole(self, index: int) -> bool:
         """Whether a layer is computed once, for the whole map."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fcnkern.models.body import Body, check_images, check_in_channels, check_width, scale_channels
-from fcnkern.models.layers import BodyConv2d, CaffeLRN, CeilMaxPool2d
+from fcnkern.models.layers import BodyConv2d, CaffeLRN, CeilMaxPool2d, MaxPool2d
 
 PAD = 3
 BLOCKS = {  # 1x1, 3x3_reduce, 3x3, 5x5_reduce, 5x5, pool_proj
@@ -40,7 +40,7 @@ class Inception(nn.Module):
         self._add("3x3", reduce3, three, 3)
         self._add("5x5_reduce", in_channels, reduce5, 1)
         self._add("5x5", reduce5, five, 5)
-        self.pool = nn.MaxPool2d(3, stride=1, padding=1)
+        self.pool = MaxPool2d(3, stride=1, padding=1)
         self._add("pool_proj", in_channels, proj, 1)
         self.out_channels = one + three + five + proj
 

@@ -29,7 +29,44 @@ class ScoreConv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
 
-class CeilMaxPool2d(nn.MaxPool2d):
+class MaxPool2d(nn.MaxPool2d):
+    """`nn.MaxPool2d` that keeps no indices for the backward pass, which finds them again.
+
+    They are int64: of fp32 maps twice the bytes of the output. The input is needed for the gradient in any case.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N,C,H,W -> N,C,h,w."""
+        learning = x.requires_grad and torch.is_grad_enabled()
+        pooled: Tensor
+        if not learning or self.return_indices or torch.compiler.is_compiling():
+            pooled = super().forward(x)
+        else:
+            window = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+            pooled = _MaxPool.apply(x, window)
+        return pooled
+
+
+class _MaxPool(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, window: tuple[Any, ...]) -> Tensor:
+        return nn.functional.max_pool2d(x, *window)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, tuple[Any, ...]], output: Tensor) -> None:
+        x, ctx.window = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        indices = torch.ops.aten.max_pool2d_with_indices(x.detach(), *ctx.window)[1]
+        return torch.ops.aten.max_pool2d_with_indices_backward(slope, x, *ctx.window, indices), None
+
+
+class CeilMaxPool2d(MaxPool2d):
     """Max pooling without padding whose output size is rounded up, as Caffe's: `nn.MaxPool2d(ceil_mode=True)`.
 
     An exported program pads by stride - 1 values of -inf at the end and rounds down instead, which is the same where
