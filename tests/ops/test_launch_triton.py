@@ -14,9 +14,28 @@ import torch
 
 triton = pytest.importorskip("triton")
 
-from tests.placement import refusal  # noqa: E402
+import triton.language as tl  # noqa: E402
+
+from tests.placement import interpreted_only, refusal  # noqa: E402
 
 pytestmark = pytest.mark.skipif(refusal("triton") is not None, reason=str(refusal("triton")))
+
+
+@triton.jit
+def _copy(x, out, count):
+    i = tl.arange(0, 8)
+    tl.store(out + i, tl.load(x + i, mask=i < count), mask=i < count)
+
+
+@interpreted_only
+@pytest.mark.parametrize("short", ["load", "store"])
+def test_sees_an_access_beyond_a_tensor(short: str) -> None:
+    tensors = {"load": torch.arange(5.0), "store": torch.zeros(5)}
+    _copy[(1,)](tensors["load"], tensors["store"], 5)
+    assert torch.equal(tensors["store"], torch.arange(5.0))
+    tensors[short] = tensors[short][:4]  # of a storage of five
+    with pytest.raises(triton.runtime.errors.InterpreterError, match=f"{short} of 1 addresses outside"):
+        _copy[(1,)](tensors["load"], tensors["store"], 5)
 
 
 class Recorder:
