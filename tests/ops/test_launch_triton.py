@@ -92,7 +92,7 @@ def test_measures_nothing_while_a_graph_is_captured(
     from fcnkern.backends.triton import _launch
 
     tuned.launch((1,), "known")
-    monkeypatch.setattr(_launch, "_is_capturing", lambda: True)
+    monkeypatch.setattr(_launch, "is_capturing", lambda: True)
     tuned.launch((1,), "known")
     tuned.launch((1,), "new")
     assert launches == [("tuner", None), ("kernel", 2), ("kernel", 1)]
