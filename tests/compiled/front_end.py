@@ -105,20 +105,17 @@ def _conv1x1() -> Iterator[tuple[str, Call]]:
 
 
 def _label_maps() -> Iterator[tuple[str, Tensor, Any, tuple[int, int]]]:
-    """Scores, how they are resampled, and to what size: no output, all and some cells decided."""
+    """Scores of one class, how they are resampled, and to what size."""
     from fcnkern import Resample
 
-    for classes, (kind, points, size) in product(
-        (1, 5),
-        (
-            (Resample.half_pixel(), (1, 1), (1, 1)),
-            (Resample.half_pixel(), (1, 1), (5, 3)),
-            (Resample.half_pixel(), (6, 7), (3, 3)),
-            (Resample.deconv(8, 3), (6, 7), (40, 41)),
-            (Resample.identity(), (6, 7), (6, 7)),
-        ),
+    for kind, points, size in (
+        (Resample.half_pixel(), (1, 1), (1, 1)),
+        (Resample.half_pixel(), (1, 1), (5, 3)),
+        (Resample.half_pixel(), (6, 7), (3, 3)),
+        (Resample.deconv(8, 3), (6, 7), (40, 41)),
+        (Resample.identity(), (6, 7), (6, 7)),
     ):
-        yield f"{kind.kind}, {classes} classes to {size}", torch.empty(1, classes, *points), kind, size
+        yield f"{kind.kind} to {size}", torch.empty(1, 1, *points), kind, size
 
 
 def _upsample_argmax() -> Iterator[tuple[str, Call]]:
@@ -137,7 +134,7 @@ def _confusion_matrix() -> Iterator[tuple[str, Call]]:
             torch.zeros(64, scores.shape[1], scores.shape[1]),
         )
         yield name, partial(_count_scores, scores, target, counts, resample, 255)
-    for a, b in product(LABELS, repeat=2):
+    for a, b in zip(LABELS, reversed(LABELS), strict=True):
         maps = torch.empty(1, 9, 9, dtype=a), torch.empty(1, 9, 9, dtype=b)
         yield f"{a}, {b}", partial(_count_labels, *maps, torch.zeros(64, 1, 1), 255)
         turned = (maps[0].transpose(1, 2), maps[1])

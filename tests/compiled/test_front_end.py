@@ -16,5 +16,5 @@ from tests.compiled.front_end import refusals
 def test_no_launch_is_refused(operation: str, cold_cache: Path) -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _compile_kernels) as pool:
         tried, refused = pool.submit(refusals, operation).result()
-    assert tried >= 20
+    assert tried >= 10
     assert refused == []
