@@ -26,9 +26,11 @@ if not torch.cuda.is_available():
 import fcnkern
 
 if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None:
+    from tests._addresses import watch
     from tests._interpreter import mend
 
     mend()
+    watch()
 
 
 # Processes that test side by side (pytest -n) share the cores.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -30,17 +29,12 @@ def _tensors(shape: Shape, dtype: torch.dtype, nhwc: bool) -> tuple[Tensor, Tens
     return x, torch.empty((outputs, inputs, 1, 1), dtype=dtype), torch.empty(outputs, dtype=dtype), grad
 
 
-def _on_tensor_cores() -> AbstractContextManager[object]:
-    return mock.patch("fcnkern.backends.triton._conv1x1_pixels._has_tf32", return_value=True)
-
-
 def _forward(shape: Shape, dtype: torch.dtype, nhwc: bool) -> None:
     from fcnkern.backends.triton.conv1x1 import conv1x1_fwd
 
     x, weight, bias, _ = _tensors(shape, dtype, nhwc)
     epilogue = (True, 0.5, torch.empty((), dtype=torch.int64)) if shape == FC7 else (False, 0.0, None)
-    with _on_tensor_cores():
-        conv1x1_fwd(x, weight, bias, *epilogue)
+    conv1x1_fwd(x, weight, bias, *epilogue)
 
 
 def _backward(shape: Shape, dtype: torch.dtype, nhwc: bool, needs: tuple[bool, bool, bool]) -> None:
@@ -48,8 +42,7 @@ def _backward(shape: Shape, dtype: torch.dtype, nhwc: bool, needs: tuple[bool, b
 
     x, weight, _, grad = _tensors(shape, dtype, nhwc)
     out = torch.empty_like(grad) if shape == FC7 else None
-    with _on_tensor_cores():
-        conv1x1_bwd(grad, x, weight, out, out is not None, 0.0, None, needs)
+    conv1x1_bwd(grad, x, weight, out, out is not None, 0.0, None, needs)
 
 
 _grad_x = partial(_backward, needs=(True, False, False))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fcnkern.backends._tables import kept_tables, to_device
 from fcnkern.resample import Axis
 
 MAX_SLOTS = 8
@@ -51,20 +51,15 @@ def _positions(axis: Axis) -> np.ndarray:
     return np.arange(axis.n_out, dtype=np.float64) * axis.step + axis.shift
 
 
-def _to_device(values: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
-    table = torch.from_numpy(values).to(dtype)
-    return table if device.type == "cpu" else table.pin_memory().to(device, non_blocking=True)
-
-
-@lru_cache(maxsize=128)
+@kept_tables(128)
 def taps(axis: Axis, device: torch.device) -> Taps:
     """The `Taps` of an axis: int32 and fp32 tensors of n_out entries."""
     position = _positions(axis)
     point = np.floor(position)
-    return Taps(_to_device(point, torch.int32, device), _to_device(position - point, torch.float32, device))
+    return Taps(to_device(point, torch.int32, device), to_device(position - point, torch.float32, device))
 
 
-@lru_cache(maxsize=128)
+@kept_tables(128)
 def cells(axis: Axis, device: torch.device) -> Cells:
     """The `Cells` of an axis: tables of (n_in + 1) * parts entries, int32, int32 and fp32."""
     cell = np.clip(np.floor(_positions(axis)).astype(np.int64) + 1, 0, axis.n_in)
@@ -78,8 +73,8 @@ def cells(axis: Axis, device: torch.device) -> Cells:
     counts = np.clip(edges[1:, None] - first, 0, slots)
     start = first * axis.step + axis.shift - (np.arange(axis.n_in + 1)[:, None] - 1)
     tables = (
-        _to_device(first.ravel(), torch.int32, device),
-        _to_device(counts.ravel(), torch.int32, device),
-        _to_device(start.ravel(), torch.float32, device),
+        to_device(first.ravel(), torch.int32, device),
+        to_device(counts.ravel(), torch.int32, device),
+        to_device(start.ravel(), torch.float32, device),
     )
     return Cells(slots, parts, axis.step, int(cell[0]), int(cell[-1]) + 1, *tables)

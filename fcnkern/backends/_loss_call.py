@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fcnkern.backends._tables import kept_tables, to_device
 from fcnkern.ops._loss_call import LossCall
 
 
@@ -107,8 +107,7 @@ def given(tensor: Tensor | None, none: Tensor) -> Tensor:
     return none if tensor is None else tensor
 
 
-@lru_cache(maxsize=64)
+@kept_tables(64)
 def limits_of(keep: tuple[float, ...], device: torch.device) -> Tensor:
     """Largest random word that keeps a pixel, for each probability."""
-    limits = torch.from_numpy(np.ceil(np.array(keep) * 2.0**32).astype(np.int64) - 1)
-    return limits if device.type == "cpu" else limits.pin_memory().to(device, non_blocking=True)
+    return to_device(np.ceil(np.array(keep) * 2.0**32).astype(np.int64) - 1, torch.int64, device)

@@ -79,6 +79,20 @@ def test_bins_of_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(confusion_matrix(scores, target, 21, resample, None), expected)
 
 
+def test_indices_hold_the_end_of_the_last_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two programs of three tiles for what four tiles and a pixel hold: the second one's end lies far beyond."""
+    from fcnkern.backends.triton import _argmax_plan as plans
+    from fcnkern.backends.triton._confusion_matrix_kernels import RUN
+
+    bounds, index_type = [], plans.index_type
+    monkeypatch.setattr(plans, "index_type", lambda count: bounds.append(count) or index_type(count))
+    monkeypatch.setattr(plans, "resident_warps", lambda device: 8)
+    tile = max(128, plans.LANES) * RUN.value
+    maps = labels(4, torch.uint8, (1, 1, 4 * tile + 1))
+    assert torch.equal(confusion_matrix(maps, maps, 4, None, None), counted(maps, maps, 4, None))
+    assert max(bounds) >= 6 * tile
+
+
 def test_empty_maps() -> None:
     nothing = torch.empty(0, 5, 5, dtype=torch.int64)
     assert torch.equal(confusion_matrix(nothing, nothing, 3, None, 255), torch.zeros(3, 3, dtype=torch.int64))
@@ -94,6 +108,16 @@ def test_runs_over_cells_and_rows() -> None:
         prediction = upsample_argmax(coarse, sized, backend="triton")
         found = confusion_matrix(coarse, target, 5, resample, 255)
         assert torch.equal(found, counted(prediction, target, 5, 255))
+
+
+def test_reads_no_labels_below_the_map() -> None:
+    """Fewer outputs than points, so that all cells are walked; the last ones have none. See tests/_addresses.py."""
+    scores = torch.randn(2, 4, 10, 10)
+    for resample in (Resample.half_pixel((3, 3)), Resample.deconv(2, size=(5, 5))):
+        target = labels(4, torch.uint8, (2, *resample.size))
+        prediction = upsample_argmax(scores, resample, backend="triton")
+        found = confusion_matrix(scores, target, 4, resample, 255)
+        assert torch.equal(found, counted(prediction, target, 4, 255))
 
 
 @pytest.mark.parametrize("label", [21, 254, -1, 2**32 + 3])

@@ -21,6 +21,7 @@ from fcnkern.backends.triton import (
     _conv1x1_grad_weight,
     _conv1x1_grad_x,
     _conv1x1_pixels,
+    _math,
 )
 from fcnkern.backends.triton._conv1x1_pixels import ONE_RUN, PLANES, ROWS, Pixels
 from fcnkern.backends.triton._dropout import dropout_arguments, kept_elements
@@ -191,21 +192,31 @@ def test_no_images() -> None:
 
 
 def test_products_of_tf32_parts_are_added_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_conv1x1_pixels, "precision", lambda device: "tf32x3")
+    monkeypatch.setattr(_conv1x1_pixels, "precision", lambda tensor: "tf32x3")
     args = make((1, 70, 5, 5, 5))
     ours = results(args, False, 0.0, None)
     for value, truth in zip(ours, exact_results(args, False, 0.0, None, ours[0]), strict=True):
         assert error(value, truth) < 5e-7
 
 
-def test_precision_follows_the_user() -> None:
-    cpu, matmul = torch.device("cpu"), torch.backends.cuda.matmul
-    assert _conv1x1_pixels.precision(cpu) == "ieee"
-    matmul.allow_tf32 = True
+def test_precision_follows_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the user says it: PyTorch refuses to read one of its two settings where the other was set."""
+    single, half = torch.empty(0), torch.empty(0, dtype=torch.bfloat16)
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    monkeypatch.setattr(_math, "_has_tf32", lambda device: True)
     try:
-        assert _conv1x1_pixels.precision(cpu) == "tf32"
-    finally:
+        assert (_math.precision(single), _math.precision(half)) == ("tf32x3", "ieee")
+        matmul.allow_tf32 = True
+        assert _math.precision(single) == "tf32"
         matmul.allow_tf32 = False
+        matmul.fp32_precision = "tf32"
+        assert (_math.precision(single), _math.precision(half)) == ("tf32", "ieee")
+        monkeypatch.setattr(_math, "_has_tf32", lambda device: False)
+        assert _math.precision(single) == "ieee"  # not every target knows the name of what it cannot do
+        _ = results(make((1, 3, 5, 2, 2)), False, 0.0, None)
+    finally:
+        matmul.fp32_precision = before
 
 
 def test_pixels_merge_as_far_as_the_strides_allow() -> None:

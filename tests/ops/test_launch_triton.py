@@ -14,9 +14,28 @@ import torch
 
 triton = pytest.importorskip("triton")
 
-from tests.placement import refusal  # noqa: E402
+import triton.language as tl  # noqa: E402
+
+from tests.placement import interpreted_only, refusal  # noqa: E402
 
 pytestmark = pytest.mark.skipif(refusal("triton") is not None, reason=str(refusal("triton")))
+
+
+@triton.jit
+def _copy(x, out, count):
+    i = tl.arange(0, 8)
+    tl.store(out + i, tl.load(x + i, mask=i < count), mask=i < count)
+
+
+@interpreted_only
+@pytest.mark.parametrize("short", ["load", "store"])
+def test_sees_an_access_beyond_a_tensor(short: str) -> None:
+    tensors = {"load": torch.arange(5.0), "store": torch.zeros(5)}
+    _copy[(1,)](tensors["load"], tensors["store"], 5)
+    assert torch.equal(tensors["store"], torch.arange(5.0))
+    tensors[short] = tensors[short][:4]  # of a storage of five
+    with pytest.raises(triton.runtime.errors.InterpreterError, match=f"{short} of 1 addresses outside"):
+        _copy[(1,)](tensors["load"], tensors["store"], 5)
 
 
 class Recorder:
@@ -73,7 +92,7 @@ def test_measures_nothing_while_a_graph_is_captured(
     from fcnkern.backends.triton import _launch
 
     tuned.launch((1,), "known")
-    monkeypatch.setattr(_launch, "_is_capturing", lambda: True)
+    monkeypatch.setattr(_launch, "is_capturing", lambda: True)
     tuned.launch((1,), "known")
     tuned.launch((1,), "new")
     assert launches == [("tuner", None), ("kernel", 2), ("kernel", 1)]

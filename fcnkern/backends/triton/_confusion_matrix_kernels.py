@@ -241,7 +241,8 @@ def _confusion_matrix_cells_fwd_kernel(
             PARTS_Y, PARTS_X, ZERO, SKIP_ZERO, LISTED, LANES, OUTPUTS, BLOCK,
         )  # fmt: skip
         column = target + image.to(tl.int64) * target_n + tl.minimum(x, width - 1).to(tl.int64) * target_x
-        taken = _load_column(column + y.to(tl.int64) * target_y, target_y, tl.maximum(outputs, 1), OUTPUTS)
+        first = tl.minimum(y, height - 1).to(tl.int64)  # a part without outputs may lie below the map
+        taken = _load_column(column + first * target_y, target_y, tl.maximum(outputs, 1), OUTPUTS)
         run, began = tl.full((BLOCK,), -1, BIN), tl.zeros((BLOCK,), tl.int32)
         wrong = tl.full((BLOCK,), -1, tl.int32)
         for r in tl.static_range(OUTPUTS):

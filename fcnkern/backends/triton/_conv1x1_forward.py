@@ -15,7 +15,7 @@ from fcnkern.backends.triton._conv1x1_pixels import (
     tile_addresses,
 )
 from fcnkern.backends.triton._dropout import dropout_arguments, kept_elements
-from fcnkern.backends.triton._launch import Tuned, on_device
+from fcnkern.backends.triton._launch import Tuned
 from fcnkern.backends.triton._math import dot
 
 SKINNY = 64
@@ -140,7 +140,10 @@ def score(
     dropout_p: float = 0.0,
     seed: Tensor | None = None,
 ) -> None:
-    """Writes Dropout(ReLU(scale · weight x + bias)) to ``out``; all of any strides, ``weight`` O×C×1×1."""
+    """Writes Dropout(ReLU(scale · weight x + bias)) to ``out``, on the current device.
+
+    All tensors may have any strides; ``weight`` is O×C×1×1.
+    """
     if out.numel() == 0:
         return
     pixels = Pixels.of(x, out)
@@ -148,7 +151,7 @@ def score(
     dropout, last_dropped, keep_scale = dropout_arguments(dropout_p, seed)
     skinny = outputs <= SKINNY
     block_c = 128 // x.element_size()
-    meta = pixels.constants(x.device) | {
+    meta = pixels.constants(x) | {
         "WHOLE_C": channels % block_c == 0,
         "RELU": relu,
         "DROPOUT": dropout,
@@ -158,14 +161,13 @@ def score(
     if skinny:
         meta["BLOCK_O"] = padded(outputs)
     key = (pixels.size_class, channels, outputs, x.dtype, x.device, *meta.values())
-    with on_device(x):
-        (_SKINNY if skinny else _WIDE).launch(
-            lambda tile: (triton.cdiv(pixels.size, tile["BLOCK_P"]) * triton.cdiv(outputs, tile["BLOCK_O"]),),
-            key,
-            x, weight, bias, seed if dropout else None, out, *pixels.sizes, channels, outputs,
-            pixels.strides[0], *weight.stride()[:2], 0 if bias is None else bias.stride(0), pixels.strides[1],
-            scale, last_dropped, keep_scale, pixels.size_class, **meta,
-        )  # fmt: skip
+    (_SKINNY if skinny else _WIDE).launch(
+        lambda tile: (triton.cdiv(pixels.size, tile["BLOCK_P"]) * triton.cdiv(outputs, tile["BLOCK_O"]),),
+        key,
+        x, weight, bias, seed if dropout else None, out, *pixels.sizes, channels, outputs,
+        pixels.strides[0], *weight.stride()[:2], 0 if bias is None else bias.stride(0), pixels.strides[1],
+        scale, last_dropped, keep_scale, pixels.size_class, **meta,
+    )  # fmt: skip
 
 
 def padded(outputs: int) -> int:

@@ -17,7 +17,7 @@ from fcnkern.backends.triton._conv1x1_pixels import (
     pixel_places,
 )
 from fcnkern.backends.triton._dropout import dropout_arguments
-from fcnkern.backends.triton._launch import Tuned, on_device
+from fcnkern.backends.triton._launch import Tuned
 from fcnkern.backends.triton._math import dot
 
 _PROGRAMS = 264
@@ -164,7 +164,10 @@ def score_grad_weight(
     dropout_p: float = 0.0,
     seed: Tensor | None = None,
 ) -> None:
-    """Writes the gradients of `score` for weight and bias to dense tensors; ``out`` as for `score_grad_x`."""
+    """Writes the gradients of `score` for weight and bias to dense tensors, on the current device.
+
+    ``out`` is as for `score_grad_x`.
+    """
     given = [each for each in (grad_weight, grad_bias) if each is not None]
     if grad.numel() == 0 or not given:
         for each in given:
@@ -181,7 +184,7 @@ def score_grad_weight(
     weight_sums = grad_weight if sums is None or grad_weight is None else sums
     bias_sums = grad_bias if sums is None or grad_bias is None else sums[:, weights:]
     skinny = outputs <= SKINNY
-    meta = pixels.constants(grad.device) | {
+    meta = pixels.constants(grad) | {
         "RELU": out is not None,
         "DROPOUT": dropout,
         "BLOCK_P": 128 // grad.element_size(),
@@ -190,18 +193,17 @@ def score_grad_weight(
     if skinny:
         meta["BLOCK_O"] = padded(outputs)
     key = (pixels.size_class, channels, outputs, len(given), grad.dtype, grad.device, *meta.values())
-    with on_device(grad):
-        (_SKINNY if skinny else _WIDE).launch(
-            lambda tile: (
-                triton.cdiv(outputs, tile["BLOCK_O"]) * triton.cdiv(channels, tile["BLOCK_C"]),
-                ranges,
-            ),
-            key,
-            grad, out, x, seed if dropout else None, weight_sums, bias_sums, *pixels.sizes, channels, outputs,
-            *pixels.strides, span, row, scale * keep_scale, keep_scale, last_dropped, pixels.size_class, **meta,
+    (_SKINNY if skinny else _WIDE).launch(
+        lambda tile: (
+            triton.cdiv(outputs, tile["BLOCK_O"]) * triton.cdiv(channels, tile["BLOCK_C"]),
+            ranges,
+        ),
+        key,
+        grad, out, x, seed if dropout else None, weight_sums, bias_sums, *pixels.sizes, channels, outputs,
+        *pixels.strides, span, row, scale * keep_scale, keep_scale, last_dropped, pixels.size_class, **meta,
+    )  # fmt: skip
+    if sums is not None:
+        grid = (triton.cdiv(row, 64),)
+        _conv1x1_sum_kernel[grid](
+            sums, grad_weight, grad_bias, ranges, weights, outputs, row, BLOCK_ROWS=32, BLOCK=64, num_warps=4
         )  # fmt: skip
-        if sums is not None:
-            grid = (triton.cdiv(row, 64),)
-            _conv1x1_sum_kernel[grid](
-                sums, grad_weight, grad_bias, ranges, weights, outputs, row, BLOCK_ROWS=32, BLOCK=64, num_warps=4
-            )  # fmt: skip

@@ -16,7 +16,7 @@ from fcnkern.backends.triton._conv1x1_pixels import (
     tile_addresses,
 )
 from fcnkern.backends.triton._dropout import dropout_arguments, kept_elements
-from fcnkern.backends.triton._launch import Tuned, on_device
+from fcnkern.backends.triton._launch import Tuned
 from fcnkern.backends.triton._math import dot
 
 
@@ -149,7 +149,10 @@ def score_grad_x(
     dropout_p: float = 0.0,
     seed: Tensor | None = None,
 ) -> None:
-    """Writes the gradient of `score` for x to ``grad_x``; ``out`` is its output where it had ReLU, else None."""
+    """Writes the gradient of `score` for x to ``grad_x``, on the current device.
+
+    ``out`` is the output where that had ReLU, else None.
+    """
     if grad_x.numel() == 0:
         return
     pixels = Pixels.of(grad, grad if out is None else out, grad_x)
@@ -157,7 +160,7 @@ def score_grad_x(
     dropout, last_dropped, keep_scale = dropout_arguments(dropout_p, seed)
     line = 128 // grad.element_size()
     skinny = outputs <= SKINNY
-    meta = pixels.constants(grad.device) | {"RELU": out is not None, "DROPOUT": dropout}
+    meta = pixels.constants(grad) | {"RELU": out is not None, "DROPOUT": dropout}
     if skinny:
         meta |= {"BLOCK_O": padded(outputs)}
     else:
@@ -170,11 +173,10 @@ def score_grad_x(
             return tiles, triton.cdiv(channels, tile["SPAN"])
         return (tiles * triton.cdiv(channels, tile["BLOCK_C"]),)
 
-    with on_device(grad):
-        (_SKINNY if skinny else _WIDE).launch(
-            grid,
-            key,
-            grad, out, weight, seed if dropout else None, grad_x, *pixels.sizes, channels, outputs,
-            *pixels.strides[:2], *weight.stride()[:2], pixels.strides[2],
-            scale * keep_scale, last_dropped, pixels.size_class, **meta,
-        )  # fmt: skip
+    (_SKINNY if skinny else _WIDE).launch(
+        grid,
+        key,
+        grad, out, weight, seed if dropout else None, grad_x, *pixels.sizes, channels, outputs,
+        *pixels.strides[:2], *weight.stride()[:2], pixels.strides[2],
+        scale * keep_scale, last_dropped, pixels.size_class, **meta,
+    )  # fmt: skip

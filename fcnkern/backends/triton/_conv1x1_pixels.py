@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from fcnkern.backends.triton._math import precision
 
 ONE_RUN, PLANES, ROWS = range(3)
 MAX_ALIGN = 16
@@ -53,13 +53,13 @@ class Pixels(NamedTuple):
         """The kernels' arguments ``count``, ``plane`` and ``width``."""
         return self.size, self.plane, self.width
 
-    def constants(self, device: torch.device) -> dict[str, int | bool | str]:
-        """What the pixels and the device decide in a kernel."""
+    def constants(self, like: Tensor) -> dict[str, int | bool | str]:
+        """What the pixels decide in a kernel, and type and device of ``like``."""
         return {
             "GEOMETRY": self.geometry,
             "ALIGN": self.align,
             "IN_FOURS": self.plane % 4 == 0,
-            "PRECISION": precision(device),
+            "PRECISION": precision(like),
         }
 
     @property
@@ -80,24 +80,6 @@ def _alignment(strides: Sequence[tuple[int, ...]], run: int) -> int:
         while any(value % align for value in (*outer, run)):
             align //= 2
     return align
-
-
-def precision(device: torch.device) -> str:
-    """How fp32 products are formed: TF32 where the user lets PyTorch's matrix products use it, else as exact as fp32.
-
-    Three products of TF32 parts, truncated by the tensor cores no longer than `dot` allows, have the error of a sum
-    in fp32; elsewhere than on NVIDIA's tensor cores fp32 itself is taken.
-    """
-    if torch.backends.cuda.matmul.allow_tf32:
-        return "tf32"
-    return "tf32x3" if _has_tf32(device) else "ieee"
-
-
-@lru_cache(maxsize=16)
-def _has_tf32(device: torch.device) -> bool:
-    if device.type != "cuda" or torch.version.hip is not None:
-        return False
-    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @triton.jit

@@ -11,6 +11,8 @@ import triton
 from torch import Tensor
 from triton.runtime.driver import driver
 
+from fcnkern.backends._tables import is_capturing
+
 Grid = tuple[int, ...] | Callable[[dict[str, Any]], tuple[int, ...]]
 
 INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
@@ -31,10 +33,6 @@ def generation() -> int | None:
     """Major compute capability of the current NVIDIA GPU, None elsewhere: what a kernel's registers depend on."""
     arch = None if INTERPRETED else driver.active.get_current_target().arch
     return arch // 10 if isinstance(arch, int) else None
-
-
-def _is_capturing() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 class Tuned:
@@ -77,7 +75,7 @@ class Tuned:
     def launch(self, grid: Grid, key: Hashable, *args: Any, **meta: Any) -> None:
         """Runs the kernel on ``args``; ``key`` stands for all that a configuration may depend on."""
         if not INTERPRETED and not torch.are_deterministic_algorithms_enabled():
-            if key not in self._chosen and not _is_capturing():
+            if key not in self._chosen and not is_capturing():
                 self._tuner[grid](*args, **meta)
                 self._chosen[key] = self._tuner.best_config
                 return

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 from triton.language.extra import libdevice
+from triton.runtime.driver import driver
 
 from fcnkern.backends.triton._launch import INTERPRETED
 
@@ -14,6 +18,25 @@ _NVIDIA = tl.constexpr(not INTERPRETED and torch.version.hip is None and not tor
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
+
+
+def precision(tensor: Tensor) -> str:
+    """How `dot` forms products of fp32: by three TF32 products with compensation where those are fast.
+
+    Their error is that of fp32 sums. One TF32 product only where the user allowed it for matrix products.
+    """
+    if tensor.dtype != torch.float32 or not _has_tf32(tensor.device):
+        return "ieee"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
+
+
+@lru_cache(maxsize=16)
+def _has_tf32(device: torch.device) -> bool:
+    """``device``, which is current, stands for what it is in the cache: the target is what counts."""
+    if INTERPRETED:
+        return False
+    target = driver.active.get_current_target()
+    return target.backend == "cuda" and target.arch >= 80
 
 
 @triton.jit

@@ -27,14 +27,14 @@ def class_of(label, C, ignore_index):
         low = tl.where((label >> 32) == 0, label.to(tl.int32), -1)
     else:
         low = label.to(tl.int32)
-    inside = tl.minimum(low.to(tl.uint32, bitcast=True), C.to(tl.uint32)).to(tl.int32, bitcast=True)
+    inside = tl.minimum(low.to(tl.uint32, bitcast=True), tl.cast(C, tl.uint32)).to(tl.int32, bitcast=True)
     return tl.where(label == ignore_index, -1, inside)
 
 
 @triton.jit
 def is_class(kind, C):
     """Whether the result of `class_of` is a class."""
-    return kind.to(tl.uint32, bitcast=True) < C.to(tl.uint32)
+    return kind.to(tl.uint32, bitcast=True) < tl.cast(C, tl.uint32)
 
 
 @triton.jit

@@ -10,6 +10,7 @@ import triton
 from torch import Tensor
 
 from fcnkern.backends.triton._launch import generation
+from fcnkern.backends.triton._math import precision
 from fcnkern.backends.triton._upsample_add_dense_bwd import (
     _upsample_dense_grad_weight_kernel,
     _upsample_dense_grad_x_kernel,
@@ -24,7 +25,6 @@ from fcnkern.backends.triton._upsample_add_shapes import (
     has_channels_last,
     index_type,
     power_of_2,
-    precision,
     split,
     strides,
 )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from fcnkern.backends.triton._launch import INTERPRETED
 from fcnkern.ops.upsample_add import is_depthwise
 from fcnkern.resample import Pair
 
@@ -99,27 +96,6 @@ def has_channels_last(tensor: Tensor) -> bool:
 def index_type(*spans: int) -> tl.dtype:
     """The type that holds offsets within a tile; ``spans`` bound them. Offsets of tiles always have 64 bits."""
     return tl.int32 if max(spans) < 2**31 else tl.int64
-
-
-def precision(tensor: Tensor) -> str:
-    """How products of fp32 are formed: by three TF32 products with compensation where those are fast.
-
-    Their error is that of fp32 sums. One TF32 product only where the user allowed it for matrix products.
-    """
-    if tensor.dtype != torch.float32:
-        return "ieee"
-    if torch.backends.cuda.matmul.fp32_precision == "tf32":
-        return "tf32"
-    return "tf32x3" if _has_tf32(tensor.device) else "ieee"
-
-
-@lru_cache(maxsize=16)
-def _has_tf32(device: torch.device) -> bool:
-    """``device``, which is current, stands for what it is in the cache: the target is what counts."""
-    if INTERPRETED:
-        return False
-    target = triton.runtime.driver.active.get_current_target()
-    return target.backend == "cuda" and target.arch >= 80
 
 
 def split(programs: int, most: int) -> int:

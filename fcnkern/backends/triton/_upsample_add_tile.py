@@ -43,11 +43,25 @@ def skip_tile(
     if weight is None:
         at = (channel.to(tl.int64) * strides[1])[:, None] + pixels[None, :]
         wanted = (channel < outputs)[:, None] & inside[None, :]
-        return tl.load(image + at, mask=wanted, other=0.0).to(tl.float32) * scale
+        total = tl.load(image + at, mask=wanted, other=0.0).to(tl.float32) * scale
+    else:  # what follows a return in an if is compiled all the same, and here are no weights' strides
+        total = _score(
+            image + pixels[None, :], strides, weight, weight_strides, bias, scale, channel, inside, outputs,
+            features, CO, P, K, EVEN, INDEX, PRECISION,
+        )  # fmt: skip
+    return total
+
+
+@triton.jit
+def _score(
+    columns, strides, weight, weight_strides, bias, scale, channel, inside, outputs, features,
+    CO: tl.constexpr, P: tl.constexpr, K: tl.constexpr, EVEN: tl.constexpr, INDEX: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """[CO, P] scores of the features at ``columns``, addresses [1, P] of the first of them."""
     total = tl.zeros((CO, P), tl.float32)
     k = tl.arange(0, K)
     rows = weight + (channel.to(tl.int64) * weight_strides[0])[:, None]
-    columns = image + pixels[None, :]
     for first in range(0, features, K):
         known = (channel < outputs)[:, None]
         wanted = inside[None, :]

@@ -63,7 +63,7 @@ def _count_labels(prediction: Tensor, target: Tensor, counts: Tensor, ignore_ind
         prediction, target, counts, prediction_flag, target_flag, pixels, span, *target.shape[1:],
         *prediction.stride(), *target.stride(), classes,
         ignore_index if can_ignore(target, ignore_index) else 0, copies, can_ignore(target, ignore_index),
-        prediction.is_contiguous(), target.is_contiguous(), plans.index_type(pixels + tile),
+        prediction.is_contiguous(), target.is_contiguous(), plans.index_type(pixels + span),
         plans.index_type(classes**2), block, num_warps=4,
     )  # fmt: skip
 

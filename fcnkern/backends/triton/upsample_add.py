@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fcnkern.backends.triton import _upsample_add_backward as backward
 from fcnkern.backends.triton._launch import Tuned, on_device
+from fcnkern.backends.triton._math import precision
 from fcnkern.backends.triton._upsample_add_dense import _upsample_dense_fwd_kernel
 from fcnkern.backends.triton._upsample_add_gather import (
     _upsample_bilinear_fwd_kernel,
@@ -21,7 +22,6 @@ from fcnkern.backends.triton._upsample_add_shapes import (
     has_channels_last,
     index_type,
     power_of_2,
-    precision,
     strides,
     whole,
 )
