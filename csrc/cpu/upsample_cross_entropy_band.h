@@ -42,6 +42,8 @@ class BandWorker {
   void run(int64_t first, int64_t last, Totals* sums) {
     moments_.clear();
     labels_.prepare();
+    std::memset(above_, 0, classes_ * point_stride_ * sizeof(T));
+    std::memset(below_, 0, classes_ * point_stride_ * sizeof(T));
     for (int64_t i = first; i < last; ++i) {
       const int64_t n = i / job_.bands, band = i % job_.bands;
       if (p_.grad != nullptr && (i == first || band == 0)) gradient_.begin(n, band);
@@ -62,6 +64,7 @@ class BandWorker {
   static constexpr int kPackedStride = 2 * kLanes;
   static constexpr int kStretchesPerBlock = 16;  // moving so many stretches of cells costs as much as a block
   static constexpr int64_t kNoRow = INT64_MIN;
+  static constexpr double kNatsPerLog2 = 0.69314718055994531;
 
   Totals run_band(int64_t n, int64_t band) {
     if (p_.grad != nullptr) gradient_.clear_band();
@@ -69,6 +72,8 @@ class BandWorker {
     for (int32_t cell = job_.band_first[band]; cell < job_.band_first[band + 1]; ++cell)
       run_cells(n, job_.top_row(band), cell);
     moments_.take_counts(totals_);
+    totals_.loss += sum(loss_);
+    loss_ = Vec<double>{};
     return totals_;
   }
 
@@ -101,6 +106,12 @@ class BandWorker {
     }
     if (labels_.active_count() == 0) return;
     read_points(n, row);
+    const int64_t packed_runs = (labels_.active_count() + kLanes - 1) / kLanes;
+    const bool neighbours =
+        job_.columns.sliding &&
+        packed_runs + labels_.stretches() / kStretchesPerBlock >= labels_.active_runs();
+    ahead_ = labels_.ahead(n, y_ + rows);
+    ahead_.divide((neighbours ? labels_.active_runs() : packed_runs) * classes_);
     Block<T> block{};
     block.classes = classes_;
     block.rows = rows;
@@ -108,9 +119,7 @@ class BandWorker {
     block.du = job_.columns.step;
     block.v0 = job_.rows.weight[row_cell];
     block.dv = job_.rows.step;
-    const int64_t packed_runs = (labels_.active_count() + kLanes - 1) / kLanes;
-    if (job_.columns.sliding &&
-        packed_runs + labels_.stretches() / kStretchesPerBlock >= labels_.active_runs())
+    if (neighbours)
       run_neighbours(block);
     else
       run_packed(block);
@@ -244,12 +253,22 @@ class BandWorker {
   void run_fast(const Block<float>& block, const LaneCells<L>& cells) {
     sum_exponentials(block, fast_);
     moments_.add(cells.labels, block.rows, block.columns);
-    if (p_.losses != nullptr) return write_losses(block, cells);
+    if (p_.losses != nullptr)
+      write_losses(block, cells);
+    else
+      add_loss(block, cells);
+    moments_.forget();
+  }
+
+  // The loss of a block whose exponentials are summed and whose labels are counted, and its gradient.
+  void add_loss(const Block<float>& block, const LaneCells<L>& cells) {
     const bool weighted = p_.pixel_weight != nullptr || !job_.weights.uniform;
     if (weighted) weigh_pixels(block, cells);
-    totals_.loss += sum_logs(block, cells.labels, weighted, fast_);
-    totals_.loss +=
-        finish_labels(block, job_.weights, moments_, fast_, p_.grad != nullptr ? corners_ : nullptr);
+    moments_.close(job_.weights.weight);
+    moments_.weigh(job_.weights);
+    const VecF loss = sum_logs(block, cells.labels, weighted, fast_) + label_loss(block, moments_);
+    loss_ += __builtin_convertvector(loss, Vec<double>) * kNatsPerLog2;
+    if (p_.grad != nullptr) write_gradient(block, moments_, fast_, ahead_, corners_);
   }
 
   // Calls visit(v, r, lane, label, index in a map) for every pixel that counts.
@@ -291,7 +310,7 @@ class BandWorker {
   }
 
   void write_losses(const Block<float>& block, const LaneCells<L>& cells) {
-    for (int64_t c = 0; c < classes_; ++c) moments_.take(c, job_.weights.weight[c]);
+    moments_.close(job_.weights.weight);
     float* losses = static_cast<float*>(p_.losses);
     log_sums(block, fast_);
     each_pixel(block, cells, [&](int v, int r, int lane, int label, int64_t at) {
@@ -367,6 +386,8 @@ class BandWorker {
   uint32_t* packed_words_;
   int64_t image_ = -1, above_row_ = kNoRow, below_row_ = kNoRow;
   int64_t y_ = 0;  // first row of the pixels at hand
+  Ahead ahead_;
+  Vec<double> loss_{};  // of the band's fast blocks, lane by lane
   Totals totals_;
 };
 

@@ -32,6 +32,18 @@ template <class T>
 struct Moments {
   Vec<T> one, up, right, up_right;
 };
+template <class T>
+FCNKERN_INLINE Moments<T> operator+(const Moments<T>& a, const Moments<T>& b) {
+  return {a.one + b.one, a.up + b.up, a.right + b.right, a.up_right + b.up_right};
+}
+template <class T>
+FCNKERN_INLINE Moments<T> operator-(const Moments<T>& a, const Moments<T>& b) {
+  return {a.one - b.one, a.up - b.up, a.right - b.right, a.up_right - b.up_right};
+}
+template <class T>
+FCNKERN_INLINE Moments<T> operator*(T factor, const Moments<T>& m) {
+  return {factor * m.one, factor * m.up, factor * m.right, factor * m.up_right};
+}
 
 // Sums of q times each corner's weight.
 template <class T>
@@ -62,6 +74,23 @@ struct BlockLabels {
     return load(reinterpret_cast<const int32_t*>(words + (v * kWords + i) * stride));
   }
   VecI label_at(int v, int r) const { return (word(v, r / kPerWord) >> (kBits * (r % kPerWord))) & kNone; }
+};
+
+// Memory that will be read soon, fetched into the second-level cache a few lines at a time between
+// arithmetic: all at once, the fetches would wait for each other.
+struct Ahead {
+  static constexpr int64_t kLine = 64;
+
+  const char* next = nullptr;
+  int64_t bytes = 0;  // left, from `next` on
+  int64_t step = 0;
+
+  void divide(int64_t parts) { step = (bytes / parts / kLine + 1) * kLine; }
+  void fetch() {
+    for (int64_t i = 0; i < step && i < bytes; i += kLine) __builtin_prefetch(next + i, 0, 2);
+    next += step;
+    bytes -= step;
+  }
 };
 
 // What the pixels of a block, of a strip or of all images add up to.

@@ -10,7 +10,6 @@
 namespace fcnkern::FCNKERN_ISA::cross_entropy {
 namespace {
 
-constexpr float kLn2 = 0.69314718055994531f;
 constexpr float kLog2E = 1.44269504088896341f;
 
 // Exponentials are kept times 2^kShift, and scores are clamped from below, so that no term is subnormal; a
@@ -22,7 +21,7 @@ constexpr float kLowest = -119 * kLog2E;
 // to 7 pixels more: 2^(58 + 1.44 * 46 * 7/8) is the largest term, and it is finite.
 constexpr float kJump = 46 * kLog2E;
 
-FCNKERN_INLINE VecF clamp_low(VecF z) { return z < kLowest ? splat(kLowest) : z; }  // keeps NaN
+FCNKERN_INLINE VecF clamp_low(VecF z) { return vmax(splat(kLowest), z); }  // keeps NaN
 
 template <int kColumns>
 void sum_rows(const Block<float>& block, const FastScratch& scratch) {
@@ -110,26 +109,14 @@ FCNKERN_INLINE VecF times_scores(const Block<float>& block, int64_t c, const Cor
 }
 
 template <int kColumns>
-double finish(const Block<float>& block, const LossWeights<float>& weights, LabelMoments<float>& labels,
-              const FastScratch& scratch, Corners<float>* corners) {
+void gradient_of_corners(const Block<float>& block, const LabelMoments<float>& labels,
+                         const FastScratch& scratch, Ahead& ahead, Corners<float>* corners) {
   const Block<float> b = block;  // its own copy stays in registers
-  VecF loss{};
-  const bool smooth = weights.soft != nullptr;
-  const Moments<float> all = smooth ? labels.all_classes() : Moments<float>{};
   for (int64_t c = 0; c < b.classes; ++c) {
-    Moments<float> m{};
-    if (corners != nullptr) m = softmax_moments<kColumns>(scratch.scores[c], scratch.sums, b.rows);
-    if (smooth || labels.has(c)) {
-      Moments<float> label = labels.take(c, weights.weight[c]);
-      const float hard = weights.hard[c], soft = smooth ? weights.soft[c] : 0;
-      label = {hard * label.one + soft * all.one, hard * label.up + soft * all.up,
-               hard * label.right + soft * all.right, hard * label.up_right + soft * all.up_right};
-      loss -= times_scores(b, c, spread(b, label));
-      m = {m.one - label.one, m.up - label.up, m.right - label.right, m.up_right - label.up_right};
-    }
-    if (corners != nullptr) corners[c] = spread(b, m);
+    ahead.fetch();
+    const Moments<float> softmax = softmax_moments<kColumns>(scratch.scores[c], scratch.sums, b.rows);
+    corners[c] = spread(b, softmax - labels[c]);
   }
-  return sum(loss) * kLn2;
 }
 
 // Mantissas in [1, 2) and biased exponents.
@@ -151,7 +138,7 @@ FCNKERN_INLINE VecF invert4(const VecF* x, const VecI* valid, VecF* out) {
 
 // The logarithms are summed as exponents and one product of mantissas.
 template <class L>
-double sum_logs_uniform(const Block<float>& block, const BlockLabels<L>& labels, VecF* sums) {
+VecF sum_logs_uniform(const Block<float>& block, const BlockLabels<L>& labels, VecF* sums) {
   using Labels = BlockLabels<L>;
   VecI exponents{}, count{};
   VecF product = splat(1.0f);
@@ -166,16 +153,16 @@ double sum_logs_uniform(const Block<float>& block, const BlockLabels<L>& labels,
         valid[i] = (set & (Labels::kNone << (Labels::kBits * (i % Labels::kPerWord)))) != 0;
         count -= valid[i];
         masked[i] = valid[i] ? x[i] : splat(1.0f);
-        exponents += exponent(masked[i]) - 127;
+        exponents += exponent(masked[i]);
       }
       product *= invert4(masked, valid, x);  // below 2^5
-      exponents += exponent(product) - 127;
+      exponents += exponent(product) - 5 * 127;
       product = mantissa(product);
     }
-  return (sum(log2(product) + to_float(exponents)) - kShift * sum(count)) * kLn2;
+  return log2(product) + to_float(exponents - kShift * count);
 }
 
-double sum_logs_weighted(const Block<float>& block, const FastScratch& scratch) {
+VecF sum_logs_weighted(const Block<float>& block, const FastScratch& scratch) {
   VecF loss{};
   for (int v = 0; v < block.rows; ++v)
     for (int r = 0; r < block.columns; ++r) {
@@ -186,7 +173,7 @@ double sum_logs_weighted(const Block<float>& block, const FastScratch& scratch) 
       loss += valid ? weight * log2_shifted(masked, -kShift) : VecF{};
       x = weight / masked;
     }
-  return sum(loss) * kLn2;
+  return loss;
 }
 
 }  // namespace
@@ -223,12 +210,12 @@ void sum_exponentials(const Block<float>& block, const FastScratch& scratch) {
 }
 
 template <class L>
-double sum_logs(const Block<float>& block, const BlockLabels<L>& labels, bool weighted,
+VecF sum_logs(const Block<float>& block, const BlockLabels<L>& labels, bool weighted,
                 const FastScratch& scratch) {
   return weighted ? sum_logs_weighted(block, scratch) : sum_logs_uniform(block, labels, scratch.sums);
 }
-template double sum_logs(const Block<float>&, const BlockLabels<uint8_t>&, bool, const FastScratch&);
-template double sum_logs(const Block<float>&, const BlockLabels<uint16_t>&, bool, const FastScratch&);
+template VecF sum_logs(const Block<float>&, const BlockLabels<uint8_t>&, bool, const FastScratch&);
+template VecF sum_logs(const Block<float>&, const BlockLabels<uint16_t>&, bool, const FastScratch&);
 
 void find_best(const Block<float>& block, const FastScratch& scratch) {
   switch (block.columns) {
@@ -251,17 +238,26 @@ void log_sums(const Block<float>& block, const FastScratch& scratch) {
     }
 }
 
-double finish_labels(const Block<float>& block, const LossWeights<float>& weights,
-                     LabelMoments<float>& moments, const FastScratch& scratch, Corners<float>* corners) {
+VecF label_loss(const Block<float>& block, const LabelMoments<float>& labels) {
+  VecF loss{};
+  for (int64_t i = 0; i < labels.present_count(); ++i) {
+    const int64_t c = labels.present()[i];
+    loss -= times_scores(block, c, spread(block, labels[c]));
+  }
+  return loss;
+}
+
+void write_gradient(const Block<float>& block, const LabelMoments<float>& labels, const FastScratch& scratch,
+                    Ahead& ahead, Corners<float>* corners) {
   switch (block.columns) {
     case 2:
-      return finish<2>(block, weights, moments, scratch, corners);
+      return gradient_of_corners<2>(block, labels, scratch, ahead, corners);
     case 4:
-      return finish<4>(block, weights, moments, scratch, corners);
+      return gradient_of_corners<4>(block, labels, scratch, ahead, corners);
     case 6:
-      return finish<6>(block, weights, moments, scratch, corners);
+      return gradient_of_corners<6>(block, labels, scratch, ahead, corners);
     default:
-      return finish<8>(block, weights, moments, scratch, corners);
+      return gradient_of_corners<8>(block, labels, scratch, ahead, corners);
   }
 }
 

@@ -35,10 +35,10 @@ bool prepare_geometric(const Block<float>& block, const FastScratch& scratch);
 // Sums the exponentials of each pixel over the classes: 1.5 operations per pixel and class.
 void sum_exponentials(const Block<float>& block, const FastScratch& scratch);
 
-// Sum over the counting pixels of logsumexp (in nats, times scratch.weights if `weighted`); turns the sums
-// into weight / sum for the gradient.
+// Sum over each lane's counting pixels of logsumexp (in log2 units, times scratch.weights if `weighted`);
+// turns the sums into weight / sum for the gradient.
 template <class L>
-double sum_logs(const Block<float>& block, const BlockLabels<L>& labels, bool weighted,
+VecF sum_logs(const Block<float>& block, const BlockLabels<L>& labels, bool weighted,
                 const FastScratch& scratch);
 
 // Fills scratch.best: the class of the greatest score of each pixel, the lowest one on ties. One
@@ -48,9 +48,12 @@ void find_best(const Block<float>& block, const FastScratch& scratch);
 // Turns the sums into logsumexp in log2 units.
 void log_sums(const Block<float>& block, const FastScratch& scratch);
 
-// The label part of the loss; takes the moments. With corners != null also the gradient for the corners of
-// all classes: 2 operations per pixel and class.
-double finish_labels(const Block<float>& block, const LossWeights<float>& weights,
-                     LabelMoments<float>& moments, const FastScratch& scratch, Corners<float>* corners);
+// The label part of each lane's loss, in log2 units, from weighed moments.
+VecF label_loss(const Block<float>& block, const LabelMoments<float>& labels);
+
+// The gradient for the corners of all classes, from weight / sum and weighed moments: 2 operations per pixel
+// and class. Fetches a step of what is ahead with each class.
+void write_gradient(const Block<float>& block, const LabelMoments<float>& labels, const FastScratch& scratch,
+                    Ahead& ahead, Corners<float>* corners);
 
 }  // namespace fcnkern::FCNKERN_ISA::cross_entropy

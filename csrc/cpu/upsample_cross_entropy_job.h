@@ -51,7 +51,7 @@ struct Job {
   LossWeights<T> weights{};
 
   // Elements from class to class in a row of points; whole vectors may be read and written from every point.
-  int64_t point_stride() const { return (columns.points + 3 * kLanes) / kLanes * kLanes; }
+  int64_t point_stride() const { return (columns.points + 2 * kLanes) / kLanes * kLanes; }
 
  private:
   size_t layout(char* block) {

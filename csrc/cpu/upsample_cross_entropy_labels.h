@@ -32,6 +32,28 @@ bool narrow_row(const Label* labels, int64_t stride, int64_t n, int64_t classes,
   return bad != 0;
 }
 
+// What narrow_row does, for the values of ignore_index whose last bits are kNone's: then no label needs a
+// comparison. False for other values, and where a label is neither a class nor ignored.
+template <class L, class Label>
+bool truncate_row(const Label* labels, int64_t n, int64_t classes, int64_t ignore_index, L* out) {
+  using Wide = std::make_unsigned_t<Label>;
+  constexpr L kNone = static_cast<L>(-1);
+  if (static_cast<Label>(ignore_index) != ignore_index) return false;
+  if (ignore_index != -1 && ignore_index != kNone) return false;
+  const Wide from = static_cast<Wide>(ignore_index == -1 ? 1 : 0);
+  Wide sums = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    out[i] = static_cast<L>(labels[i]);
+    sums |= static_cast<Wide>(static_cast<Wide>(labels[i]) + from);
+  }
+  L most = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const L next = static_cast<L>(out[i] + 1);  // 0 after kNone
+    most = next > most ? next : most;
+  }
+  return most <= classes && (sizeof(Label) <= sizeof(L) || sums <= kNone);
+}
+
 // Up to kCellPixels rows of one image.
 template <class T, class L>
 class LabelRows {
@@ -72,6 +94,16 @@ class LabelRows {
     pack(rows);
   }
 
+  // The labels of the rows from y of image n on, where they lie together in memory.
+  Ahead ahead(int64_t n, int64_t y) const {
+    const LabelMap& map = p_.target;
+    if (map.strides[2] != 1 || map.strides[1] != width_) return {};
+    const int64_t left = p_.upsampling.rows.n_out - y, rows = left < kCellPixels ? left : kCellPixels;
+    const int64_t size = int64_t{1} << static_cast<int>(map.type);
+    const char* data = static_cast<const char*>(map.data);
+    return {data + (n * map.strides[0] + y * width_) * size, rows * width_ * size};
+  }
+
   // The cells of these rows with a pixel that counts, in order.
   const int32_t* active() const { return active_; }
   int64_t active_count() const { return active_count_; }
@@ -104,6 +136,7 @@ class LabelRows {
   template <class Label>
   void narrow(const Label* labels, int64_t n, int64_t y, L* out) {
     const int64_t stride = p_.target.strides[2];
+    if (stride == 1 && truncate_row(labels, width_, p_.upsampling.scores.c, p_.ignore_index, out)) return;
     if (!narrow_row(labels, stride, width_, p_.upsampling.scores.c, p_.ignore_index, out)) return;
     int64_t x = 0;
     const auto is_fine = [&](int64_t label) {

@@ -7,21 +7,26 @@
 
 namespace fcnkern::FCNKERN_ISA::cross_entropy {
 
-// For each label and lane the four moments of the pixels that carry it, as 16-bit fields of one integer: at
-// most 64 pixels with factors up to 8 * 7 fit. With pixel weights, which are no integers, four numbers beside
-// it. Between blocks the entries of the classes are zero; the entry of kNone collects rubbish.
+// For each label and lane the four moments of the pixels that carry it: counted as 16-bit fields of one
+// integer, in which at most 64 pixels with factors up to 8 * 7 fit, and then turned into numbers. Pixel
+// weights, which are no integers, go to the numbers at once. Between blocks the entries of the classes are
+// zero; those of kNone collect rubbish.
 template <class T>
 class LabelMoments {
  public:
   LabelMoments(Carver& carver, int64_t classes, size_t label_bytes, bool has_pixel_weights)
       : classes_(classes),
         entries_(label_bytes == 1 ? 256 : classes + 1),
+        has_pixel_weights_(has_pixel_weights),
         packed_(carver.take<VecU64>(entries_)),
-        weighted_(has_pixel_weights ? carver.take<Moments<T>>(entries_) : nullptr) {}
+        seen_(carver.take<uint8_t>(entries_)),
+        moments_(carver.take<Moments<T>>(classes)),
+        present_(carver.take<int32_t>(classes)) {}
 
   void clear() {
     std::memset(static_cast<void*>(packed_), 0, entries_ * sizeof(VecU64));
-    if (weighted_ != nullptr) std::memset(static_cast<void*>(weighted_), 0, entries_ * sizeof(Moments<T>));
+    std::memset(seen_, 0, entries_);
+    std::memset(static_cast<void*>(moments_), 0, classes_ * sizeof(Moments<T>));
     valid_ = VecI{};
     weight_ = Vec<T>{};
   }
@@ -42,40 +47,52 @@ class LabelMoments {
   }
 
   void add_weighted(int64_t label, int lane, int up, int right, T weight) {
-    Moments<T>& entry = weighted_[label];
+    Moments<T>& entry = moments_[label];
     entry.one[lane] += weight;
     entry.up[lane] += weight * static_cast<T>(up);
     entry.right[lane] += weight * static_cast<T>(right);
     entry.up_right[lane] += weight * static_cast<T>(up * right);
   }
 
-  // Sum over the classes.
-  Moments<T> all_classes() const {
-    Moments<T> total{};
-    for (int64_t c = 0; c < classes_; ++c) {
-      const Moments<T> m = weighted_ != nullptr ? weighted_[c] : unpack(packed_[c]);
-      total.one += m.one;
-      total.up += m.up;
-      total.right += m.right;
-      total.up_right += m.up_right;
+  // Makes the moments of what was counted, and adds its pixels to the counts.
+  void close(const T* class_weight) {
+    present_count_ = 0;
+    for (int64_t c = 0; c < classes_; ++c) {  // no branch on what cannot be predicted
+      present_[present_count_] = static_cast<int32_t>(c);
+      present_count_ += seen_[c];
+      seen_[c] = 0;
     }
-    return total;
+    for (int64_t i = 0; i < present_count_; ++i) {
+      const int64_t c = present_[i];
+      unpack(packed_[c], moments_[c]);
+      packed_[c] = VecU64{};
+      weight_ += class_weight[c] * moments_[c].one;
+    }
   }
 
-  bool has(int64_t c) const { return any(packed_[c]); }
+  // Of a closed block: the classes that its labels name, and the moments of any class.
+  int64_t present_count() const { return present_count_; }
+  const int32_t* present() const { return present_; }
+  Moments<T>& operator[](int64_t c) const { return moments_[c]; }
 
-  // The moments of class c, which are then forgotten; counts its pixels.
-  __attribute__((always_inline)) Moments<T> take(int64_t c, T class_weight) {
-    const VecU64 packed = packed_[c];
-    packed_[c] = VecU64{};
-    valid_ += __builtin_convertvector(packed & 0xffff, VecI);
-    Moments<T> m = unpack(packed);
-    if (weighted_ != nullptr) {
-      m = weighted_[c];
-      weighted_[c] = Moments<T>{};
+  // Of a closed block: takes each class's moments times its factor, plus a share of the sum over all classes.
+  void weigh(const LossWeights<T>& weights) {
+    Moments<T> all{};
+    if (weights.soft != nullptr) {
+      for (int64_t i = 0; i < present_count_; ++i) all = all + moments_[present_[i]];
+      present_count_ = classes_;
+      for (int64_t c = 0; c < classes_; ++c) present_[c] = static_cast<int32_t>(c);
     }
-    weight_ += class_weight * m.one;
-    return m;
+    for (int64_t i = 0; i < present_count_; ++i) {
+      const int64_t c = present_[i];
+      moments_[c] = weights.hard[c] * moments_[c];
+      if (weights.soft != nullptr) moments_[c] = moments_[c] + weights.soft[c] * all;
+    }
+  }
+
+  // Makes room for the next block.
+  void forget() {
+    for (int64_t i = 0; i < present_count_; ++i) moments_[present_[i]] = Moments<T>{};
   }
 
   // The counts since the last call: pixels, and the sum of their weights.
@@ -87,33 +104,59 @@ class LabelMoments {
   }
 
  private:
-  template <int kField>
-  static Vec<T> field(VecU64 packed) {
-    return __builtin_convertvector(__builtin_convertvector((packed >> (16 * kField)) & 0xffff, VecI), Vec<T>);
-  }
-  __attribute__((always_inline)) static Moments<T> unpack(VecU64 packed) {
-    return {field<0>(packed), field<1>(packed), field<2>(packed), field<3>(packed)};
+  void unpack(VecU64 packed, Moments<T>& moments) {
+    typedef uint32_t Words __attribute__((vector_size(sizeof(VecI))));
+    const Words low = __builtin_convertvector(packed, Words);
+    const Words high = __builtin_convertvector(packed >> 32, Words);
+    valid_ += (VecI)(low & 0xffff);
+    if (has_pixel_weights_) return;
+    const auto number = [](Words field) { return __builtin_convertvector((VecI)field, Vec<T>); };
+    moments = {number(low & 0xffff), number(low >> 16), number(high & 0xffff), number(high >> 16)};
   }
 
   template <int kColumns, class L>
   void add_rows(const BlockLabels<L>& labels, int rows) {
     constexpr int kPerPair = 2 * BlockLabels<L>::kPerWord,
                   kRest = kColumns > kPerPair ? kColumns - kPerPair : 0;
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const uint32_t* words = labels.words + lane;
-      add_lane<kColumns - kRest, L>(words, labels.stride, rows, 0, lane);
-      if constexpr (kRest > 0)
-        add_lane<kRest, L>(words + 2 * labels.stride, labels.stride, rows, kPerPair, lane);
-    }
+    add_pairs<kColumns - kRest>(labels, labels.words, rows, 0);
+    if constexpr (kRest > 0) add_pairs<kRest>(labels, labels.words + 2 * labels.stride, rows, kPerPair);
   }
 
-  // n columns of a lane from column `right` on, whose labels lie in two words of each row. Rows that are the
-  // same are counted together.
+  // n columns from column `right` on, whose labels lie in two words of each row. In most cells all are equal.
   template <int n, class L>
-  __attribute__((always_inline)) void add_lane(const uint32_t* words, int64_t stride, int rows, int right,
-                                               int lane) {
+  __attribute__((always_inline)) void add_pairs(const BlockLabels<L>& labels, const uint32_t* words, int rows,
+                                                int right) {
+    const int64_t stride = labels.stride, row = BlockLabels<L>::kWords * stride;
+    const VecI differ = differences<n, L>(words, stride, row, rows);
+    const uint64_t all = static_cast<uint64_t>(rows | (rows * (rows + 1) / 2) << 16);
+    for (int lane = 0; lane < kLanes; ++lane)
+      if (differ[lane] == 0)
+        add_equal<n, L>(static_cast<L>(words[lane]), all, right, lane);
+      else
+        add_lane<n, L>(words + lane, stride, row, rows, right, lane);
+  }
+
+  // 0 in the lanes where n labels of all rows are the same.
+  template <int n, class L>
+  __attribute__((always_inline)) static VecI differences(const uint32_t* words, int64_t stride, int64_t row,
+                                                         int rows) {
+    constexpr int kBits = BlockLabels<L>::kBits;
+    constexpr uint64_t kUsed = ~uint64_t{0} >> (64 - n * kBits);
+    constexpr int kNeighbours = static_cast<int>(static_cast<uint32_t>(kUsed) >> kBits),
+                  kSecond = static_cast<int>(kUsed >> 32);
+    const auto word = [&](int64_t at) { return load(reinterpret_cast<const int32_t*>(words + at)); };
+    const VecI first = word(0), second = word(stride);
+    VecI differ = ((first ^ (first >> kBits)) & kNeighbours) | ((first ^ second) & kSecond);
+    for (int v = 1; v < rows; ++v) differ |= (first ^ word(v * row)) | (second ^ word(v * row + stride));
+    return differ;
+  }
+
+  // Rows that are the same are counted together.
+  template <int n, class L>
+  __attribute__((always_inline)) void add_lane(const uint32_t* words, int64_t stride, int64_t row, int rows,
+                                               int right, int lane) {
     uint64_t pair = words[0] | static_cast<uint64_t>(words[stride]) << 32, same = 0;
-    for (int up = rows; up > 0; --up, words += BlockLabels<L>::kWords * stride) {
+    for (int up = rows; up > 0; --up, words += row) {
       const uint64_t next = words[0] | static_cast<uint64_t>(words[stride]) << 32;
       if (next != pair) {
         add_pair<n, L>(pair, same, right, lane);
@@ -130,27 +173,35 @@ class LabelMoments {
   template <int n, class L>
   __attribute__((always_inline)) void add_pair(uint64_t pair, uint64_t same, int right, int lane) {
     constexpr int kBits = BlockLabels<L>::kBits;
-    constexpr uint64_t kOnes = ~uint64_t{0} / BlockLabels<L>::kNone, kUsed = ~uint64_t{0} >> (64 - n * kBits);
-    const uint64_t label = static_cast<L>(pair), step = same << 32;
-    if (((pair ^ (label * kOnes)) & kUsed) == 0) {
-      entry<L>(label, lane) += n * same + (n * right + n * (n - 1) / 2) * step;
-      return;
-    }
+    constexpr uint64_t kUsed = ~uint64_t{0} >> (64 - n * kBits);
+    if (((pair ^ (pair >> kBits)) & (kUsed >> kBits)) == 0)
+      return add_equal<n, L>(static_cast<L>(pair), same, right, lane);
+    const uint64_t step = same << 32;
     uint64_t moments = same + right * step;
 #pragma GCC unroll 8
     for (int i = 0; i < n; ++i, moments += step)
       entry<L>(static_cast<L>(pair >> (kBits * i)), lane) += moments;
   }
+  template <int n, class L>
+  __attribute__((always_inline)) void add_equal(uint64_t label, uint64_t same, int right, int lane) {
+    entry<L>(label, lane) += n * same + ((n * right + n * (n - 1) / 2) * same << 32);
+  }
   template <class L>
   __attribute__((always_inline)) uint64_t& entry(uint64_t label, int lane) {
     const bool is_class = sizeof(L) == 1 || label < static_cast<uint64_t>(classes_);
-    return reinterpret_cast<uint64_t*>(packed_ + (is_class ? static_cast<int64_t>(label) : classes_))[lane];
+    const int64_t at = is_class ? static_cast<int64_t>(label) : classes_;
+    seen_[at] = 1;
+    return reinterpret_cast<uint64_t*>(packed_ + at)[lane];
   }
 
   int64_t classes_;
   int64_t entries_;
-  VecU64* packed_;
-  Moments<T>* weighted_;
+  bool has_pixel_weights_;
+  VecU64* packed_;       // [label]
+  uint8_t* seen_;        // [label], 1 where a pixel of the block carries it
+  Moments<T>* moments_;  // [class]
+  int32_t* present_;
+  int64_t present_count_ = 0;
   VecI valid_{};
   Vec<T> weight_{};
 };

@@ -7,13 +7,13 @@
 namespace fcnkern::FCNKERN_ISA::cross_entropy {
 
 // Reads rows of scores as [class * stride + point], less the greatest class of each point, in the unit of T.
+// What lies past the points is left as it is, and must be finite.
 template <class T>
 class ScoreRows {
  public:
   ScoreRows(Carver& carver, const Job<T>& job)
       : job_(job),
         stride_(job.point_stride()),
-        greatest_(carver.take<T>(stride_)),
         spare_(carver.take<T>(stride_)) {}
 
   // Row `row` of image n; it may lie one outside.
@@ -25,24 +25,25 @@ class ScoreRows {
       return;
     }
     const int64_t inside = row < 0 ? 0 : row >= y.n_in ? y.n_in - 1 : row;
-    for (int64_t j = 0; j < stride_; ++j) greatest_[j] = -static_cast<T>(INFINITY);
     for (int64_t c = 0; c < job_.p.upsampling.scores.c; ++c) {
       T* scores = out + c * stride_;
       read_class(n, c, inside, scores);
       if (outside) {
         read_class(n, c, row < 0 && y.n_in > 1 ? 1 : inside, spare_);
-        multiply_by_zero(spare_, scores, stride_);
+        multiply_by_zero(spare_, scores, job_.columns.points);
       }
-      for (int64_t j = 0; j < stride_; ++j)
-        greatest_[j] = scores[j] > greatest_[j] ? scores[j] : greatest_[j];
     }
-    for (int64_t c = 0; c < job_.p.upsampling.scores.c; ++c) {
-      T* scores = out + c * stride_;
-      for (int64_t j = 0; j < stride_; ++j) scores[j] = (scores[j] - greatest_[j]) * Unit<T>::kPerNat;
-    }
+    for (int64_t j = 0; j < job_.columns.points; j += kLanes) subtract_greatest(out + j);
   }
 
  private:
+  void subtract_greatest(T* out) const {
+    const int64_t end = job_.p.upsampling.scores.c * stride_;
+    Vec<T> greatest = splat(-static_cast<T>(INFINITY));
+    for (int64_t i = 0; i < end; i += stride_) greatest = vmax(load(out + i), greatest);
+    for (int64_t i = 0; i < end; i += stride_) store(out + i, (load(out + i) - greatest) * Unit<T>::kPerNat);
+  }
+
   void read_class(int64_t n, int64_t c, int64_t row, T* out) const {
     const UpsampleCrossEntropyParams& p = job_.p;
     const int64_t offset = n * p.upsampling.scores.strides[0] + c * p.upsampling.scores.strides[1] +
@@ -75,8 +76,8 @@ class ScoreRows {
       for (int64_t j = first; j < end; ++j) out[j] = static_cast<T>(source[j * stride]);
     const T before = x.zero ? T{0} : static_cast<T>(scores[0]);
     const T after = x.zero ? T{0} : static_cast<T>(scores[(x.n_in - 1) * stride]);
-    for (int64_t j = 0; j < first && j < stride_; ++j) out[j] = before;
-    for (int64_t j = end > 0 ? end : 0; j < stride_; ++j) out[j] = j < job_.columns.points ? after : T{0};
+    for (int64_t j = 0; j < first && j < job_.columns.points; ++j) out[j] = before;
+    for (int64_t j = end > 0 ? end : 0; j < job_.columns.points; ++j) out[j] = after;
     if (x.zero) return;
     const T second = static_cast<T>(scores[x.n_in > 1 ? stride : 0]);
     if (first > 0) multiply_by_zero(&second, out, 1);
@@ -93,7 +94,6 @@ class ScoreRows {
 
   const Job<T>& job_;
   int64_t stride_;
-  T* greatest_;
   T* spare_;
 };
 
@@ -164,21 +164,23 @@ class GradientRows {
       return;
     }
     if (pending_row_ == row) {
-      add(top_, pending_);
       pending_row_ = -1;
+      put(row, [&](int64_t at) { return top_[at] + pending_[at]; });
+    } else {
+      flush_pending();
+      put(row, [&](int64_t at) { return top_[at]; });
     }
-    flush_pending();
-    put(row, top_);
   }
 
   void flush_pending() {
-    if (pending_row_ >= 0) put(pending_row_, pending_);
+    if (pending_row_ >= 0) put(pending_row_, [&](int64_t at) { return pending_[at]; });
     pending_row_ = -1;
   }
 
-  void put(int64_t row, const T* source) {
+  template <class Value>
+  void put(int64_t row, Value value) {
     zero_rows(row);
-    write(image_, row, [&](T* out, int64_t at) { *out = source[at]; });
+    write(image_, row, [&](T* out, int64_t at) { *out = value(at); });
     next_row_ = row + 1;
   }
 

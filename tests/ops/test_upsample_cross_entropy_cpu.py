@@ -207,6 +207,20 @@ def test_more_classes_than_bytes_hold() -> None:
     assert grad.isfinite().all()
 
 
+@pytest.mark.parametrize("ignore_index", [255, -1, -100])
+def test_labels_that_look_ignored_or_like_a_class_in_their_last_bits(isa: str, ignore_index: int) -> None:
+    """int64 labels are cut to bytes; what that loses must still be an error."""
+    scores, target = problem((5, 6), (30, 37), images=1)
+    target[target == 255] = ignore_index
+    for label in (255, -1, 6, 254, 256, 511, 2**32 - 1, 2**32, 2**32 + 255, 2**62 + 3, -(2**63)):
+        if label == ignore_index:
+            continue
+        wrong = target.clone()
+        wrong[0, 17, 36] = label
+        with pytest.raises(ValueError, match=f"label {label} at image 0, row 17, column 36"):
+            run(scores, wrong, Resample.deconv(8, 4), ignore_index=ignore_index)
+
+
 def test_counts_break_ties_to_the_lowest_class() -> None:
     scores = torch.zeros(1, 4, 5, 5)
     scores[:, 3] = -1
