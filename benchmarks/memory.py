@@ -3,16 +3,22 @@
 On a GPU PyTorch's allocator tells. On the CPU (Linux) it is measured in a process of its own, which draws the inputs,
 runs the call on a small shape (so that code is loaded and threads are running), takes its resident size, resets the
 kernel's record of the peak, runs the call three times, and reads that record (VmHWM). Large blocks go back to the
-system as soon as they are freed (MALLOC_MMAP_THRESHOLD_), so that none hides in a cache of the allocator.
+system as soon as they are freed (MALLOC_MMAP_THRESHOLD_), so that none hides in a cache of the allocator. These
+processes are forks of one that has done nothing but import PyTorch, which takes longer than to measure.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import os
-import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,12 +49,29 @@ def _on_gpu(contender: Contender) -> int:
 
 def in_new_process(case: Case, name: str) -> int | None:
     """The same on the CPU, in a new process; None where the system does not tell."""
+    return fork(_in_this_process, case.name, name)
+
+
+def fork(measure: Callable[..., int], *args: Any) -> int | None:
+    """What ``measure`` gives in a new process; None where the system does not tell a process's peak."""
     if not Path("/proc/self/clear_refs").exists():
         return None
-    environment = os.environ | ALLOCATOR | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, __file__, case.name, name]
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    return int(done.stdout.split()[-1])
+    _start_server()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("forkserver")) as new:
+        return new.submit(measure, *args).result()
+
+
+@cache
+def _start_server() -> None:
+    """Starts the process that is forked; what its allocator heeds must stand in the environment by then."""
+    before = dict(os.environ)
+    os.environ.update(ALLOCATOR | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    try:
+        forkserver.set_forkserver_preload([__name__])
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _held(result: Result) -> int:
@@ -69,20 +92,20 @@ def _small(case: Case) -> Case:
     return dataclasses.replace(case, shape=Shape(classes, (h // 2, w), (height // 2, width)))
 
 
-def main() -> None:
-    """Measures in this process and prints bytes."""
-    case_name, name = sys.argv[1:]
+def _in_this_process(case_name: str, name: str) -> int:
     case = next(case for case in CASES if case.name == case_name)
     build(_small(case), [name])[name].run()
     run = build(case, [name])[name].run
     if name.startswith("compiled"):
         run()
+    peak, result = growth(run, RUNS)
+    return max(0, peak - _held(result))
+
+
+def growth(run: Callable[[], Any], times: int) -> tuple[int, Any]:
+    """How far the resident size rises at most while ``run`` is called some times, and what the last call returns."""
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text(RESET_PEAK)
-    for _ in range(RUNS):
+    for _ in range(times):
         result = run()
-    print(max(0, _status("VmHWM") - before - _held(result)))
-
-
-if __name__ == "__main__":
-    main()
+    return _status("VmHWM") - before, result

@@ -6,14 +6,9 @@ each step, the peak of a light body on one image comes after the loss, when all 
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import torch
 
-from benchmarks.memory import ALLOCATOR, RESET_PEAK, _status
+from benchmarks.memory import fork, growth
 from benchmarks.training_step import our_network, ours, stock
 from fcnkern.data import Batch
 
@@ -32,20 +27,11 @@ def full_resolution_bytes(size: tuple[int, ...], classes: int) -> int:
 
 def peak_bytes(body: str, width: float, size: tuple[int, ...], classes: int, name: str) -> int | None:
     """Peak of a step; None where the system does not tell."""
-    if not Path("/proc/self/clear_refs").exists():
-        return None
-    environment = os.environ | ALLOCATOR | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    words = [body, str(width), *map(str, size), str(classes), name]
-    command = [sys.executable, "-m", "benchmarks.training_memory", *words]
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    return int(done.stdout.split()[-1])
+    return fork(_in_this_process, body, width, size, classes, name)
 
 
-def main() -> None:
-    """Measures in this process and prints bytes."""
-    body, width, *sides, name = sys.argv[1:]
-    height, breadth, classes = map(int, sides)
-    model = our_network(body, float(width), classes)
+def _in_this_process(body: str, width: float, size: tuple[int, ...], classes: int, name: str) -> int:
+    model = our_network(body, width, classes)
     contender = ours(model) if name == "ours" else stock(model)
 
     def batch(rows: int, columns: int) -> Batch:
@@ -53,13 +39,5 @@ def main() -> None:
         return Batch(torch.randn(1, 3, rows, columns), labels, ["noise"], [(rows, columns)])
 
     contender.step(batch(*SMALL))
-    own = batch(height, breadth)
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text(RESET_PEAK)
-    for _ in range(RUNS):
-        contender.step(own, accumulate=True)
-    print(max(0, _status("VmHWM") - before))
-
-
-if __name__ == "__main__":
-    main()
+    own = batch(*size)
+    return max(0, growth(lambda: contender.step(own, accumulate=True), RUNS)[0])
