@@ -170,18 +170,22 @@ def size_of_operation(source: Path) -> int:
 
 
 class NinjaBuild(build_ext):
-    """Writes a build.ninja beside the objects and runs it; rebuilds are incremental."""
+    """Writes one build.ninja for all parts beside the objects and runs it; rebuilds are incremental."""
 
-    def build_extension(self, ext: Extension) -> None:
+    def build_extensions(self) -> None:
+        folder = Path(self.build_temp).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        plans = map(self.plan, reversed(self.extensions))  # the CUDA kernels first: they take longest
+        (folder / "build.ninja").write_text("\n".join(plans))
+        if subprocess.run([ninja_command(), "-C", str(folder)], check=False).returncode != 0:
+            sys.exit("fcnkern: the build failed; the compiler's messages are above.")
+
+    def plan(self, ext: Extension) -> str:
+        """The part of build.ninja for one extension."""
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(self.build_temp).resolve() / ext.name
-        folder.mkdir(parents=True, exist_ok=True)
         plan = self.cuda_plan if ext.name.endswith("_cuda") else self.cpu_plan
-        (folder / "build.ninja").write_text(plan(ext.name, target))
-        command = [ninja_command(), "-C", str(folder)]
-        if subprocess.run(command, check=False).returncode != 0:
-            sys.exit(f"fcnkern: building {ext.name} failed; the compiler's messages are above.")
+        return plan(ext.name, target)
 
     def binding_flags(self, **definitions: str) -> str:
         """Flags of a file that speaks with Python."""
@@ -196,7 +200,7 @@ class NinjaBuild(build_ext):
         return shlex.join(flags)
 
     def cpu_plan(self, name: str, target: Path) -> str:
-        """The text of build.ninja: one object per kernel file and level, one for the bindings, one link."""
+        """One object per kernel file and level, one for the bindings, one link."""
         compiler, levels = find_compiler(), isa_levels()
         openmp = ["-fopenmp"] if accepts(compiler, ["-fopenmp"]) else []
         print(
@@ -213,10 +217,10 @@ class NinjaBuild(build_ext):
         link = ["-shared", *openmp]
         if sys.platform == "darwin":
             link += ["-undefined", "dynamic_lookup"]
-        return ninja_file({"compile": [*compiler, *common]}, [*compiler, *link], edges, target)
+        return ninja_lines(name, {"compile": [*compiler, *common]}, [*compiler, *link], edges, target)
 
     def cuda_plan(self, name: str, target: Path) -> str:
-        """The text of build.ninja: one object per file of csrc/cuda, one for the bindings, one link."""
+        """One object per file of csrc/cuda, one for the bindings, one link."""
         nvcc, compiler = find_nvcc(), find_compiler()
         assert nvcc is not None
         archs = cuda_archs(nvcc)
@@ -235,25 +239,31 @@ class NinjaBuild(build_ext):
             "device": [nvcc, "-ccbin", compiler[0], *CUDA_FLAGS, *codes_for(archs), INCLUDE],
         }
         link = [nvcc, "-ccbin", compiler[0], "-shared", "-cudart", "static"]
-        return ninja_file(rules, link, edges, target)
+        return ninja_lines(name, rules, link, edges, target)
 
 
-def ninja_file(rules: dict[str, list[str]], link: list[str], edges: list[Edge], target: Path) -> str:
-    """The text of a build.ninja: how each rule compiles, the objects, and the library linked of them."""
+def ninja_lines(
+    name: str, rules: dict[str, list[str]], link: list[str], edges: list[Edge], target: Path
+) -> str:
+    """Lines of build.ninja: how each rule compiles, the objects in a folder ``name``, the library linked of them."""
     lines = []
     for rule, command in rules.items():
         lines += [
-            f"rule {rule}",
+            f"rule {name}.{rule}",
             f"  command = {shlex.join(command)} $extra -MD -MF $out.d -c $in -o $out",
             "  depfile = $out.d",
             "  deps = gcc",
             "  description = $out",
         ]
-    lines += ["rule link", f"  command = {shlex.join(link[:1])} $in {shlex.join(link[1:])} -o $out"]
+    lines += [f"rule {name}.link", f"  command = {shlex.join(link[:1])} $in {shlex.join(link[1:])} -o $out"]
     lines.append("  description = $out")
     for edge in edges:
-        lines += [f"build {edge.output}: {edge.rule} {quoted(edge.source)}", f"  extra = {edge.flags}"]
-    lines += [f"build {quoted(target)}: link {' '.join(edge.output for edge in edges)}", ""]
+        lines += [
+            f"build {name}/{edge.output}: {name}.{edge.rule} {quoted(edge.source)}",
+            f"  extra = {edge.flags}",
+        ]
+    objects = " ".join(f"{name}/{edge.output}" for edge in edges)
+    lines += [f"build {quoted(target)}: {name}.link {objects}", ""]
     return "\n".join(lines)
 
 
