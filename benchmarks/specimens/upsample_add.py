@@ -170,6 +170,7 @@ SPECIMENS = [
         "_upsample_depthwise_grad_weight_kernel",
         _full_case(4),
         trips=(205,),
+        claims=Claims(wide=("grad_strides", "x_strides")),
         archs=(90,),
     ),
 ]

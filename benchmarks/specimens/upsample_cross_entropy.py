@@ -24,7 +24,9 @@ RESIDENT_WARPS = 132 * 12
 BANDS = {"binary ×2": 22, "ade ×4": 22, "city ×8": 22, "voc ×8": 33, "voc ×16": 33, "voc ×32": 17}
 
 
-def _loss(shape: Shape, labels: torch.dtype = torch.uint8, full_size: bool = False) -> None:
+def _loss(
+    shape: Shape, labels: torch.dtype = torch.uint8, full_size: bool = False, weighted: bool = False
+) -> None:
     from fcnkern import Resample
     from fcnkern.backends.triton import _loss_cells
     from fcnkern.backends.triton.upsample_cross_entropy import upsample_cross_entropy_fwd
@@ -35,8 +37,9 @@ def _loss(shape: Shape, labels: torch.dtype = torch.uint8, full_size: bool = Fal
     call = LossCall(resample, 255, 0.0, "valid", (), 1, None, True, False)
     scores = torch.empty(n, classes, h * factor, w * factor) if full_size else torch.empty(n, classes, h, w)
     target = torch.empty(n, h * factor, w * factor, dtype=labels)
+    class_weight = torch.empty(classes) if weighted else None
     with mock.patch.object(_loss_cells, "_resident_warps", return_value=RESIDENT_WARPS):
-        upsample_cross_entropy_fwd(scores, target, None, None, None, None, call)
+        upsample_cross_entropy_fwd(scores, target, None, class_weight, None, None, call)
 
 
 SHARES = {"if tl.max(worst": 0.0, "if usable <= 0": 0.0, "if usable < 0": 0.0}
@@ -60,27 +63,31 @@ def _case(shape: Shape, label_bytes: int = 1) -> Case:
     )
 
 
-def _trips(name: str) -> dict[int, tuple[float, ...]]:
+def _trips(name: str, weighted: bool) -> dict[int, tuple[float, ...]]:
     """Of the loops of the cell kernel: maxima (4 classes at once, then the rest), rows of cells and in them maxima,
-    rows of labels, a report, exponentials, moments; none for cells without pixels and for steep cells.
+    rows of labels, a report, exponentials, with weights rows of pixels, moments; none for cells without pixels and
+    for steep cells.
     """
     _, classes, h, _, factor = SHAPES[name]
     maxima = (classes // 4, classes % 4)
     parts = -(-factor // 8)
     rows = (h + 1) * parts
     labels = factor * h / rows
-    work = (*maxima, rows / BANDS[name], *maxima, labels, 0, 0, classes, classes)
+    finish = (min(factor, 8),) if weighted else ()
+    work = (*maxima, rows / BANDS[name], *maxima, labels, 0, 0, classes, *finish, classes)
     return {80: (*work, *(0,) * 8), 90: (*work, *(0,) * 9), 100: (*work, *(0,) * 9)}
 
 
-def _cells(name: str, archs: Sequence[int] = ARCHS, labels: torch.dtype = torch.uint8) -> Specimen:
-    kind = str(labels).removeprefix("torch.")
+def _cells(
+    name: str, archs: Sequence[int] = ARCHS, labels: torch.dtype = torch.uint8, weighted: bool = False
+) -> Specimen:
+    kind = str(labels).removeprefix("torch.") + (" labels, class weights" if weighted else " labels")
     return Specimen(
-        name=f"loss and gradient, {name}, {kind} labels",
-        launch=partial(_loss, SHAPES[name], labels),
+        name=f"loss and gradient, {name}, {kind}",
+        launch=partial(_loss, SHAPES[name], labels, weighted=weighted),
         kernel="_upsample_cross_entropy_cells_kernel",
         case=_case(SHAPES[name], labels.itemsize),
-        trips=_trips(name),
+        trips=_trips(name, weighted),
         shares=SHARES,
         claims=Claims(max_registers=200, wide=("t_n", "t_h")),
         archs=archs,
@@ -90,6 +97,7 @@ def _cells(name: str, archs: Sequence[int] = ARCHS, labels: torch.dtype = torch.
 SPECIMENS = [
     _cells("city ×8"),
     _cells("city ×8", (90,), torch.int64),
+    _cells("city ×8", (90,), weighted=True),
     _cells("voc ×8", ()),
     _cells("binary ×2", (90,)),
     _cells("ade ×4"),

@@ -23,8 +23,18 @@ class _TakenError(Exception):
     """The front end is through."""
 
 
+def variant(kernel: Any, args: tuple[Any, ...], options: dict[str, Any]) -> str:
+    """The key under which Triton keeps what it compiles of a kernel for a launch."""
+    from triton.runtime.driver import driver
+    from triton.runtime.jit import compute_cache_key
+
+    *_, bind = kernel.device_caches[driver.active.get_current_device()]
+    _, specialization, rest = bind(*args, **options)
+    return f"{kernel.__name__} {compute_cache_key({}, specialization, rest)}"
+
+
 def refusals(operation: str) -> tuple[int, list[str]]:
-    """How many launches of an operation's modes were tried, and what was refused, in a process that compiles."""
+    """How many variants of kernels an operation's modes tried, and what was refused, in a process that compiles."""
     from triton.backends.nvidia.compiler import CUDABackend
     from triton.runtime.driver import driver
     from triton.runtime.jit import JITFunction
@@ -33,7 +43,7 @@ def refusals(operation: str) -> tuple[int, list[str]]:
     from fcnkern.backends.triton import _argmax_plan, _loss_cells
 
     run, name = JITFunction.run, ""
-    tried: list[str] = []
+    tried: set[str] = set()
     refused: list[str] = []
 
     def stop(self: Any, stages: dict[str, Any], options: Any, language: Any) -> None:
@@ -43,7 +53,10 @@ def refusals(operation: str) -> tuple[int, list[str]]:
         stages["ttir"] = taken
 
     def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
-        tried.append(self.__name__)
+        key = variant(self, args, options)
+        if key in tried:
+            return
+        tried.add(key)
         try:
             run(self, *args, grid=grid, warmup=True, **options)
         except _TakenError:
@@ -149,18 +162,16 @@ def _upsample_cross_entropy() -> Iterator[tuple[str, Call]]:
     plain = LossCall(Resample.half_pixel(), 255, 0.0, "valid", (), 1, None, True, False)
     modes: list[dict[str, Any]] = [
         {},
-        {"label_smoothing": 0.1},
-        {"reduction": "none"},
-        {"need_grad": False, "need_stats": True},
-        {"keep": (0.5,)},
-        {"keep": (0.5, 0.5), "cell": 32},
-        {"hard": (0.7, 5)},
+        {"label_smoothing": 0.1, "reduction": "none"},
+        {"need_grad": False, "need_stats": True, "keep": (0.5,)},
+        {"keep": (0.5, 0.5), "cell": 32, "hard": (0.7, 5)},
     ]
     for mode, (resample, factor) in product(modes, ((Resample.half_pixel(), 2), (Resample.identity(), 1))):
         size = (4 * factor, 5 * factor)
         target, pixel_weight = torch.empty(1, *size, dtype=torch.uint8), torch.empty(1, *size)
         seed = torch.zeros((), dtype=torch.int64) if "keep" in mode else None
-        weights = (None, seed, None) if mode else (torch.ones(1), None, pixel_weight)
+        class_weight = torch.ones(1) if seed is None else None
+        weights = (class_weight, seed, None if mode else pixel_weight)
         call = plain._replace(**mode, resample=resample)
         yield (
             f"{mode}, {resample.kind}",

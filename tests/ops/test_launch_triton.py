@@ -118,7 +118,7 @@ def test_offers_no_configuration_that_spills_here(tuned: Any, monkeypatch: pytes
         assert tuned.default().kwargs == {"BLOCK": default}
 
 
-_TUNES_A_LAYER = """
+_TUNES = """
 from types import SimpleNamespace
 
 import torch
@@ -127,31 +127,57 @@ from triton.runtime import autotuner, jit
 from triton.runtime.driver import driver
 
 from fcnkern.backends.triton import _conv1x1_forward as layer
+from fcnkern.backends.triton.upsample_add import upsample_add_fwd
 
 measured = []
 driver.set_active(SimpleNamespace(get_current_target=lambda: GPUTarget("cuda", 90, 32)))
 jit.JITFunction.run = lambda self, *args, **options: None
 autotuner.Autotuner._bench = lambda self, *args, config, **meta: measured.append(config) or [1 / len(measured)] * 3
-layer.score(torch.empty(1, 64, 8, 8), torch.empty(5, 64, 1, 1), None, torch.empty(1, 5, 8, 8))
-print(len(measured), *layer._SKINNY._chosen.values(), sep="; ")
 """
 """A process that tunes the last configuration to be the fastest one, with no GPU, and launches nothing."""
 
+_TUNES_A_LAYER = f"""{_TUNES}
+layer.score(torch.empty(1, 64, 8, 8), torch.empty(5, 64, 1, 1), None, torch.empty(1, 5, 8, 8))
+print(len(measured), *layer._SKINNY._chosen.values(), sep="; ")
+"""
 
-def test_another_process_need_not_tune_again(tmp_path: Path) -> None:
+_TUNES_EACH_KIND = f"""{_TUNES}
+score = torch.empty(5, 64, 1, 1)
+for layout in (torch.contiguous_format, torch.channels_last):
+    for size in (8, 32, 33):
+        def image(channels, size):
+            return torch.empty(1, channels, size, size).to(memory_format=layout)
+
+        x, skip = image(5, size // 2), image(64, size + 4)
+        for call in (
+            lambda: layer.score(image(64, size), score, None, image(5, size)),
+            lambda: upsample_add_fwd(x, torch.empty(5, 5, 4, 4), skip, score, None, (2, 2), (1, 1), 1.0),
+            lambda: upsample_add_fwd(x, None, skip, score, None, (2, 2), (1, 1), 1.0),
+        ):
+            measured.clear()
+            call()
+            print(len(measured), end=" ")
+"""
+
+
+def _run(script: str, cache: Path) -> str:
     if find_spec("triton.backends.nvidia") is None:
         pytest.skip("this Triton compiles for no NVIDIA GPU")
-    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
-    command = [sys.executable, "-c", _TUNES_A_LAYER]
-    first, second = (
-        subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split(
-            "; ", 1
-        )
-        for _ in range(2)
-    )
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(cache), "TRITON_INTERPRET": "0"}
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+
+def test_another_process_need_not_tune_again(tmp_path: Path) -> None:
+    first, second = (_run(_TUNES_A_LAYER, tmp_path).split("; ", 1) for _ in range(2))
     assert (int(first[0]), int(second[0])) == (4, 0)
     assert second[1] == first[1]
     assert "BLOCK_P: 32," in first[1]
+
+
+def test_each_layout_and_size_is_tuned(tmp_path: Path) -> None:
+    few, more, as_many = "4 4 2", "4 4 2", "0 0 0"
+    assert _run(_TUNES_EACH_KIND, tmp_path).split() == " ".join((few, more, as_many) * 2).split()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -72,7 +72,7 @@ def test_a_crop_inside_leaves_nothing_unwritten(layout: torch.memory_format) -> 
 @pytest.mark.parametrize("warps", [1, 6])
 def test_borders_of_strips_and_bands(monkeypatch: pytest.MonkeyPatch, warps: int) -> None:
     """37 columns of cells, of two images, cross the border of 32 lanes; bands end between rows of cells."""
-    monkeypatch.setattr(_loss_cells, "_resident_warps", lambda device: warps)
+    monkeypatch.setattr(_loss_cells, "_resident_warps", lambda pixels: warps)
     scores, target = problem((4, 18), (11, 66))
     resample = Resample.deconv(4, 3)
     assert_near(run(scores, target, resample), reference(scores, target, resample))

@@ -82,7 +82,7 @@ def _columns(tile, BLOCK: tl.constexpr):
     return parts
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height"])
 def _confusion_matrix_labels_fwd_kernel(
     prediction, target, counts, prediction_flag, target_flag, pixels, span, height, width, prediction_n,
     prediction_y, prediction_x, target_n, target_y, target_x, classes, ignore_index, copies,
@@ -130,7 +130,7 @@ def _confusion_matrix_labels_fwd_kernel(
             _report(prediction_flag, index, guess, exists & ~_are_classes(guess, guess, classes))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["h", "w", "height", "rows", "parts"])
 def _confusion_matrix_decided_fwd_kernel(
     codes, target, counts, entries, counter, target_flag, first_y, counts_y, counts_x, point_x, h, w, height,
     width, target_n, target_y, target_x, rows, parts, classes, ignore_index, copies,
@@ -217,7 +217,7 @@ def _report_rows(flag, target, stride_y, wrong, image, x, height, width):
         _report(flag, (image.to(tl.int64) * height + wrong) * width + x, label, found)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["number", "h", "w", "height", "rows", "parts"])
 def _confusion_matrix_cells_fwd_kernel(
     scores, codes, target, counts, entries, counter, target_flag, first_y, counts_y, start_y, first_x,
     counts_x, start_x, stride_n, stride_c, stride_y, stride_x, target_n, target_y, target_x, number, classes,

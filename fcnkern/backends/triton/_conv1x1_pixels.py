@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fcnkern.backends.triton._launch import size_class
 from fcnkern.backends.triton._math import precision
 
 ONE_RUN, PLANES, ROWS = range(3)
@@ -64,8 +65,8 @@ class Pixels(NamedTuple):
 
     @property
     def size_class(self) -> int:
-        """Counts of one class share a tuned configuration."""
-        return self.size.bit_length()
+        """Calls of one class share a tuned configuration."""
+        return size_class(self.size, *self.strides)
 
 
 def _mergeable(outer: int, inner: int, outer_stride: int, inner_stride: int) -> bool:

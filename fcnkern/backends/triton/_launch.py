@@ -35,6 +35,15 @@ def generation() -> int | None:
     return arch // 10 if isinstance(arch, int) else None
 
 
+def size_class(pixels: int, *strides: Sequence[int]) -> int:
+    """The calls that share a tuned configuration: pixels to a factor of 2, and which tensors have channels last.
+
+    ``strides``: of the tensors over images, channels, rows and columns.
+    """
+    layouts = sum((each[1] < each[3]) << place for place, each in enumerate(strides))
+    return pixels.bit_length() << 4 | layouts
+
+
 class Tuned:
     """A kernel with a short list of launch configurations, of which the first is the default.
 

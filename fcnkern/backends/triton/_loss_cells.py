@@ -25,7 +25,7 @@ _BLOCK = 1024
 _TILE = 1024
 
 
-def _registers() -> int | None:
+def _registers(pixels: Pixels) -> int | None:
     """Most registers of a thread on the current device: what the sums of 64 pixels and their surroundings take there.
 
     They bound the number of warps on a multiprocessor. None where the compiler has no such limit.
@@ -35,14 +35,21 @@ def _registers() -> int | None:
     target = triton.runtime.driver.active.get_current_target()
     if target.backend != "cuda":
         return None
-    return 168 if target.arch < 100 else 200
+    if pixels.call.reduction == "none" and pixels.call.need_grad:
+        return 255
+    if pixels.pixel_weight is not None:
+        return 224
+    if target.arch >= 100:
+        return 200
+    return 168 if pixels.class_weight is None else 184
 
 
-def _resident_warps(device: torch.device) -> int:
+def _resident_warps(pixels: Pixels) -> int:
     """Programs of one warp that run at once; few in the interpreter, so that work is split there too."""
+    device = pixels.target.device
     if device.type == "cpu":
         return 4
-    registers = _registers()
+    registers = _registers(pixels)
     per_unit = 8 if registers is None else 65536 // (32 * registers)
     return _multiprocessors(device) * per_unit
 
@@ -56,8 +63,8 @@ def _multiprocessors(device: torch.device) -> int:
     return 64
 
 
-def _options() -> dict[str, int]:
-    registers = _registers()
+def _options(pixels: Pixels) -> dict[str, int]:
+    registers = _registers(pixels)
     return {"num_warps": 1} | ({} if registers is None else {"maxnreg": registers})
 
 
@@ -74,7 +81,7 @@ def run_cells(scores: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor | None, Te
     """
     call, target, device = pixels.call, pixels.target, scores.device
     n, classes, h, w = scores.shape
-    grid = LossGrid.of(scores, pixels, _resident_warps(scores.device))
+    grid = LossGrid.of(scores, pixels, _resident_warps(pixels))
     programs = grid.strips * grid.bands
     flag = label_flag("target", target, classes, call.ignore_index)
     partials = torch.empty(3, programs, device=device)
@@ -104,7 +111,7 @@ def run_cells(scores: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor | None, Te
         LANES=grid.lanes, ROWS=grid.y.slots, COLUMNS=grid.x.slots, ROW_PARTS=grid.y.parts, PARTS=grid.x.parts,
         DOUBLINGS=2 if step < 1 / 30 else 3 if step < 1 / 10 else 0,
         ZERO=call.resample.kind == "deconv", GRAD=call.need_grad,
-        COARSE=coarse, OFFSET=tl.int64 if wide else tl.int32, **pixels.modes(), **_options(),
+        COARSE=coarse, OFFSET=tl.int64 if wide else tl.int32, **pixels.modes(), **_options(pixels),
     )  # fmt: skip
     loss, scale, stats = total(partials, pixels.divisor)
     if grad is not None:

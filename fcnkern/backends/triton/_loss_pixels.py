@@ -39,9 +39,22 @@ def class_factors(c, C, weights, WEIGHTED: tl.constexpr, SMOOTH: tl.constexpr):
     """(w[c], weight of class c as a target, weight of class c at every pixel that counts)."""
     class_weight, total_weight, pixel_weight, smoothing = weights
     weight = tl.load(class_weight + c) if WEIGHTED else 1.0
-    if SMOOTH:
-        return weight, weight * (1.0 - smoothing), weight * smoothing / C
-    return weight, weight, 0.0
+    of_target, of_all = weight, 0.0
+    if SMOOTH:  # no return here: what follows it would be compiled too, and returns another type
+        of_target, of_all = weight * (1.0 - smoothing), weight * smoothing / C
+    return weight, of_target, of_all
+
+
+@triton.jit
+def empty_sums(kept, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Per pixel 0, or infinity where it does not count."""
+    low = kept.to(tl.int32)
+    high = (kept >> 32).to(tl.int32)
+    sums = ()
+    for i in tl.static_range(ROWS * COLUMNS):
+        bit = (low >> i) & 1 if i < 32 else (high >> (i - 32)) & 1
+        sums = sums + (tl.where(bit != 0, 0.0, INFINITY),)
+    return sums
 
 
 @triton.jit
@@ -69,20 +82,27 @@ def finish_weighted_pixels(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WEIGHTED: tl.constexpr, SMOOTH: tl.constexpr,
     PIXEL_WEIGHT: tl.constexpr,
 ):  # fmt: skip
-    """The same with a factor per pixel; one logarithm and one reciprocal a pixel."""
+    """The same with a factor per pixel; one logarithm and one reciprocal a pixel.
+
+    Both loops take the first of a tuple and put its factor at the end: Triton's passes take a time that grows with
+    the loads as they stand, here those of one pixel. The loop over a row is unrolled in machine code.
+    """
     target, limits, seed, hard, cuts, t_h, t_w, H, W = pixels
-    factors = ()
-    for v in tl.static_range(ROWS):
-        Y = first_y + v
-        row = target + Y.to(tl.int64) * t_h + first_x.to(tl.int64) * t_w
-        place = (n.to(tl.int64) * H + Y) * W + first_x
+    row = target + first_y.to(tl.int64) * t_h + first_x.to(tl.int64) * t_w
+    place = (n.to(tl.int64) * H + first_y) * W + first_x
+    factors = sums
+    for _ in range(ROWS):
+        line = ()
         for r in tl.static_range(COLUMNS):
-            total = sums[v * COLUMNS + r]
+            total = factors[r]
             counts = total < INFINITY
             kind = class_of(tl.load(row + r * t_w, mask=counts, other=ignore_index), C, ignore_index)
             factor = pixel_factor(kind, C, weights, place + r, WEIGHTED, SMOOTH, PIXEL_WEIGHT)
             loss += factor * log2(tl.where(counts, total, 1.0))
-            factors = factors + (divide(factor, total),)
+            line = line + (divide(factor, total),)
+        factors = factors[COLUMNS:] + line
+        row += t_h
+        place += W
     return loss, factors
 
 
@@ -92,17 +112,23 @@ def store_losses(
     C, stride_c, ignore_index,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, ZERO: tl.constexpr, WEIGHTED: tl.constexpr, SMOOTH: tl.constexpr,
 ):  # fmt: skip
-    """Writes the losses of the pixels that count. ``smoothed``: Σ of all classes' scores, weighted for smoothing."""
+    """Writes the losses of the pixels that count, in the loops of `finish_weighted_pixels`.
+
+    ``smoothed``: Σ of all classes' scores, weighted for smoothing.
+    """
     target, limits, seed, hard, cuts, t_h, t_w, H, W = pixels
     start_y, step_y, start_x, step_x = cell
-    for v in tl.static_range(ROWS):
-        Y = first_y + v
-        row = target + Y.to(tl.int64) * t_h + first_x.to(tl.int64) * t_w
-        place = (n.to(tl.int64) * H + Y) * W + first_x
-        for r in tl.static_range(COLUMNS):
-            total = sums[v * COLUMNS + r]
+    row = target + first_y.to(tl.int64) * t_h + first_x.to(tl.int64) * t_w
+    place = (n.to(tl.int64) * H + first_y) * W + first_x
+    for v in range(ROWS):
+        pointer = row
+        line = sums[:COLUMNS]
+        for r in range(COLUMNS):
+            total = line[0]
+            line = line[1:] + (total,)
             counts = total < INFINITY
-            kind = class_of(tl.load(row + r * t_w, mask=counts, other=ignore_index), C, ignore_index)
+            kind = class_of(tl.load(pointer, mask=counts, other=ignore_index), C, ignore_index)
+            pointer += t_w
             picked = tl.where(counts, kind, 0)
             at = scores + picked * stride_c
             score = bilinear(
@@ -118,3 +144,6 @@ def store_losses(
             if SMOOTH:
                 loss -= smoothed[0] + r * smoothed[1] + v * smoothed[2] + (r * v) * smoothed[3]
             tl.store(losses + place + r, loss * LN_2, mask=counts)
+        sums = sums[COLUMNS:] + line
+        row += t_h
+        place += W

@@ -9,11 +9,11 @@ from fcnkern.backends.triton._math import dot
 from fcnkern.backends.triton._upsample_add_tile import pixel_offsets, skip_tile, store_tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "y0", "rows", "skip_y", "size_class"])
 def _upsample_dense_fwd_kernel(
     x, x_strides, weight, weight_strides, out, out_strides,
     skip, skip_strides, skip_weight, skip_weight_strides, skip_bias, skip_scale,
-    inputs, outputs, features, height, width, y0, x0, rows, cols, skip_y, skip_x,
+    inputs, outputs, features, height, width, y0, x0, rows, cols, skip_y, skip_x, size_class,
     KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
     CI: tl.constexpr, CO: tl.constexpr, PX: tl.constexpr, K: tl.constexpr, EVEN: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, P: tl.constexpr,

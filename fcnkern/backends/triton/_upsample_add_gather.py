@@ -15,11 +15,11 @@ def tent(k, S: tl.constexpr):
     return tl.maximum(S - tl.abs(tl.cast(k, tl.float32) - centre), 0.0) * (1.0 / S)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "y0", "rows", "skip_y", "size_class"])
 def _upsample_gather_fwd_kernel(
     x, x_strides, weight, weight_strides, out, out_strides,
     skip, skip_strides, skip_weight, skip_weight_strides, skip_bias, skip_scale,
-    channels, features, height, width, y0, x0, rows, cols, skip_y, skip_x,
+    channels, features, height, width, y0, x0, rows, cols, skip_y, skip_x, size_class,
     KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
     CO: tl.constexpr, K: tl.constexpr, EVEN: tl.constexpr, INDEX: tl.constexpr, PRECISION: tl.constexpr,
     P: tl.constexpr,
@@ -66,7 +66,7 @@ def _upsample_gather_fwd_kernel(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "y0", "rows", "skip_y"])
 def _upsample_bilinear_fwd_kernel(
     x, x_strides, out, out_strides, skip, skip_strides, skip_scale,
     channels, height, width, y0, x0, rows, cols, skip_y, skip_x,
@@ -126,7 +126,7 @@ def _blend(points, i, strides, near, far, has_near, has_far, height):
     return near * a + far * b
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "y0", "rows", "skip_y"])
 def _upsample_depthwise_fwd_kernel(
     x, x_strides, weight, weight_strides, out, out_strides, skip, skip_strides, skip_scale,
     channels, height, width, y0, x0, rows, cols, skip_y, skip_x,

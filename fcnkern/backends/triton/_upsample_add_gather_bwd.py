@@ -15,7 +15,7 @@ def _in_window(y, column, rows, cols):
     return ((y >= 0) & (y < rows))[None, :, None] & ((column >= 0) & (column < cols))[None, :, :]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "y0", "rows"])
 def _upsample_gather_grad_x_kernel(
     grad, grad_strides, weight, weight_strides, result, result_strides,
     channels, height, width, y0, x0, rows, cols,
@@ -67,7 +67,7 @@ def _upsample_gather_grad_x_kernel(
     tl.store(result + at, tl.sum(total, 2).to(result.dtype.element_ty), mask=owned)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "y0", "rows", "splits"])
 def _upsample_depthwise_grad_weight_kernel(
     grad, grad_strides, x, x_strides, result, result_strides,
     images, channels, height, width, y0, x0, rows, cols, splits,
@@ -118,8 +118,8 @@ def _upsample_depthwise_grad_weight_kernel(
             if not WHOLE:
                 column = (j * SX - x0)[:, None] + kx[None, :]
                 wanted &= _in_window(i * SY + line * KY + r - y0, column, rows, cols)
-            g = tl.load(points + r * grad_strides[2], mask=wanted, other=0.0).to(tl.float32)
-            sums += (totals[r] + v[:, :, None] * g,)
+            g = tl.load(points + tl.cast(r, tl.int64) * grad_strides[2], mask=wanted, other=0.0)
+            sums += (totals[r] + v[:, :, None] * g.to(tl.float32),)
         totals = sums
         i, j = next_points(i, j, J, width, (tile + 1) % tiles == 0, first_i, first_j)
     results = result + tl.cast(split, tl.int64) * result_strides[0]
@@ -130,7 +130,7 @@ def _upsample_depthwise_grad_weight_kernel(
         tl.store(results + at, value, mask=used & (line * KY + r < KH))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 def _sum_partials_kernel(partial, result, count, splits, BLOCK: tl.constexpr):
     """result[e] = Σ over splits of partial[split, e], in the order of the splits.
 

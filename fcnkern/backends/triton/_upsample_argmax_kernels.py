@@ -37,7 +37,7 @@ def _larger(best_a, label_a, least_a, best_b, label_b, least_b):
     return best, label, tl.minimum(least_a, least_b)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["points", "w"])
 def _upsample_argmax_points_fwd_kernel(
     scores, result, counter, points, w, classes, stride_n, stride_c, stride_y, stride_x,
     LABELS: tl.constexpr, SKIP_ZERO: tl.constexpr, FLAT: tl.constexpr, SPLIT: tl.constexpr,
@@ -94,7 +94,7 @@ def _upsample_argmax_points_fwd_kernel(
             tl.store(counter, 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["h", "w", "height", "rows", "parts"])
 def _upsample_argmax_decided_fwd_kernel(
     codes, labels, entries, counter, first_y, counts_y, counts_x, point_x, h, w, height, width_units, rows,
     parts,
@@ -131,7 +131,7 @@ def _upsample_argmax_decided_fwd_kernel(
             place += width
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["number", "h", "w", "height", "rows", "parts"])
 def _upsample_argmax_cells_fwd_kernel(
     scores, codes, labels, entries, counter, first_y, counts_y, start_y, first_x, counts_x, start_x,
     stride_n, stride_c, stride_y, stride_x, number, classes, h, w, height, width, rows, parts, step_y,
@@ -204,7 +204,7 @@ def _sum_exponentials(
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["columns_in_all", "h", "w", "height", "rows"])
 def _upsample_argmax_confidence_fwd_kernel(
     scores, labels, confidence, first_y, counts_y, start_y, point_x, fraction_x, stride_n, stride_c,
     stride_y, stride_x, columns_in_all, classes, h, w, height, width, rows, step_y,

@@ -45,6 +45,7 @@ from fcnkern.backends.triton._geometric import (
 from fcnkern.backends.triton._loss_pixels import (
     INFINITY,
     class_factors,
+    empty_sums,
     finish_equal_pixels,
     finish_weighted_pixels,
     store_losses,
@@ -118,18 +119,6 @@ def _read_labels(
 
 
 @triton.jit
-def _empty_sums(kept, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Per pixel 0, or infinity where it does not count."""
-    low = kept.to(tl.int32)
-    high = (kept >> 32).to(tl.int32)
-    sums = ()
-    for i in tl.static_range(ROWS * COLUMNS):
-        bit = (low >> i) & 1 if i < 32 else (high >> (i - 32)) & 1
-        sums = sums + (tl.where(bit != 0, 0.0, INFINITY),)
-    return sums
-
-
-@triton.jit
 def _target_loss(score, found, whole, of_target, of_all, SMOOTH: tl.constexpr):
     """The class's scores at its labels (and, smoothed, at all pixels), weighted and summed, in binary orders."""
     z, dz, gz, dg = score
@@ -164,22 +153,32 @@ def _class_moments(
 
 @triton.jit
 def _fast_sums(
-    kept, scores, corners, exist, maxima, cell, C, stride_c,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DOUBLINGS: tl.constexpr, ZERO: tl.constexpr,
+    kept, weights, scores, corners, exist, maxima, cell, C, stride_c,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DOUBLINGS: tl.constexpr, ZERO: tl.constexpr, WEIGHTED: tl.constexpr,
+    SMOOTH_MAP: tl.constexpr,
 ):  # fmt: skip
-    """Sums of exponentials of all pixels, and whether they may be used (as the largest jump between corners)."""
-    sums = _empty_sums(kept, ROWS, COLUMNS)
+    """Sums of exponentials of all pixels, and whether they may be used (as the largest jump between corners).
+
+    For a smoothed map also the scores of all classes, weighted for smoothing and summed.
+    """
+    sums = empty_sums(kept, ROWS, COLUMNS)
     jump = tl.zeros_like(maxima[0])
+    z, dz, gz, dg = (jump, jump, jump, jump)
     for corner in tl.static_range(4):
         jump = tl.where(tl.abs(maxima[corner]) < INFINITY, jump, INFINITY)
-    for _ in range(C):
+    for c in range(C):
         values = corner_scores(scores, corners, exist, maxima, ZERO)
         corners = next_scores(corners, stride_c)
         jump = largest_jump(jump, values)
-        sums = add_exponentials(
-            sums, bilinear(values, cell[0], cell[1], cell[2], cell[3]), ROWS, COLUMNS, DOUBLINGS
-        )
-    return sums, jump
+        score = bilinear(values, cell[0], cell[1], cell[2], cell[3])
+        sums = add_exponentials(sums, score, ROWS, COLUMNS, DOUBLINGS)
+        if SMOOTH_MAP:
+            of_all = class_factors(c, C, weights, WEIGHTED, True)[2]
+            z += of_all * score[0]
+            dz += of_all * score[1]
+            gz += of_all * score[2]
+            dg += of_all * score[3]
+    return sums, jump, (z, dz, gz, dg)
 
 
 @triton.jit
@@ -189,12 +188,8 @@ def _class_loop(
     LANES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PARTS: tl.constexpr, DOUBLINGS: tl.constexpr,
     ZERO: tl.constexpr, GRAD: tl.constexpr, WEIGHTED: tl.constexpr, SMOOTH: tl.constexpr, PIXEL_WEIGHT: tl.constexpr,
 ):  # fmt: skip
-    """The labels' part of the loss, and the gradient. ``totals``: loss, weight and number of pixels so far.
-
-    Also returned: the scores of all classes, weighted for smoothing and summed.
-    """
+    """The labels' part of the loss, and the gradient. ``totals``: loss, weight and number of pixels so far."""
     loss, weight, number = totals
-    z, dz, gz, dg = (loss * 0.0, loss * 0.0, loss * 0.0, loss * 0.0)
     for c in range(C):
         score = bilinear(
             corner_scores(scores, corners, exist, maxima, ZERO), cell[0], cell[1], cell[2], cell[3]
@@ -206,11 +201,6 @@ def _class_loop(
         loss -= _target_loss(score, found, whole, of_target, of_all, SMOOTH)
         weight += class_weight * found[0]
         number += found[0]
-        if SMOOTH:
-            z += of_all * score[0]
-            dz += of_all * score[1]
-            gz += of_all * score[2]
-            dg += of_all * score[3]
         if GRAD:
             by = _class_moments(
                 factors, score, found, whole, of_target, of_all, ROWS, COLUMNS, DOUBLINGS, SMOOTH
@@ -219,7 +209,7 @@ def _class_loop(
             pointers = (places[0] + offsets[0], places[1] + offsets[1], places[2] + offsets[2])
             store_shares(shares, pointers, stores, adds, LANES, PARTS, False)
             places = next_class(places, steps)
-    return (loss, weight, number), (z, dz, gz, dg)
+    return loss, weight, number
 
 
 @triton.jit
@@ -241,7 +231,12 @@ def _skip_cells(
     return loss, weight, number
 
 
-@triton.jit
+_SIZES = ["h", "w", "H", "W", "lanes", "columns", "x_begin", "y_begin", "rows", "band"]
+_STRIDES = ["s_n", "s_c", "s_h", "s_w", "t_n", "t_h", "t_w", "g_n", "g_c", "g_h", "g_w"]
+"""Their alignment makes no access wider: a lane takes single elements."""
+
+
+@triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=_STRIDES)
 def _upsample_cross_entropy_cells_kernel(
     scores, target, counts, class_weight, total_weight, pixel_weight, limits, seed, hard, cuts,
     losses, grad, seam, rim, partials, flag,
@@ -353,12 +348,18 @@ def _upsample_cross_entropy_cells_kernel(
         y_weights = border_weights(start_y, step_y, has_top, has_bottom, ZERO)
         usable = tl.max((kept != 0).to(tl.int32), 0)
         if usable != 0:
-            sums, jump = _fast_sums(
-                kept, scores, corners, exist, maxima, cell, C, stride_c, ROWS, COLUMNS, DOUBLINGS, ZERO
+            sums, jump, smoothed = _fast_sums(
+                kept, weights, scores, corners, exist, maxima, cell, C, stride_c,
+                ROWS, COLUMNS, DOUBLINGS, ZERO, WEIGHTED, MAP and SMOOTH,
             )  # fmt: skip
             if tl.min((jump <= STEEP).to(tl.int32), 0) == 0:
                 usable = -1
             else:
+                if MAP:
+                    store_losses(
+                        losses, sums, pixels, weights, scores, corners, exist, maxima, cell, smoothed, n, first_y,
+                        first_x, C, stride_c, ignore_index, ROWS, COLUMNS, ZERO, WEIGHTED, SMOOTH,
+                    )  # fmt: skip
                 loss, weight, number = totals
                 if WEIGHTED or PIXEL_WEIGHT:
                     loss, factors = finish_weighted_pixels(
@@ -367,16 +368,11 @@ def _upsample_cross_entropy_cells_kernel(
                     )  # fmt: skip
                 else:
                     loss, factors = finish_equal_pixels(sums, loss, ROWS * COLUMNS)
-                totals, smoothed = _class_loop(
+                totals = _class_loop(
                     (loss, weight, number), factors, whole, own_counts, weights, scores, corners, exist, maxima, cell,
                     y_weights, x_weights, places, offsets, steps, stores, adds, C, stride_c,
                     LANES, ROWS, COLUMNS, PARTS, DOUBLINGS, ZERO, GRAD, WEIGHTED, SMOOTH, PIXEL_WEIGHT,
                 )  # fmt: skip
-                if MAP:
-                    store_losses(
-                        losses, sums, pixels, weights, scores, corners, exist, maxima, cell, smoothed, n, first_y,
-                        first_x, C, stride_c, ignore_index, ROWS, COLUMNS, ZERO, WEIGHTED, SMOOTH,
-                    )  # fmt: skip
         if usable <= 0:
             totals = _skip_cells(
                 totals, own_counts, weights, pointers, steps, stores, adds, C,

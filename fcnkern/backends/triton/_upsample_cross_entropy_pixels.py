@@ -29,7 +29,7 @@ def _read_pixels(
     return row, X, inside, (n.to(tl.int64) * H + Y) * W + X, kind, found, pointer
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "first_n", "first_y", "rows"])
 def _upsample_cross_entropy_pixels_kernel(
     scores, target, class_weight, total_weight, pixel_weight, limits, seed, hard, cuts,
     losses, grad, partials, flag,
@@ -98,7 +98,7 @@ def _upsample_cross_entropy_pixels_kernel(
     tl.store(partials + 2 * programs + program, tl.sum(counts.to(tl.float32), 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H"])
 def _count_correct_kernel(
     predicted, target, limits, seed, hard, cuts, partials, C, H, W, t_n, t_h, t_w, ignore_index, sampling_cell,
     BLOCK: tl.constexpr, SAMPLING: tl.constexpr, HARD: tl.constexpr,

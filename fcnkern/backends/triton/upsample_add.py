@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from fcnkern.backends.triton import _upsample_add_backward as backward
-from fcnkern.backends.triton._launch import Tuned, on_device
+from fcnkern.backends.triton._launch import Tuned, on_device, size_class
 from fcnkern.backends.triton._math import precision
 from fcnkern.backends.triton._upsample_add_dense import _upsample_dense_fwd_kernel
 from fcnkern.backends.triton._upsample_add_gather import (
@@ -28,7 +28,7 @@ from fcnkern.backends.triton._upsample_add_shapes import (
 from fcnkern.ops._checks import dense_format
 from fcnkern.resample import Pair
 
-_KEY = ("KH", "SY", "CO", "features")
+_KEY = ("size_class", "KH", "SY", "CO", "features")
 
 # P pixels a program. Loads are not pipelined: a thread has 32 of them in flight, and pointers for more stages cost
 # the registers that let two to three programs share a multiprocessor.
@@ -126,9 +126,10 @@ def upsample_add_bwd(
 def deconv_rows_fwd(x: Tensor, weight: Tensor | None, stride: Pair, rows: Pair, cols: Pair) -> Tensor:
     """Output[:, :, rows, cols] of the transposed convolution of ``x`` without padding, alone.
 
-    Bands of rows put together are bit for bit the whole output. A band reads only the source rows
-    (rows[0] - kh) // sy + 1 to (rows[1] - 1) // sy, so ``x`` may be a slice of rows [i0, i1) that holds them, with
-    both bounds of ``rows`` less i0 * sy.
+    Bands of rows put together are bit for bit the whole output in the same configuration (always the default one
+    with deterministic algorithms). A band reads only the source rows (rows[0] - kh) // sy + 1 to
+    (rows[1] - 1) // sy, so ``x`` may be a slice of rows [i0, i1) that holds them, with both bounds of ``rows`` less
+    i0 * sy.
 
     Args:
         x: N×Cin×h×w. weight: as for upsample_add. stride: (sy, sx).
@@ -202,11 +203,12 @@ def _dense(deconv: Deconv, skip: _Skip, out: Tensor) -> None:
         "PX": px,
         "INDEX": index_type(*spans),
         "PRECISION": precision(x),
+        "size_class": _size_class(deconv, skip, out),
     }
     kernel = _DENSE_SCORED if skip.features else _DENSE_PLAIN
     kernel.launch(
         lambda config: (programs * triton.cdiv(cells * px, config["P"]),),
-        _key(deconv, skip, co),
+        _key(deconv, skip, meta),
         *_tensors(deconv, skip, out),
         inputs,
         deconv.outputs,
@@ -229,11 +231,12 @@ def _gather(deconv: Deconv, skip: _Skip, out: Tensor) -> None:
         "CO": co,
         "INDEX": index_type(*spans),
         "PRECISION": precision(deconv.x),
+        "size_class": _size_class(deconv, skip, out),
     }
     programs, pixels = triton.cdiv(channels, co) * n, deconv.size[0] * deconv.size[1]
     _GATHER.launch(
         lambda config: (programs * triton.cdiv(pixels, config["P"]),),
-        _key(deconv, skip, co),
+        _key(deconv, skip, meta),
         *_tensors(deconv, skip, out),
         channels,
         skip.features,
@@ -243,8 +246,15 @@ def _gather(deconv: Deconv, skip: _Skip, out: Tensor) -> None:
     )
 
 
-def _key(deconv: Deconv, skip: _Skip, co: int) -> tuple[Any, ...]:
-    return deconv.x.dtype, deconv.x.device, deconv.kernel, deconv.stride, co, skip.features
+def _size_class(deconv: Deconv, skip: _Skip, out: Tensor) -> int:
+    tensors = (deconv.x, out) if skip.tensor is None else (deconv.x, out, skip.tensor)
+    n, _, rows, cols = out.shape
+    return size_class(n * rows * cols, *(tensor.stride() for tensor in tensors))
+
+
+def _key(deconv: Deconv, skip: _Skip, meta: dict[str, Any]) -> tuple[Any, ...]:
+    given = (deconv.x.dtype, deconv.x.device, deconv.kernel, deconv.stride, skip.features)
+    return *given, meta["CO"], meta["size_class"]
 
 
 def _walk(deconv: Deconv, skip: _Skip, out: Tensor) -> None:
