@@ -152,15 +152,19 @@ def cuda_archs(nvcc: str) -> list[str]:
 def codes_for(archs: list[str]) -> list[str]:
     """The flags for machine code of each architecture, and for PTX that newer GPUs compile.
 
-    The front end runs once for all architectures before 10.0 and once for the others, which it gives wider
-    instructions; among those it makes the same PTX of our sources.
+    The front end runs once for all architectures before 10.0, as for 8.0, and once for the others, as for 10.0, which
+    it gives wider instructions; among those it makes the same PTX of our sources. So an architecture's machine code
+    is the same whichever others from 8.0 on are built.
     """
     flags = []
-    for group in ([arch for arch in archs if int(arch) < 100], [arch for arch in archs if int(arch) >= 100]):
+    for base, group in (
+        ("80", [arch for arch in archs if int(arch) < 100]),
+        ("100", [arch for arch in archs if int(arch) >= 100]),
+    ):
         if group:
-            base = min(group, key=int)
-            codes = [f"sm_{arch}" for arch in group] + [f"compute_{base}"] * (archs[-1] in group)
-            flags.append(f"-gencode=arch=compute_{base},code=[{','.join(codes)}]")
+            front = min(base, *group, key=int)
+            codes = [f"sm_{arch}" for arch in group] + [f"compute_{front}"] * (archs[-1] in group)
+            flags.append(f"-gencode=arch=compute_{front},code=[{','.join(codes)}]")
     return flags
 
 

@@ -123,13 +123,16 @@ def nvcc_release() -> str:
     return re.findall(r"release ([\d.]+)", said)[0]
 
 
-def build_flags() -> list[str]:
+def _build_flags() -> list[str]:
     """The flags of device code in setup.py, which cannot be imported."""
     for statement in ast.parse((ROOT / "setup.py").read_text()).body:
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "CUDA_FLAGS":
             flags: list[str] = ast.literal_eval(statement.value)
             return flags
     raise ValueError("setup.py has no CUDA_FLAGS")
+
+
+BUILD_FLAGS = _build_flags()  # when imported: Python 3.11 cannot parse in several threads at once
 
 
 def compile_kernels(operation: str, arch: int) -> dict[str, CudaKernel]:
@@ -146,7 +149,7 @@ def compile_kernels(operation: str, arch: int) -> dict[str, CudaKernel]:
         cubin = Path(folder) / "kernels.cubin"
         paths = [f"-I{ROOT / 'csrc' / 'include'}", str(SOURCES / f"{operation}.cu"), "-o", str(cubin)]
         front_end = max(base for base in FRONT_ENDS if base <= arch)
-        flags = [*build_flags(), "-lineinfo", "-cubin", f"-arch=compute_{front_end}", f"-code=sm_{arch}"]
+        flags = [*BUILD_FLAGS, "-lineinfo", "-cubin", f"-arch=compute_{front_end}", f"-code=sm_{arch}"]
         subprocess.run([nvcc, *flags, *paths], check=True)
         return read_cubin(cubin, arch)
 
