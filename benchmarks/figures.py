@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from benchmarks.bounds import Ceilings, work
-from benchmarks.cases import ADD, ARGMAX, CASES, CONFUSION, CONV, LOSS, MODELS
+from benchmarks.cases import ADD, ARGMAX, BODIES, CASES, CONFUSION, CONV, ELISION, LOSS, MODELS
 from benchmarks.plot_patches import PAPER, PAPER_SCORES, panels
 from benchmarks.report import Row, ceiling_lines, table
 
@@ -19,16 +19,11 @@ MAIN = (
     ("… against a dense `F.conv_transpose2d` and `F.cross_entropy`", LOSS_VOC, "dense deconvolution"),
     ("… against `torch.compile` of `F.interpolate` and `F.cross_entropy`", LOSS_VOC, "compiled interpolate"),
     ("… of a quarter of its cells of 32×32 pixels, against that of all pixels", SAMPLED, "all pixels"),
-    ("loss and gradient, 150 classes, 128×128 → 512×512", "loss 150×512×512 half_pixel", "interpolate"),
-    ("loss and gradient, 19 classes, 128×256 → 1024×2048", "loss 19×1024×2048 half_pixel", "interpolate"),
     ("label map, 21 classes, 70×70 → 500×500", ARGMAX_VOC, "interpolate"),
     ("… against `torch.compile`", ARGMAX_VOC, "compiled interpolate"),
-    ("skip step: 512 channels scored in the crop, 34×34 → 70×70", "skip step 512→21×70×70", "eager"),
     ("confusion matrix of label maps, 500×500", "confusion of label maps 21×500×500", "bincount"),
     ("FCN-8s at a quarter of the width, 500×500, inference", f"{QUARTER}, inference", "stock modules"),
     ("… training step", f"{QUARTER}, step", "stock modules"),
-    ("FCN-8s, 224×224, inference", "FCN-8s, 224×224, inference", "stock modules"),
-    ("… training step", "FCN-8s, 224×224, step", "stock modules"),
 )
 """The README's lines: label, case, rival."""
 
@@ -56,6 +51,7 @@ class Results(NamedTuple):
 
     cpu: Report
     patches: Report
+    networks: Report
 
 
 def blocks(found: Results) -> dict[str, Callable[[], str]]:
@@ -64,12 +60,14 @@ def blocks(found: Results) -> dict[str, Callable[[], str]]:
         "figures": functools.partial(_figures, found),
         "circumstances": functools.partial(_circumstances, found.cpu),
         "circumstances_of_patches": functools.partial(_circumstances, found.patches),
+        "circumstances_of_networks": functools.partial(_circumstances, found.networks),
         "bounds": functools.partial(_bounds, found.cpu),
         "division": functools.partial(_division, found.cpu),
         "patches": functools.partial(_patches, found.patches),
     }
-    for operation in measured(found.cpu):
-        rows = [row for row in found.cpu.rows if OPERATION.get(row.case) == operation]
+    tables = dict.fromkeys(measured(found.cpu), found.cpu) | dict.fromkeys((ELISION, BODIES), found.networks)
+    for operation, report in tables.items():
+        rows = [row for row in report.rows if OPERATION.get(row.case) == operation]
         made[operation] = functools.partial(_table, rows)
     return {name: functools.partial(_joined, make) for name, make in made.items()}
 
