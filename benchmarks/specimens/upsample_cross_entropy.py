@@ -45,14 +45,14 @@ def _loss(
 SHARES = {"if tl.max(worst": 0.0, "if usable <= 0": 0.0, "if usable < 0": 0.0}
 
 
-def _case(shape: Shape, label_bytes: int = 1) -> Case:
+def _case(shape: Shape, label_bytes: int = 1, weighted: bool = False) -> Case:
     """Scores and labels read, gradients written once; per class and part of a cell 6 exponentials (8 where the twist
-    takes one too), per pixel a reciprocal and half a logarithm.
+    takes one too), per pixel a reciprocal and half a logarithm, a whole one with weights.
     """
     n, classes, h, w, factor = shape
     slots = min(factor, 8)
     pixels = n * h * w * factor**2
-    functions = pixels * (classes * (6 if slots > 3 else 8) / slots**2 + 1.5)
+    functions = pixels * (classes * (6 if slots > 3 else 8) / slots**2 + (2 if weighted else 1.5))
     size = f"{n}×{classes}, {h}×{w} → {h * factor}×{w * factor}"
     return Case(
         size,
@@ -86,7 +86,7 @@ def _cells(
         name=f"loss and gradient, {name}, {kind}",
         launch=partial(_loss, SHAPES[name], labels, weighted=weighted),
         kernel="_upsample_cross_entropy_cells_kernel",
-        case=_case(SHAPES[name], labels.itemsize),
+        case=_case(SHAPES[name], labels.itemsize, weighted),
         trips=_trips(name, weighted),
         shares=SHARES,
         claims=Claims(max_registers=200, wide=("t_n", "t_h")),

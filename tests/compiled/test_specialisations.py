@@ -9,16 +9,16 @@ from benchmarks.compiled import _compile_kernels
 from tests.compiled.specialisations import SIZES, specialisations
 
 VARIANTS = {
-    "_confusion_matrix_cells_fwd_kernel": 8,
-    "_confusion_matrix_decided_fwd_kernel": 6,
+    "_confusion_matrix_cells_fwd_kernel": 1,
+    "_confusion_matrix_decided_fwd_kernel": 2,
     "_sum_partials_kernel": 2,
     "_upsample_add_features_bwd_kernel": 5,
-    "_upsample_argmax_cells_fwd_kernel": 5,
+    "_upsample_argmax_cells_fwd_kernel": 1,
     "_upsample_argmax_confidence_fwd_kernel": 5,
     "_upsample_argmax_decided_fwd_kernel": 5,
     "_upsample_argmax_points_fwd_kernel": 3,
     "_upsample_cross_entropy_cells_kernel": 1,
-    "_upsample_cross_entropy_finish_kernel": 3,
+    "_upsample_cross_entropy_finish_kernel": 5,
     "_upsample_cross_entropy_total_kernel": 2,
     "_upsample_dense_fwd_kernel": 8,
     "_upsample_dense_grad_weight_kernel": 5,

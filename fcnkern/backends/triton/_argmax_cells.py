@@ -19,6 +19,10 @@ UNDECIDABLE = tl.constexpr(1 << 17)
 CHUNK = tl.constexpr(24)
 """Classes that are looked at together: a multiple of the lanes of a cell, few enough for the bits of a float."""
 
+CELL_SIZES = ("number", "h", "w", "height", "width", "rows", "parts")
+SCORE_STRIDES = ("stride_n", "stride_c", "stride_y", "stride_x")
+"""Arguments of the kernels of undecided cells whose alignment makes no access wider: a lane takes single elements."""
+
 PRUNED_OUTPUTS = tl.constexpr(4)
 """Outputs to a lane from which looking for classes that cannot win costs less than it saves."""
 

@@ -6,7 +6,9 @@ import triton
 import triton.language as tl
 
 from fcnkern.backends.triton._argmax_cells import (
+    CELL_SIZES,
     LABEL,
+    SCORE_STRIDES,
     append_undecided,
     cell_code,
     column_labels,
@@ -17,6 +19,7 @@ from fcnkern.backends.triton._pixels import report_label
 LOG_RUN = tl.constexpr(4)
 RUN = tl.constexpr(16)
 """Successive pixels of a lane: 16 bytes of uint8 labels, one load."""
+_TARGET_STRIDES = ("target_n", "target_y", "target_x")
 
 
 @triton.jit
@@ -130,7 +133,10 @@ def _confusion_matrix_labels_fwd_kernel(
             _report(prediction_flag, index, guess, exists & ~_are_classes(guess, guess, classes))
 
 
-@triton.jit(do_not_specialize=["h", "w", "height", "rows", "parts"])
+@triton.jit(
+    do_not_specialize=["h", "w", "height", "width", "rows", "parts"],
+    do_not_specialize_on_alignment=_TARGET_STRIDES,
+)
 def _confusion_matrix_decided_fwd_kernel(
     codes, target, counts, entries, counter, target_flag, first_y, counts_y, counts_x, point_x, h, w, height,
     width, target_n, target_y, target_x, rows, parts, classes, ignore_index, copies,
@@ -217,7 +223,7 @@ def _report_rows(flag, target, stride_y, wrong, image, x, height, width):
         _report(flag, (image.to(tl.int64) * height + wrong) * width + x, label, found)
 
 
-@triton.jit(do_not_specialize=["number", "h", "w", "height", "rows", "parts"])
+@triton.jit(do_not_specialize=CELL_SIZES, do_not_specialize_on_alignment=[*SCORE_STRIDES, *_TARGET_STRIDES])
 def _confusion_matrix_cells_fwd_kernel(
     scores, codes, target, counts, entries, counter, target_flag, first_y, counts_y, start_y, first_x,
     counts_x, start_x, stride_n, stride_c, stride_y, stride_x, target_n, target_y, target_x, number, classes,

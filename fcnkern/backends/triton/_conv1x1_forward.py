@@ -43,7 +43,7 @@ def _halves(tile):
     return tl.split(tl.permute(tl.reshape(tile, (ROWS, 2, COLUMNS // 2)), (0, 2, 1)))
 
 
-@triton.jit(do_not_specialize=["count", "last_dropped", "size_class"])
+@triton.jit(do_not_specialize=["size_class", "last_dropped"])
 def _conv1x1_fwd_kernel(
     x, weight, bias, seed, out, count, plane, width, C_in, C_out,
     x_strides, weight_o, weight_c, bias_o, out_strides, scale, last_dropped, keep_scale, size_class,

@@ -38,7 +38,7 @@ def _both(rows, columns, TRANSPOSED: tl.constexpr):
     return columns[:, None] & rows[None, :] if TRANSPOSED else rows[:, None] & columns[None, :]
 
 
-@triton.jit(do_not_specialize=["count", "last_dropped", "size_class"])
+@triton.jit(do_not_specialize=["size_class", "last_dropped"])
 def _conv1x1_grad_weight_kernel(
     grad, out, x, seed, weight_sums, bias_sums, count, plane, width, C_in, C_out,
     grad_strides, out_strides, x_strides, span, row, weight_scale, bias_scale, last_dropped, size_class,

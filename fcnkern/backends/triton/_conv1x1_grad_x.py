@@ -40,7 +40,7 @@ def gradient_tile(
     return grad
 
 
-@triton.jit(do_not_specialize=["count", "last_dropped", "size_class"])
+@triton.jit(do_not_specialize=["size_class", "last_dropped"])
 def _conv1x1_grad_x_skinny_kernel(
     grad, out, weight, seed, grad_x, count, plane, width, C_in, C_out,
     grad_strides, out_strides, weight_o, weight_c, x_strides, scale, last_dropped, size_class,
@@ -74,7 +74,7 @@ def _conv1x1_grad_x_skinny_kernel(
         tl.store(at, tile.to(grad_x.dtype.element_ty), mask=exists & inside)
 
 
-@triton.jit(do_not_specialize=["count", "last_dropped", "size_class"])
+@triton.jit(do_not_specialize=["size_class", "last_dropped"])
 def _conv1x1_grad_x_kernel(
     grad, out, weight, seed, grad_x, count, plane, width, C_in, C_out,
     grad_strides, out_strides, weight_o, weight_c, x_strides, scale, last_dropped, size_class,

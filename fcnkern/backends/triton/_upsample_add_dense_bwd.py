@@ -9,7 +9,7 @@ from fcnkern.backends.triton._math import dot
 from fcnkern.backends.triton._upsample_add_tile import next_points, pixel_offsets
 
 
-@triton.jit(do_not_specialize=["height", "y0", "rows", "splits"])
+@triton.jit(do_not_specialize=["height", "rows"])
 def _upsample_dense_grad_x_kernel(
     grad, grad_strides, weight, weight_strides, result, result_strides,
     inputs, outputs, height, width, y0, x0, rows, cols, splits,
@@ -66,7 +66,7 @@ def _upsample_dense_grad_x_kernel(
     tl.store(result + at, total.to(result.dtype.element_ty), mask=wanted)
 
 
-@triton.jit(do_not_specialize=["height", "y0", "rows", "splits"])
+@triton.jit(do_not_specialize=["height", "rows", "splits"])
 def _upsample_dense_grad_weight_kernel(
     grad, grad_strides, x, x_strides, result, result_strides,
     images, inputs, outputs, height, width, y0, x0, rows, cols, splits,

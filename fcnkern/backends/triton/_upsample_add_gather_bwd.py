@@ -15,7 +15,7 @@ def _in_window(y, column, rows, cols):
     return ((y >= 0) & (y < rows))[None, :, None] & ((column >= 0) & (column < cols))[None, :, :]
 
 
-@triton.jit(do_not_specialize=["height", "y0", "rows"])
+@triton.jit(do_not_specialize=["height", "rows"])
 def _upsample_gather_grad_x_kernel(
     grad, grad_strides, weight, weight_strides, result, result_strides,
     channels, height, width, y0, x0, rows, cols,
@@ -67,7 +67,7 @@ def _upsample_gather_grad_x_kernel(
     tl.store(result + at, tl.sum(total, 2).to(result.dtype.element_ty), mask=owned)
 
 
-@triton.jit(do_not_specialize=["height", "y0", "rows", "splits"])
+@triton.jit(do_not_specialize=["height", "rows", "splits"])
 def _upsample_depthwise_grad_weight_kernel(
     grad, grad_strides, x, x_strides, result, result_strides,
     images, channels, height, width, y0, x0, rows, cols, splits,

@@ -9,7 +9,7 @@ from fcnkern.backends.triton._math import dot
 from fcnkern.backends.triton._upsample_add_tile import next_points, pixel_offsets
 
 
-@triton.jit(do_not_specialize=["height", "y0", "rows"])
+@triton.jit(do_not_specialize=["height", "rows"])
 def _upsample_add_scores_bwd_kernel(
     grad, grad_strides, result, result_strides, scale, channels, height, width, y0, x0, rows, cols,
     CO: tl.constexpr, P: tl.constexpr,
@@ -35,7 +35,7 @@ def _upsample_add_scores_bwd_kernel(
     tl.store(result + n * result_strides[0] + at, value, mask=known & (pixel < height * width)[None, :])
 
 
-@triton.jit(do_not_specialize=["height", "y0", "rows", "splits"])
+@triton.jit(do_not_specialize=["height", "rows", "splits"])
 def _upsample_add_features_bwd_kernel(
     grad, grad_strides, skip, skip_strides, weight, weight_strides, result, result_strides,
     partial_weight, partial_bias, scale,

@@ -6,7 +6,9 @@ import triton
 import triton.language as tl
 
 from fcnkern.backends.triton._argmax_cells import (
+    CELL_SIZES,
     LABEL,
+    SCORE_STRIDES,
     append_undecided,
     blend,
     cell_code,
@@ -131,7 +133,7 @@ def _upsample_argmax_decided_fwd_kernel(
             place += width
 
 
-@triton.jit(do_not_specialize=["number", "h", "w", "height", "rows", "parts"])
+@triton.jit(do_not_specialize=CELL_SIZES, do_not_specialize_on_alignment=SCORE_STRIDES)
 def _upsample_argmax_cells_fwd_kernel(
     scores, codes, labels, entries, counter, first_y, counts_y, start_y, first_x, counts_x, start_x,
     stride_n, stride_c, stride_y, stride_x, number, classes, h, w, height, width, rows, parts, step_y,

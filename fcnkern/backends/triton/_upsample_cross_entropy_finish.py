@@ -34,7 +34,7 @@ def _upsample_cross_entropy_total_kernel(
     tl.store(stats + 1, tl.zeros((), tl.int64))
 
 
-@triton.jit(do_not_specialize=["h", "columns", "x_begin", "x_end", "y_begin", "y_end", "band", "strips"])
+@triton.jit
 def _upsample_cross_entropy_finish_kernel(
     grad, seam, rim, scale, C, h, w, g_n, g_c, g_h, g_w,
     columns, x_begin, x_end, y_begin, y_end, band, strips,
