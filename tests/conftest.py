@@ -41,6 +41,12 @@ if _processes > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(_threads))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Files start by name. pytest-xdist would start those of the fewest tests last, and here they take longest."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 def pytest_report_header() -> str:
     return f"fcnkern: {fcnkern.__version__} from {Path(fcnkern.__file__).parent}"
 
