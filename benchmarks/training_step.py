@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -18,7 +19,7 @@ from fcnkern.functional import upsample_cross_entropy
 from fcnkern.models import FCN, FCN8s, create
 
 PARTS = ("trunk", "head", "loss", "update")
-BOUND = 1e-3  # relative; two networks in fp32, many layers deep
+BOUND = 1e-9  # relative, in fp64: in fp32 rounding decides who wins a max pool, and first gradients differ by 1e-3
 
 
 class Contender:
@@ -113,7 +114,7 @@ def ours(model: FCN) -> Contender:
         return upsample_cross_entropy(scores, labels, resample)
 
     with torch.no_grad():
-        names = list(model._feature_maps(torch.zeros(1, 3, 64, 64)))
+        names = list(model._feature_maps(next(model.parameters()).new_zeros(1, 3, 64, 64)))
     convert_conv2d_weight_memory_format(model, torch.channels_last)
     return Contender("ours", model, trunk, head, loss)
 
@@ -121,6 +122,7 @@ def ours(model: FCN) -> Contender:
 def stock(model: FCN) -> Contender:
     """The same network of PyTorch's own modules, with `F.cross_entropy` of full-resolution scores."""
     network = StockFCN8s(model) if isinstance(model, FCN8s) else StockFCN(model)
+    network.to(next(model.parameters()).dtype)
     convert_conv2d_weight_memory_format(network, torch.channels_last)
 
     def loss(scores: Tensor, labels: Tensor) -> Tensor:
@@ -131,18 +133,19 @@ def stock(model: FCN) -> Contender:
 
 
 def checked_pair(body: str, width: float, dataset: Dataset) -> tuple[Contender, Contender, str]:
-    """Both contenders, after a step in which loss and gradients agree; and the name of their preprocessing.
+    """Both contenders, after a step in fp64 in which loss and gradients agree; and the name of their preprocessing.
 
     Raises:
         AssertionError: they do not.
     """
     model = our_network(body, width, len(dataset.classes))
-    pair = ours(model), stock(model)
+    doubled = copy.deepcopy(model).double()
+    pair = ours(doubled), stock(doubled)
     batch = collate([dataset[0]], preset(model.preprocess))
     for contender in pair:
-        contender.step(batch)
+        contender.step(batch._replace(images=batch.images.double()))
     mine, theirs = (contender.value for contender in pair)
     assert abs(mine - theirs) <= BOUND * abs(theirs), f"{body}: loss {mine}, stock {theirs}"
     error = (pair[0].gradient() - pair[1].gradient()).norm() / pair[1].gradient().norm()
     assert error <= BOUND, f"{body}: gradients differ by {error:.1e}"
-    return *pair, model.preprocess
+    return ours(model), stock(model), model.preprocess
