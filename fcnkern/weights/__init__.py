@@ -6,7 +6,7 @@ from fcnkern.weights.conventions import disagreements, fold_first_layer
 from fcnkern.weights.convert import Conversion, convert, fold_input
 from fcnkern.weights.files import load, save, sha256_of
 from fcnkern.weights.mismatch import WeightsMismatchError
-from fcnkern.weights.transfer import LoadReport, transfer_body, transfer_same_names
+from fcnkern.weights.transfer import LoadReport, transfer_body, transfer_network, transfer_same_names
 
 __all__ = [
     "CaffeLayer",
@@ -24,5 +24,6 @@ __all__ = [
     "save",
     "sha256_of",
     "transfer_body",
+    "transfer_network",
     "transfer_same_names",
 ]

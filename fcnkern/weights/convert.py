@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fcnkern.data.preprocess import preset
+from fcnkern.weights.authors import as_authors, fused, one_head, streams
 from fcnkern.weights.conventions import fold_first_layer
 from fcnkern.weights.key_maps import (
     ARCHITECTURES,
@@ -38,6 +39,7 @@ class Conversion:
         others: names in the source that are in no table; they keep their name where modules can have it.
         left_out: names in the source that the naming has no name for.
         zero: layers whose weights are all zero, where that is no intention (score layers start at zero).
+        tasks: numbers of classes by name, where the head is that of several tasks.
     """
 
     state: dict[str, Tensor]
@@ -48,6 +50,7 @@ class Conversion:
     others: tuple[str, ...]
     left_out: tuple[str, ...]
     zero: tuple[str, ...]
+    tasks: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         count = sum(value.numel() for value in self.state.values())
@@ -60,6 +63,7 @@ class Conversion:
             "in no table, kept": self.others,
             f"left out, {self.naming} has no name for it": self.left_out,
             "warning, all zero": self.zero,
+            "tasks": tuple(f"{task} ({count} classes)" for task, count in self.tasks.items()),
         }
         return "\n".join(lines + [f"{what}: {shortened(names)}" for what, names in notes.items() if names])
 
@@ -84,7 +88,8 @@ def identify(state: Mapping[str, Tensor], architecture: str | None = None, *, so
     """
     if architecture is not None and architecture not in ARCHITECTURES:
         raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}")
-    shapes = {without_wrapper(key): tuple(value.shape) for key, value in state.items()}
+    part = next(iter(streams(state, source).values()))
+    shapes = {without_wrapper(key): tuple(value.shape) for key, value in one_head(part, source)[0].items()}
     networks = ARCHITECTURES.values() if architecture is None else [ARCHITECTURES[architecture]]
     matches = [_match(shapes, network, naming) for network in networks for naming in network.namings]
     best = max(matches, key=lambda match: match[:2])
@@ -101,21 +106,72 @@ def identify(state: Mapping[str, Tensor], architecture: str | None = None, *, so
 
 
 def convert(
-    state: Mapping[str, Tensor], naming: Naming, *, architecture: str | None = None, source: str = "state"
+    state: Mapping[str, Tensor],
+    naming: Naming,
+    *,
+    architecture: str | None = None,
+    tasks: Mapping[str, int] | None = None,
+    source: str = "state",
 ) -> Conversion:
     """The same weights under the names of `naming`: "fcnkern", "caffe", "pytorch-fcn" or "torchvision".
 
     Args:
-        state: a state_dict or what `load` gives, in any of the four namings; heads of the FCNs may be in it.
+        state: a state_dict or what `load` gives, in any of the four namings; heads of the FCNs may be in it, and
+            networks with depth, late fusion or two heads under the authors' names (`fcnkern.weights.authors`).
         architecture: "vgg16", "caffenet", "alexnet" or "googlenet"; found by names and shapes if None.
+        tasks: numbers of classes by name ("semantic", "geometric"), where one head has those of both; the authors'
+            names say it themselves.
         source: what to call `state` in messages.
 
     Raises:
-        ValueError: no known network, or the network does not exist under that naming.
+        ValueError: no known network, or the network does not exist under that naming; one network of late fusion
+            without the other.
         WeightsMismatchError (a ValueError): convolutions are missing or misshapen: all of them are named.
     """
     if naming not in NAMINGS:
         raise ValueError(f"naming must be one of {', '.join(NAMINGS)}, got {naming!r}")
+    parts = streams(state, source)
+    if list(parts) == [""]:
+        return _convert(parts[""], naming, architecture, tasks or {}, source)
+    if naming not in ("fcnkern", "caffe"):
+        raise ValueError(f"{source}: two networks fused late have no {naming} names, only those of one have")
+    done = {
+        stream: _convert(part, naming, architecture, tasks or {}, f"{source}, {stream}")
+        for stream, part in parts.items()
+    }
+    return _together(done, naming)
+
+
+def _together(done: Mapping[str, Conversion], naming: Naming) -> Conversion:
+    """Both networks of late fusion as one."""
+
+    def all_of(kind: str) -> tuple[str, ...]:
+        return tuple(f"{name} of {stream}" for stream, each in done.items() for name in getattr(each, kind))
+
+    state = {
+        fused(stream, key, caffe=naming == "caffe"): value
+        for stream, each in done.items()
+        for key, value in each.state.items()
+    }
+    return replace(
+        next(iter(done.values())),
+        state=state,
+        absent=all_of("absent"),
+        others=all_of("others"),
+        left_out=all_of("left_out"),
+        zero=all_of("zero"),
+    )
+
+
+def _convert(
+    given: Mapping[str, Tensor],
+    naming: Naming,
+    architecture: str | None,
+    given_tasks: Mapping[str, int],
+    source: str,
+) -> Conversion:
+    state, found = one_head(given, source)
+    tasks = found or dict(given_tasks)
     match = identify(state, architecture, source=source)
     network = match.architecture
     if naming not in network.namings:
@@ -126,11 +182,12 @@ def convert(
     work = _Renaming(naming, layers, source)
     for key, value in state.items():
         work.add(key, value)
+    renamed = as_authors(work.state, tasks, source) if naming == "caffe" else work.state
     present = {without_wrapper(key).rpartition(".")[0] for key in state}
     absent = tuple(theirs for theirs, layer in layers.items() if layer.dense and theirs not in present)
     return Conversion(
-        work.state, network.name, match.naming, naming, absent,
-        tuple(work.others), tuple(work.left_out), tuple(work.zero),
+        renamed, network.name, match.naming, naming, absent,
+        tuple(work.others), tuple(work.left_out), tuple(work.zero), tasks,
     )  # fmt: skip
 
 
@@ -138,10 +195,12 @@ def fold_input(conversion: Conversion, trained: str, wanted: str) -> Conversion:
     """The same with the first layer folded from images prepared by preset `trained` to preset `wanted`.
 
     Raises:
-        ValueError: an unknown preset, or means that differ (see `fold_first_layer`).
+        ValueError: an unknown preset, or means that differ (see `fold_first_layer`); a network on more than colours.
     """
     first = ARCHITECTURES[conversion.architecture].layers[0].called(conversion.naming)
     keys = (f"{first}.weight", f"{first}.bias")
+    if keys[0] not in conversion.state:
+        raise ValueError(f"only networks on three channels are folded, these weights have no {keys[0]}")
     weight, bias = (conversion.state[key] for key in keys)
     folded = fold_first_layer(weight, bias, preset(trained), preset(wanted))
     return replace(conversion, state=conversion.state | dict(zip(keys, folded, strict=True)))

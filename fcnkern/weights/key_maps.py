@@ -22,9 +22,13 @@ AT_ONCE_SCALES = {"scale_pool4": 0.01, "scale_pool3": 0.0001}
 """Constant Scale layers of Caffe's FCN-8s at once; part of the network, not of the weights, everywhere else."""
 
 
+EARLY = {"conv1_1_bgrd": "conv1_1"}
+"""The first layer of the authors' early fusion, on colour and depth, and that of VGG16 on colour alone."""
+
+
 def module_name(layer: str) -> str:
     """The module of this package that holds the layer which Caffe calls `layer`: a path of attributes."""
-    return layer.replace("/", ".")
+    return EARLY.get(layer, layer).replace("/", ".")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Layer:
         torchvision, pytorch_fcn: what it is called there, or None where there is no such layer.
         dense: fully connected in the classifier: its weight may come as a matrix (out, in * height * width), and it
             may be absent from files that hold the convolutions only.
+        first: it takes the images, of any number of channels; the shape has three.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Layer:
     torchvision: str | None = None
     pytorch_fcn: str | None = None
     dense: bool = False
+    first: bool = False
 
     @property
     def matrix(self) -> tuple[int, int]:
@@ -63,6 +69,8 @@ class Layer:
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether a weight of that shape is this layer's."""
+        if self.first and len(shape) == 4:
+            shape = (shape[0], self.shape[1], *shape[2:])
         return shape == self.shape or (self.dense and shape == self.matrix)
 
 
@@ -88,7 +96,7 @@ def _vgg16() -> Iterator[Layer]:
     index, channels = 0, 3
     for stage, (out, convs) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), 1):
         for name in (f"conv{stage}_{number}" for number in range(1, convs + 1)):
-            yield Layer(name, (out, channels, 3, 3), f"features.{index}", name)
+            yield Layer(name, (out, channels, 3, 3), f"features.{index}", name, first=index == 0)
             index, channels = index + 2, out
         index += 1
     yield Layer("fc6", (4096, 512, 7, 7), "classifier.0", "fc6", dense=True)
@@ -97,7 +105,7 @@ def _vgg16() -> Iterator[Layer]:
 
 
 _CAFFENET = (
-    Layer("conv1", (96, 3, 11, 11)),
+    Layer("conv1", (96, 3, 11, 11), first=True),
     Layer("conv2", (256, 48, 5, 5)),
     Layer("conv3", (384, 256, 3, 3)),
     Layer("conv4", (384, 192, 3, 3)),
@@ -107,7 +115,7 @@ _CAFFENET = (
     Layer("fc8", (1000, 4096, 1, 1), dense=True),
 )
 _ALEXNET = (
-    Layer("conv1", (64, 3, 11, 11), "features.0"),
+    Layer("conv1", (64, 3, 11, 11), "features.0", first=True),
     Layer("conv2", (192, 64, 5, 5), "features.3"),
     Layer("conv3", (384, 192, 3, 3), "features.6"),
     Layer("conv4", (256, 384, 3, 3), "features.8"),
@@ -127,7 +135,7 @@ _INCEPTION = {
 
 
 def _googlenet() -> Iterator[Layer]:
-    yield Layer("conv1/7x7_s2", (64, 3, 7, 7))
+    yield Layer("conv1/7x7_s2", (64, 3, 7, 7), first=True)
     yield Layer("conv2/3x3_reduce", (64, 64, 1, 1))
     yield Layer("conv2/3x3", (192, 64, 3, 3))
     for block, (inputs, one, reduce3, three, reduce5, five, project) in _INCEPTION.items():
@@ -172,8 +180,8 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def without_wrapper(key: str) -> str:
-    """A parameter's name without the "module." of DataParallel and the "body." of this package's FCN in front."""
-    return key.removeprefix("module.").removeprefix("body.")
+    """A parameter's name without DataParallel's "module." and this package's "net." and "body." in front."""
+    return key.removeprefix("module.").removeprefix("net.").removeprefix("body.")
 
 
 def parameter_names(keys: Iterable[str], layers: Iterable[str]) -> dict[str, str]:

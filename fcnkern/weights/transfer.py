@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fcnkern.weights.key_maps import parameter_names
+from fcnkern.weights.authors import whole
+from fcnkern.weights.key_maps import AT_ONCE_SCALES, parameter_names
 from fcnkern.weights.mismatch import WeightsMismatchError
 
 _OPTIONAL = ("fc6", "fc7")
@@ -113,6 +114,56 @@ def transfer_body(model: nn.Module, state: Mapping[str, Any], *, source: str) ->
     narrowed = any(fitted[key].numel() != value.numel() for key, value in given.items())
     zero = tuple(layer for layer in loaded if is_zero(given[f"{layer}.weight"]))
     return LoadReport(source, loaded, initialised, unused, narrowed=narrowed, zero=zero)
+
+
+def transfer_network(model: nn.Module, state: Mapping[str, Any], *, source: str) -> LoadReport:
+    """Copy all weights of a network, body and head, from Caffe's names, pytorch-fcn's or this package's.
+
+    So come the models of fcn.berkeleyvision.org into the networks of this package: those with depth into ones with
+    `in_channels=4`, late fusion into `LateFusion`, two heads into `MultiTask` or an FCN with the classes of both.
+    `model.preprocess` stays as it is; `fcnkern.engine.load_released` knows what each of these models wants.
+
+    Args:
+        model: an FCN, `LateFusion` or `MultiTask` that has exactly the layers of `state`.
+        state: names to tensors or numpy arrays.
+        source: what to call `state` in messages, a file's path for instance.
+
+    Raises:
+        WeightsMismatchError (a ValueError): parameters are missing, misshapen or have no place; all are named.
+        ValueError: one network of late fusion without the other; heads of other tasks; features that are scaled for
+            FCN-8s at once and not in `model`, or the other way round; a value that is not finite. The model is
+            unchanged whatever is raised.
+    """
+    tensors = {key: torch.as_tensor(value).detach() for key, value in state.items()}
+    given, tasks = whole(tensors, source)
+    heads = list(getattr(model, "heads", tasks).values())
+    if tasks and heads != list(tasks.values()):
+        raise ValueError(f"{source}: the heads are {tasks}, those of the network {model.heads}")
+    _take_scales(model, given, source)
+    own = {key: value for key, value in model.state_dict(keep_vars=True).items() if value.is_floating_point()}
+    parameters, _ = whole(own, "model")
+    unexpected = [key for key in given if key not in parameters]
+    known = {key: value for key, value in given.items() if key in parameters}
+    fitted = _fit_all(known, parameters, source, unexpected)
+    if unexpected:
+        raise WeightsMismatchError(source, (), {}, unexpected)
+    _assign(parameters, fitted)
+    layers = dict.fromkeys(key.rpartition(".")[0] for key in parameters)
+    zero = tuple(layer for layer in layers if "score_" not in layer and is_zero(given[f"{layer}.weight"]))
+    return LoadReport(source, tuple(layers), (), (), zero=zero)
+
+
+def _take_scales(model: nn.Module, given: dict[str, Tensor], source: str) -> None:
+    """Takes Caffe's scale layers out of `given`: here their constants are part of the network, which must agree."""
+    net = getattr(model, "net", model)
+    for layer in AT_ONCE_SCALES:
+        scale = given.pop(f"{layer}.weight", None)
+        own = getattr(net, f"{layer.removeprefix('scale_')}_scale", 1.0)
+        if scale is not None and not torch.allclose(scale, torch.full_like(scale, own), rtol=1e-6, atol=0):
+            raise ValueError(
+                f"{source}: {layer} is {scale.flatten()[0].item():g}, {type(net).__name__} has {own:g}: FCN-8s at "
+                "once and FCN-8s are different networks"
+            )
 
 
 def transfer_same_names(
