@@ -89,8 +89,9 @@ def _channels(weight: Tensor, preset: Preprocess) -> Tensor:
 
 
 def _in_rgb(preset: Preprocess, values: tuple[float, ...]) -> list[float]:
-    """Those of the colours; depth behind them is prepared alike in all presets."""
-    return list(values[:3] if preset.order == "rgb" else reversed(values[:3]))
+    """Those of the colours, of six channels of each three; depth behind them is prepared alike in all presets."""
+    threes = [(order, values[3 * place :][:3]) for place, order in enumerate(preset.order.split("+"))]
+    return [value for order, three in threes for value in (three if order == "rgb" else three[::-1])]
 
 
 def _mean_in_pixels(preset: Preprocess) -> list[float]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor
 
-from fcnkern.data import Preprocess, presets
+from fcnkern.data import Preprocess, preset, presets
 from fcnkern.weights import disagreements, fold_first_layer, load
 
 PAIRS = [
@@ -100,9 +100,12 @@ def test_what_is_folded_must_be_a_first_layer() -> None:
             ["order rgb and bgr", r"(58.395, 57.12, 57.375) and (1, 1, 1) grey levels", "mean"],
         ),
         ("caffe", "caffe-rgb", ["order bgr and rgb"]),
+        ("nyud+nyud", "nyud+caffe", ["mean"]),
+        ("caffe+nyud-hha", "nyud+nyud-hha", ["mean"]),
+        ("nyud-rgbd", "caffe-rgbd", ["mean"]),
     ],
 )
 def test_disagreements_in_words(first: str, second: str, words: list[str]) -> None:
-    found = disagreements(CONVENTIONS[first], CONVENTIONS[second])
+    found = disagreements(*(CONVENTIONS.get(name) or preset(name) for name in (first, second)))
     assert len(found) == len(words)
     assert all(word in line for word, line in zip(words, found, strict=True))
