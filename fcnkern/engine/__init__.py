@@ -2,9 +2,10 @@
 
 from fcnkern.engine.checkpoint import load_checkpoint, save_checkpoint
 from fcnkern.engine.evaluate import confusion_over, confusions_over
-from fcnkern.engine.network import Trained, load_trained
+from fcnkern.engine.network import Trained, load_trained, save_trained
 from fcnkern.engine.predict import predict_files, predict_image
 from fcnkern.engine.recipes import RECIPES, Rates, convert_rate, with_recipe
+from fcnkern.engine.released import RELEASED, load_released
 from fcnkern.engine.report import (
     Scores,
     metrics_line,
@@ -22,6 +23,7 @@ from fcnkern.engine.trainer import Trainer, TrainResult
 
 __all__ = [
     "RECIPES",
+    "RELEASED",
     "DivergedError",
     "Rates",
     "Scores",
@@ -34,6 +36,7 @@ __all__ = [
     "confusions_over",
     "convert_rate",
     "load_checkpoint",
+    "load_released",
     "load_trained",
     "metrics_line",
     "metrics_record",
@@ -43,6 +46,7 @@ __all__ = [
     "resume_run",
     "run_stages",
     "save_checkpoint",
+    "save_trained",
     "scores_by_task",
     "scores_record",
     "scores_table",

@@ -39,6 +39,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist")
+    if path.suffix.lower() == ".caffemodel":
+        raise ValueError(
+            f"{path} is no checkpoint: 'fcnkern convert --released NAME' makes one of the authors' models"
+        )
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types on a damaged file

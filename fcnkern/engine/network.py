@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from fcnkern.data import channels_of, with_depth, with_hha
-from fcnkern.engine.checkpoint import load_checkpoint
+from fcnkern.engine.checkpoint import load_checkpoint, save_checkpoint
 from fcnkern.engine.settings import TrainSettings
 from fcnkern.models import FCN, VGG16, LateFusion, Segmenter, create, create_late, fuse_early
 from fcnkern.models.registry import parse_name
@@ -233,3 +233,21 @@ def trained_from(record: dict[str, Any], path: str | Path) -> Trained:
         record["iteration"],
         record.get("tasks", {}),
     )
+
+
+def save_trained(path: str | Path, trained: Trained) -> None:
+    """Writes a checkpoint that ``load_trained`` reads: a network to use or to start from, no run to go on with.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = {
+        "state_dict": trained.model.state_dict(),
+        "classes": trained.classes,
+        "palette": torch.from_numpy(trained.palette.copy()),
+        "preprocess": trained.model.preprocess,
+        "settings": trained.settings.to_dict(),
+        "iteration": trained.iteration,
+        "tasks": trained.tasks,
+    }
+    save_checkpoint(path, content)

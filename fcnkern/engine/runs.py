@@ -81,6 +81,8 @@ def resume_run(
     """
     checkpoint = Path(checkpoint)
     record = load_checkpoint(checkpoint)
+    if "class_weight" not in record:
+        raise ValueError(f"{checkpoint} holds a network and no run to go on with: begin one with init_from")
     trained = trained_from(record, checkpoint)
     settings = trained.settings.changed(**changes)
     _set_threads(settings)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,12 @@ import torch
 from torch import Tensor
 
 from fcnkern._files import write_atomically
-from fcnkern.data.preprocess import depth_presets, presets
+from fcnkern.data.preprocess import preset
 from fcnkern.weights.caffe import read_caffemodel
 
 # Checkpoints wrap their state_dict under one of these (pytorch-fcn's, torchvision's references', this package's).
 _WRAPPERS = ("model_state_dict", "state_dict", "model")
-_PREPROCESS = "preprocess"
-_KNOWN = presets | depth_presets
+_PREPROCESS, _TASKS = "preprocess", "tasks"
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,12 @@ class WeightFile:
         tensors: all floating-point tensors by name, on the CPU.
         preprocess: the input convention that the file states, by name of a preset, or None. Files of `save` and
             checkpoints of this package state it; no other format does.
+        tasks: numbers of classes by task, where the file states that its head is one for several; stated likewise.
     """
 
     tensors: dict[str, Tensor]
     preprocess: str | None = None
+    tasks: dict[str, int] = field(default_factory=dict)
 
 
 def load(path: str | os.PathLike[str], *, sha256: str | None = None) -> dict[str, Tensor]:
@@ -94,12 +96,19 @@ def sha256_of(path: str | os.PathLike[str], *, expected: str | None = None) -> s
     return found
 
 
-def save(path: str | os.PathLike[str], state: Mapping[str, Tensor], *, preprocess: str | None = None) -> None:
+def save(
+    path: str | os.PathLike[str],
+    state: Mapping[str, Tensor],
+    *,
+    preprocess: str | None = None,
+    tasks: Mapping[str, int] | None = None,
+) -> None:
     """Write tensors to a .safetensors file, which is then complete or as it was.
 
     Args:
         state: names to tensors of any device; tensors that share memory are written each for itself.
         preprocess: the preset with which images must be prepared for these weights; stated in the file.
+        tasks: numbers of classes by name, where one head has those of several tasks; stated in the file.
 
     Raises:
         ValueError: another extension, an unknown preset, or no tensors.
@@ -108,8 +117,9 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Tensor], *, preproces
     file = Path(path)
     if file.suffix.lower() != ".safetensors":
         raise ValueError(f"{file}: weights are written as .safetensors, got {file.suffix!r}")
-    if preprocess is not None and preprocess not in _KNOWN:
-        raise ValueError(f"preprocess must be one of {', '.join(_KNOWN)}, got {preprocess!r}")
+    metadata = {} if preprocess is None else {_PREPROCESS: preset(preprocess).name}
+    if tasks:
+        metadata[_TASKS] = json.dumps(dict(tasks))
     if not state:
         raise ValueError(f"{file}: there are no tensors to write")
     wrong = [
@@ -119,7 +129,6 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Tensor], *, preproces
     ]
     if wrong:
         raise TypeError(f"state must hold tensors only, {wrong[0]}")
-    metadata = {} if preprocess is None else {_PREPROCESS: preprocess}
     tensors = _separate(state)
     write_atomically(file, lambda out: out.write(safetensors.torch.save(tensors, metadata)))
 
@@ -162,23 +171,35 @@ def _read_npz(file: Path) -> WeightFile:
 
 def _read_safetensors(file: Path) -> WeightFile:
     with safetensors.safe_open(file, framework="pt") as content:
-        stated = (content.metadata() or {}).get(_PREPROCESS)
-    return WeightFile(_floating(safetensors.torch.load_file(file)), _known(stated))
+        metadata = content.metadata() or {}
+    try:
+        tasks = json.loads(metadata.get(_TASKS, "{}"))
+    except ValueError:
+        tasks = None
+    return _stating(_floating(safetensors.torch.load_file(file)), metadata.get(_PREPROCESS), tasks)
 
 
 def _read_torch(file: Path) -> WeightFile:
     content = torch.load(file, map_location="cpu", weights_only=True)
-    stated = content.get(_PREPROCESS) if isinstance(content, Mapping) else None
+    record = content if isinstance(content, Mapping) else {}
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping):
         raise ValueError(f"a state_dict was expected, the file holds a {type(content).__name__}")
-    return WeightFile(_floating(content), _known(stated))
+    return _stating(_floating(content), record.get(_PREPROCESS), record.get(_TASKS))
 
 
-def _known(stated: Any) -> str | None:
-    return stated if isinstance(stated, str) and stated in _KNOWN else None
+def _stating(tensors: dict[str, Tensor], preprocess: Any, tasks: Any) -> WeightFile:
+    """The content of a file with what it states of itself, where this package can have stated it."""
+    counts = (
+        tasks if isinstance(tasks, dict) and all(isinstance(count, int) for count in tasks.values()) else {}
+    )
+    try:
+        stated = preset(preprocess).name if isinstance(preprocess, str) else None
+    except ValueError:
+        stated = None
+    return WeightFile(tensors, stated, counts)
 
 
 def _floating(content: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -38,6 +39,26 @@ def test_save_states_the_convention_and_separates_shared_memory(tmp_path: Path) 
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+def test_save_states_late_fusions_presets_and_tasks(tmp_path: Path) -> None:
+    path, tasks = tmp_path / "a.safetensors", {"semantic": 33, "geometric": 3}
+    save(path, {"a": torch.ones(2)}, preprocess="nyud+nyud-hha", tasks=tasks)
+    assert (read_weights(path).preprocess, read_weights(path).tasks) == ("nyud+nyud-hha", tasks)
+    torch.save(
+        {"state_dict": {"a": torch.ones(2)}, "preprocess": "nyud-rgbd", "tasks": tasks}, tmp_path / "a.pt"
+    )
+    stated = read_weights(tmp_path / "a.pt")
+    assert (stated.preprocess, stated.tasks) == ("nyud-rgbd", tasks)
+
+
+def test_what_other_programs_state_is_not_taken_for_ours(tmp_path: Path) -> None:
+    metadata = {"tasks": "segmentation", "preprocess": "resize"}
+    safetensors.torch.save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors", metadata)
+    torch.save({"model": {"a": torch.ones(2)}, "preprocess": 3, "tasks": ["x"]}, tmp_path / "a.pt")
+    for name in ("a.safetensors", "a.pt"):
+        stated = read_weights(tmp_path / name)
+        assert (stated.preprocess, stated.tasks) == (None, {})
+
+
 def test_saved_weights_may_be_read_as_other_new_files(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     save(tmp_path / "a.safetensors", {"a.weight": torch.ones(2)})
@@ -51,7 +72,13 @@ def test_saved_weights_may_be_read_as_other_new_files(tmp_path: Path) -> None:
         ("a.pt", {"a": torch.ones(1)}, {}, ValueError, r"written as \.safetensors, got '\.pt'"),
         ("a.safetensors", {}, {}, ValueError, "no tensors to write"),
         ("a.safetensors", {"a": 3}, {}, TypeError, "a is a int"),
-        ("a.safetensors", {"a": torch.ones(1)}, {"preprocess": "x"}, ValueError, "one of caffe, .*, got 'x'"),
+        (
+            "a.safetensors",
+            {"a": torch.ones(1)},
+            {"preprocess": "x"},
+            ValueError,
+            "preset 'x' is unknown, wanted one of bvlc",
+        ),
     ],
 )
 def test_save_refuses(
@@ -100,6 +127,7 @@ def test_the_command_converts_folds_and_reports(tmp_path: Path, capsys: pytest.C
             ["--preprocess", "caffe"],
             "its input as 'torchvision', preprocess is 'caffe': channels in the order",
         ),
+        (["--preprocess", "coffee"], "preset 'coffee' is unknown, wanted one of bvlc"),
         (["--fold", "caffe"], "mean mismatch"),
         (["--arch", "googlenet"], "in.safetensors as googlenet: .*missing: conv1.7x7_s2.weight"),
     ],
