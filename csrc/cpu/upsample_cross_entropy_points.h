@@ -6,7 +6,8 @@
 
 namespace fcnkern::FCNKERN_ISA::cross_entropy {
 
-// Reads rows of scores as [class * stride + point], less the greatest class of each point, in the unit of T.
+// Reads rows of scores as [class * stride + point], less the greatest class of each point, in the unit of T;
+// at [classes] their least, as Block has it.
 // What lies past the points is left as it is, and must be finite.
 template <class T>
 class ScoreRows {
@@ -14,14 +15,15 @@ class ScoreRows {
   ScoreRows(Carver& carver, const Job<T>& job)
       : job_(job),
         stride_(job.point_stride()),
-        spare_(carver.take<T>(stride_)) {}
+        spare_(carver.take<T>(stride_)),
+        greatest_(carver.take<T>(stride_)) {}
 
   // Row `row` of image n; it may lie one outside.
   void read(int64_t n, int64_t row, T* out) const {
     const ResampleAxis& y = job_.p.upsampling.rows;
     const bool outside = row < 0 || row >= y.n_in;
     if (outside && y.zero) {
-      for (int64_t i = 0; i < job_.p.upsampling.scores.c * stride_; ++i) out[i] = 0;
+      std::memset(out, 0, (job_.p.upsampling.scores.c + 1) * stride_ * sizeof(T));
       return;
     }
     const int64_t inside = row < 0 ? 0 : row >= y.n_in ? y.n_in - 1 : row;
@@ -33,15 +35,25 @@ class ScoreRows {
         multiply_by_zero(spare_, scores, job_.columns.points);
       }
     }
-    for (int64_t j = 0; j < job_.columns.points; j += kLanes) subtract_greatest(out + j);
+    subtract_greatest(out, out + job_.p.upsampling.scores.c * stride_);
   }
 
  private:
-  void subtract_greatest(T* out) const {
-    const int64_t end = job_.p.upsampling.scores.c * stride_;
-    Vec<T> greatest = splat(-static_cast<T>(INFINITY));
-    for (int64_t i = 0; i < end; i += stride_) greatest = vmax(load(out + i), greatest);
-    for (int64_t i = 0; i < end; i += stride_) store(out + i, (load(out + i) - greatest) * Unit<T>::kPerNat);
+  // Both loops go class by class, so that no vector waits for the one before it.
+  void subtract_greatest(T* out, T* least) const {
+    const int64_t points = job_.columns.points;
+    T* greatest = greatest_;
+    for (int64_t j = 0; j < stride_; ++j) greatest[j] = -static_cast<T>(INFINITY);
+    for (const T* scores = out; scores != least; scores += stride_)
+      for (int64_t j = 0; j < points; j += kLanes)
+        store(greatest + j, vmax(load(scores + j), load(greatest + j)));
+    std::memset(least, 0, stride_ * sizeof(T));
+    for (T* scores = out; scores != least; scores += stride_)
+      for (int64_t j = 0; j < points; j += kLanes) {
+        const Vec<T> score = (load(scores + j) - load(greatest + j)) * Unit<T>::kPerNat;
+        store(scores + j, score);
+        store(least + j, vmin(score, load(least + j)) + score * 0);
+      }
   }
 
   void read_class(int64_t n, int64_t c, int64_t row, T* out) const {
@@ -95,6 +107,7 @@ class ScoreRows {
   const Job<T>& job_;
   int64_t stride_;
   T* spare_;
+  T* greatest_;  // [point]
 };
 
 // Collects the gradients of rows of points and writes them to rows of the result, each once.
