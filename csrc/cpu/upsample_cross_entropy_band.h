@@ -42,6 +42,7 @@ class BandWorker {
   void run(int64_t first, int64_t last, Totals* sums) {
     moments_.clear();
     labels_.prepare();
+    if (p_.grad != nullptr) gradient_.clear_band();
     std::memset(above_, 0, points_size() * sizeof(T));
     std::memset(below_, 0, points_size() * sizeof(T));
     for (int64_t i = first; i < last; ++i) {
@@ -68,7 +69,6 @@ class BandWorker {
   int64_t points_size() const { return (classes_ + 1) * point_stride_; }
 
   Totals run_band(int64_t n, int64_t band) {
-    if (p_.grad != nullptr) gradient_.clear_band();
     totals_ = Totals{};
     for (int32_t cell = job_.band_first[band]; cell < job_.band_first[band + 1]; ++cell)
       run_cells(n, job_.top_row(band), cell);
@@ -112,6 +112,7 @@ class BandWorker {
         job_.columns.sliding &&
         packed_runs + labels_.stretches() / kStretchesPerBlock >= labels_.active_runs();
     ahead_ = labels_.ahead(n, y_ + rows);
+    ahead_.class_bytes = scores_.class_bytes();
     ahead_.divide((neighbours ? labels_.active_runs() : packed_runs) * classes_);
     Block<T> block{};
     block.classes = classes_;
@@ -139,13 +140,14 @@ class BandWorker {
       block.bottom_left = below_ + cell;
       block.bottom_right = below_ + cell + 1;
       block.u0 = load(job_.columns.weight + cell);
+      ahead_.scores = scores_.ahead(image_, above_row_, cell);
       run_block(block, {labels_.at(cell), job_.columns.first + cell},
                 PointRows<T>{gradient_.top() + cell, gradient_.bottom() + cell, point_stride_});
     }
   }
 
-  // Lanes are the cells with pixels that count, wherever they are: their corners are gathered from the points,
-  // their gradients are scattered to them.
+  // Lanes are the cells with pixels that count, wherever they are: their corners are gathered from the
+  // points, their gradients are scattered to them.
   void run_packed(Block<T>& block) {
     const Cells<T>& cells = job_.columns;
     const int64_t count = labels_.active_count(), rows = classes_ + 1;
@@ -158,11 +160,13 @@ class BandWorker {
       int32_t point[kLanes], first[kLanes], cell[kLanes];
       for (int lane = 0; lane < kLanes; ++lane) {
         const bool is_used = i + lane < count;
-        cell[lane] = is_used ? labels_.active()[i + lane] : static_cast<int32_t>(cells.count);  // an empty cell
+        // Others take an empty cell.
+        cell[lane] = is_used ? labels_.active()[i + lane] : static_cast<int32_t>(cells.count);
         point[lane] = is_used ? cells.point[cell[lane]] : point[lane - 1] + 1;
         first[lane] = cells.first[cell[lane]];
         block.u0[lane] = cells.weight[cell[lane]];
       }
+      ahead_.scores = scores_.ahead(image_, above_row_, point[0]);
       const int used = count - i < kLanes ? static_cast<int>(count - i) : kLanes;
       const LanePoints<T> places(point, used);
       places.gather(above_, point_stride_, rows, packed_corners_);

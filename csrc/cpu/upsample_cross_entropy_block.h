@@ -111,9 +111,12 @@ struct Ahead {
   const char* next = nullptr;
   int64_t bytes = 0;  // left, from `next` on
   int64_t step = 0;
+  const char* scores = nullptr;  // of a block's points, one row further down than it reads; of class 0
+  int64_t class_bytes = 0;
 
   void divide(int64_t parts) { step = (bytes / parts / kLine + 1) * kLine; }
-  void fetch() {
+  void fetch(int64_t c) {
+    __builtin_prefetch(scores + c * class_bytes, 0, 2);
     for (int64_t i = 0; i < step && i < bytes; i += kLine) __builtin_prefetch(next + i, 0, 2);
     next += step;
     bytes -= step;

@@ -13,8 +13,8 @@ namespace {
 constexpr float kLog2E = 1.44269504088896341f;
 
 // Exponentials are kept times 2^kShift, and scores are clamped from below, so that no term is subnormal; a
-// term that is lost has less than e^-119 of the softmax. A sum over up to 2^16 classes is at most 2^62; it is at
-// least 2^-21, as some class has its greatest score at a corner and at most a jump less at the pixel.
+// term that is lost has less than e^-119 of the softmax. A sum over up to 2^16 classes is at most 2^62; it is
+// at least 2^-21, as some class has its greatest score at a corner and at most a jump less at the pixel.
 constexpr int kShift = 46;
 constexpr float kUnit = 0x1p46f;
 constexpr float kLowest = -119 * kLog2E;
@@ -76,10 +76,13 @@ template <int kColumns>
 FCNKERN_INLINE Moments<float> softmax_moments(const Geometric& score, const VecF* ratios, int64_t classes,
                                               const VecF* inverse, int rows) {
   const VecF down = score.down, down_right = down * score.cross;
-  Polynomial values, slopes;
-  for (int v = rows - 1; v >= 0; --v) {
-    const VecF ratio = ratios[v * classes];
-    const Polynomial row = row_polynomial<kColumns>(inverse + v * kCellPixels, ratio);
+  const auto polynomial_of_row = [=](int v) {
+    return row_polynomial<kColumns>(inverse + v * kCellPixels, ratios[v * classes]);
+  };
+  const Polynomial last = polynomial_of_row(rows - 1);
+  Polynomial values{last.value, VecF{}}, slopes{last.slope, VecF{}};
+  for (int v = rows - 2; v >= 0; --v) {
+    const Polynomial row = polynomial_of_row(v);
     values.push(down, row.value);
     slopes.push(down_right, row.slope);
   }
@@ -125,7 +128,7 @@ FCNKERN_INLINE void gradient_of_corners(const Block<float>& block, const LabelMo
                                         const FastScratch& scratch, Ahead& ahead, const Out& out) {
   const Block<float> b = block;  // its own copy stays in registers
   for (int64_t c = 0; c < b.classes; ++c) {
-    ahead.fetch();
+    ahead.fetch(c);
     const Moments<float> softmax =
         softmax_moments<kColumns>(scratch.scores[c], scratch.ratios + c, b.classes, scratch.sums, b.rows);
     out.add(c, spread(b, softmax - labels[c]));
@@ -136,8 +139,9 @@ FCNKERN_INLINE void gradient_of_corners(const Block<float>& block, const LabelMo
 FCNKERN_INLINE VecF mantissa(VecF x) { return from_bits((bits(x) & 0x7fffff) | 0x3f800000); }
 FCNKERN_INLINE VecI exponent(VecF x) { return bits(x) >> 23; }
 
-// Turns four sums into their reciprocals, 0 where `valid` does not hold; one division for all. A product of two
-// sums, 2^-41 to 2^124, is a mantissa and an exponent. Adds the exponents; returns the product of the mantissas.
+// Turns four sums into their reciprocals, 0 where `valid` does not hold; one division for all. A product of
+// two sums, 2^-41 to 2^124, is a mantissa and an exponent. Adds the exponents; returns the product of the
+// mantissas.
 FCNKERN_INLINE VecF invert4(VecF* x, const VecI* valid, VecI& exponents) {
   VecF sums[4];
 #pragma GCC unroll 4
@@ -146,7 +150,8 @@ FCNKERN_INLINE VecF invert4(VecF* x, const VecI* valid, VecI& exponents) {
   const VecF left_part = mantissa(left), right_part = mantissa(right), product = left_part * right_part;
   const VecF inverse = 0x1p127f / product;  // the exponents' bias of 127, given back in `lower`
   const auto lower = [](VecF part, VecF by) { return from_bits(bits(part) - (bits(by) & 0x7f800000)); };
-  const VecF left_inverse = lower(inverse * right_part, left), right_inverse = lower(inverse * left_part, right);
+  const VecF left_inverse = lower(inverse * right_part, left);
+  const VecF right_inverse = lower(inverse * left_part, right);
   exponents += exponent(left) + exponent(right);
   x[0] = valid[0] ? sums[1] * left_inverse : VecF{};
   x[1] = valid[1] ? sums[0] * left_inverse : VecF{};

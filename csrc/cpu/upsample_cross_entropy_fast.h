@@ -51,8 +51,8 @@ void log_sums(const Block<float>& block, const FastScratch& scratch);
 // The label part of each lane's loss, in log2 units, from weighed moments.
 VecF label_loss(const Block<float>& block, const LabelMoments<float>& labels);
 
-// Gives `out` the gradient for the corners of each class, from weight / sum and weighed moments: 2 operations per pixel
-// and class. Fetches a step of what is ahead with each class.
+// Gives `out` the gradient for the corners of each class, from weight / sum and weighed moments: 2 operations
+// per pixel and class. Fetches a step of what is ahead with each class.
 template <class Out>
 void add_gradient(const Block<float>& block, const LabelMoments<float>& labels, const FastScratch& scratch,
                   Ahead& ahead, const Out& out);

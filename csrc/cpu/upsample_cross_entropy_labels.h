@@ -56,8 +56,8 @@ struct Truncated {
 };
 
 // What narrow_row does, for the values of ignore_index whose last bits are kNone's: then no label needs a
-// comparison. False for other values, and where a label is neither a class nor ignored. A row is read in equal
-// parts, of which the last two may overlap, so that none ends in single labels.
+// comparison. False for other values, and where a label is neither a class nor ignored. A row is read in
+// equal parts, of which the last two may overlap, so that none ends in single labels.
 template <class L, class Label>
 bool truncate_row(const Label* labels, int64_t n, int64_t classes, int64_t ignore_index, L* out) {
   using Wide = std::make_unsigned_t<Label>;
@@ -97,9 +97,10 @@ class LabelRows {
 
   void prepare() {
     std::memset(labels_, 0xff, kCellPixels * stride_ * sizeof(L));  // kNone stays past every row's end
-    std::memset(words_, 0xff, kCellPixels * Labels::kWords * cells_ * sizeof(uint32_t));  // and in the padding
+    std::memset(words_, 0xff, kCellPixels * Labels::kWords * cells_ * sizeof *words_);  // and in the padding
     even_from_ = columns_.count > 1 ? columns_.count - 1 : 0;
-    while (even_from_ > 0 && columns_.first[even_from_] - columns_.first[even_from_ - 1] == kCellPixels) --even_from_;
+    const int32_t* first = columns_.first;
+    while (even_from_ > 0 && first[even_from_] - first[even_from_ - 1] == kCellPixels) --even_from_;
     for (int i = 0; i < Labels::kWords; i += 2)
       for (int64_t cell = 0; cell < cells_; ++cell) {
         const int64_t used = columns_.pixels[cell] - i * Labels::kPerWord, bits = used * Labels::kBits;

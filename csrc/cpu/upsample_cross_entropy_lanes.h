@@ -8,8 +8,8 @@ namespace fcnkern::FCNKERN_ISA::cross_entropy {
 // Gathered corners are [corner][row * kPackedStride + lane]; whole vectors are written from every lane on.
 constexpr int kPackedStride = 2 * kLanes;
 
-// The first `used` lanes, with their left points in ascending order, several to a point perhaps. The others follow
-// with a point each, and have no gradient.
+// The first `used` lanes, with their left points in ascending order, several to a point perhaps. The others
+// follow with a point each, and have no gradient.
 template <class T>
 class LanePoints {
  public:

@@ -77,6 +77,7 @@ class LabelMoments {
 
   // Of a closed block: takes each class's moments times its factor, plus a share of the sum over all classes.
   void weigh(const LossWeights<T>& weights) {
+    if (weights.uniform && weights.soft == nullptr) return;
     Moments<T> all{};
     if (weights.soft != nullptr) {
       for (int64_t i = 0; i < present_count_; ++i) all = all + moments_[present_[i]];

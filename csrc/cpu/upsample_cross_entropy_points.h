@@ -18,6 +18,18 @@ class ScoreRows {
         spare_(carver.take<T>(stride_)),
         greatest_(carver.take<T>(stride_)) {}
 
+  // Address of a point's score of class 0 in the row after next, or in the last one; the next class's lies
+  // class_bytes() further.
+  const char* ahead(int64_t n, int64_t row, int64_t point) const {
+    const Upsampling& u = job_.p.upsampling;
+    const int64_t later = row + 2 < u.rows.n_in ? row + 2 : u.rows.n_in - 1;
+    const int64_t x = job_.columns.origin + point, inside = x < 0 ? 0 : x;
+    const int64_t offset =
+        n * u.scores.strides[0] + later * u.scores.strides[2] + inside * u.scores.strides[3];
+    return static_cast<const char*>(u.scores.data) + offset * element_bytes();
+  }
+  int64_t class_bytes() const { return job_.p.upsampling.scores.strides[1] * element_bytes(); }
+
   // Row `row` of image n; it may lie one outside.
   void read(int64_t n, int64_t row, T* out) const {
     const ResampleAxis& y = job_.p.upsampling.rows;
@@ -39,6 +51,11 @@ class ScoreRows {
   }
 
  private:
+  int64_t element_bytes() const {
+    const DType type = job_.p.upsampling.scores.type;
+    return type == DType::kF64 ? 8 : type == DType::kF32 ? 4 : 2;
+  }
+
   // Both loops go class by class, so that no vector waits for the one before it.
   void subtract_greatest(T* out, T* least) const {
     const int64_t points = job_.columns.points;
@@ -132,12 +149,13 @@ class GradientRows {
     pending_row_ = -1;
   }
 
+  // Before the first band.
   void clear_band() const {
     std::memset(top_, 0, size_ * sizeof(T));
     std::memset(bottom_, 0, size_ * sizeof(T));
   }
 
-  // Takes up the accumulators of band `band`, then the next band's may follow.
+  // Takes up the accumulators of band `band` and clears them, while they are in the cache, for the next one.
   void end_band(int64_t band) {
     const int64_t row = job_.top_row(band), last = job_.p.upsampling.rows.n_in - 1;
     fold_columns(top_);
@@ -153,6 +171,7 @@ class GradientRows {
       bottom_ = finished;
       pending_row_ = row + 1;
     }
+    clear_band();
   }
 
   // Writes what is left of an image, down to `row`.
