@@ -90,6 +90,27 @@ FCNKERN_INLINE double sum(V v) {
   return total;
 }
 
+// Lane i of the result is lane index[i] of v; 0 <= index[i] < kLanes.
+template <class T>
+FCNKERN_INLINE Vec<T> permute(Vec<T> v, Mask<T> index) {
+#ifdef __clang__
+  Vec<T> result;
+  for (int lane = 0; lane < kLanes; ++lane) result[lane] = v[index[lane]];
+  return result;
+#else
+  return __builtin_shuffle(v, index);
+#endif
+}
+// Every lane takes its left neighbour's number, lane 0 takes 0.
+template <class T>
+FCNKERN_INLINE Vec<T> shift_lanes(Vec<T> v) {
+  Mask<T> left{};
+  for (int lane = 1; lane < kLanes; ++lane) left[lane] = lane - 1;
+  Vec<T> shifted = permute<T>(v, left);
+  shifted[0] = 0;
+  return shifted;
+}
+
 // Bits of a float vector as integers, and back.
 FCNKERN_INLINE VecI bits(VecF v) { return (VecI)v; }
 FCNKERN_INLINE VecF from_bits(VecI v) { return (VecF)v; }

@@ -43,18 +43,6 @@ void scale_rows(const Job<T>& job, int64_t first, int64_t last, T factor) {
   }
 }
 
-template <class T>
-struct Sums {
-  Totals totals;
-  double divisor;
-
-  Sums(const Job<T>& job, const Totals* bands) {
-    for (int64_t i = 0; i < job.p.upsampling.scores.n * job.bands; ++i) totals.add(bands[i]);
-    divisor = job.p.divisor > 0 ? job.p.divisor : totals.weight;
-  }
-  double factor() const { return divisor > 0 ? 1 / divisor : 0; }
-};
-
 // The working memory of all threads.
 template <class T, class L>
 class Team {

@@ -4,6 +4,7 @@
 #include "upsample_cross_entropy_fast.h"
 #include "upsample_cross_entropy_job.h"
 #include "upsample_cross_entropy_labels.h"
+#include "upsample_cross_entropy_lanes.h"
 #include "upsample_cross_entropy_pixel.h"
 #include "upsample_cross_entropy_points.h"
 
@@ -13,7 +14,6 @@ namespace fcnkern::FCNKERN_ISA::cross_entropy {
 template <class L>
 struct LaneCells {
   BlockLabels<L> labels;
-  const int32_t* point;
   const int32_t* first;
 };
 
@@ -31,10 +31,10 @@ class BandWorker {
         fast_(carver, job.p.upsampling.scores.c),
         pixel_(carver, job.p.upsampling.scores.c),
         gradient_(carver, job) {
-    above_ = carver.take<T>(classes_ * point_stride_);
-    below_ = carver.take<T>(classes_ * point_stride_);
+    above_ = carver.take<T>(points_size());
+    below_ = carver.take<T>(points_size());
     corners_ = carver.take<Corners<T>>(classes_ + 1);  // whole vectors are read from every lane on
-    packed_corners_ = carver.take<T>(4 * classes_ * kPackedStride);
+    packed_corners_ = carver.take<T>(4 * (classes_ + 1) * kPackedStride);
     packed_words_ = carver.take<uint32_t>(kCellPixels * BlockLabels<L>::kWords * kLanes);
   }
 
@@ -42,8 +42,9 @@ class BandWorker {
   void run(int64_t first, int64_t last, Totals* sums) {
     moments_.clear();
     labels_.prepare();
-    std::memset(above_, 0, classes_ * point_stride_ * sizeof(T));
-    std::memset(below_, 0, classes_ * point_stride_ * sizeof(T));
+    if (p_.grad != nullptr) gradient_.clear_band();
+    std::memset(above_, 0, points_size() * sizeof(T));
+    std::memset(below_, 0, points_size() * sizeof(T));
     for (int64_t i = first; i < last; ++i) {
       const int64_t n = i / job_.bands, band = i % job_.bands;
       if (p_.grad != nullptr && (i == first || band == 0)) gradient_.begin(n, band);
@@ -61,13 +62,13 @@ class BandWorker {
   LabelError error() const { return labels_.error(); }
 
  private:
-  static constexpr int kPackedStride = 2 * kLanes;
   static constexpr int kStretchesPerBlock = 16;  // moving so many stretches of cells costs as much as a block
   static constexpr int64_t kNoRow = INT64_MIN;
   static constexpr double kNatsPerLog2 = 0.69314718055994531;
 
+  int64_t points_size() const { return (classes_ + 1) * point_stride_; }
+
   Totals run_band(int64_t n, int64_t band) {
-    if (p_.grad != nullptr) gradient_.clear_band();
     totals_ = Totals{};
     for (int32_t cell = job_.band_first[band]; cell < job_.band_first[band + 1]; ++cell)
       run_cells(n, job_.top_row(band), cell);
@@ -111,6 +112,7 @@ class BandWorker {
         job_.columns.sliding &&
         packed_runs + labels_.stretches() / kStretchesPerBlock >= labels_.active_runs();
     ahead_ = labels_.ahead(n, y_ + rows);
+    ahead_.class_bytes = scores_.class_bytes();
     ahead_.divide((neighbours ? labels_.active_runs() : packed_runs) * classes_);
     Block<T> block{};
     block.classes = classes_;
@@ -138,109 +140,63 @@ class BandWorker {
       block.bottom_left = below_ + cell;
       block.bottom_right = below_ + cell + 1;
       block.u0 = load(job_.columns.weight + cell);
-      run_block(block, {labels_.at(cell), job_.columns.point + cell, job_.columns.first + cell});
-      if (p_.grad == nullptr) continue;
-      add_neighbours(gradient_.top() + cell, &Corners<T>::top_left, &Corners<T>::top_right);
-      add_neighbours(gradient_.bottom() + cell, &Corners<T>::bottom_left, &Corners<T>::bottom_right);
+      ahead_.scores = scores_.ahead(image_, above_row_, cell);
+      run_block(block, {labels_.at(cell), job_.columns.first + cell},
+                PointRows<T>{gradient_.top() + cell, gradient_.bottom() + cell, point_stride_});
     }
   }
 
-  void add_neighbours(T* points, Vec<T> Corners<T>::* left, Vec<T> Corners<T>::* right) const {
-    for (int64_t c = 0; c < classes_; ++c) {
-      T* at = points + c * point_stride_;
-      store(at, load(at) + corners_[c].*left);
-    }
-    for (int64_t c = 0; c < classes_; ++c) {
-      T* at = points + c * point_stride_ + 1;
-      store(at, load(at) + corners_[c].*right);
-    }
-  }
-
-  // Lanes are the cells with pixels that count, wherever they are. Corners and gradients move by runs of
-  // cells with neighbouring points, a whole vector for each: what it writes past its run, the next run
-  // overwrites.
+  // Lanes are the cells with pixels that count, wherever they are: their corners are gathered from the
+  // points, their gradients are scattered to them.
   void run_packed(Block<T>& block) {
     const Cells<T>& cells = job_.columns;
-    const int64_t count = labels_.active_count(), part = classes_ * kPackedStride;
+    const int64_t count = labels_.active_count(), rows = classes_ + 1;
     block.stride = kPackedStride;
     block.top_left = packed_corners_;
-    block.top_right = packed_corners_ + part;
-    block.bottom_left = packed_corners_ + 2 * part;
-    block.bottom_right = packed_corners_ + 3 * part;
+    block.top_right = packed_corners_ + rows * kPackedStride;
+    block.bottom_left = packed_corners_ + 2 * rows * kPackedStride;
+    block.bottom_right = packed_corners_ + 3 * rows * kPackedStride;
     for (int64_t i = 0; i < count; i += kLanes) {
       int32_t point[kLanes], first[kLanes], cell[kLanes];
       for (int lane = 0; lane < kLanes; ++lane) {
-        const bool used = i + lane < count;
-        cell[lane] = used ? labels_.active()[i + lane] : static_cast<int32_t>(cells.count);  // an empty cell
-        point[lane] = used ? cells.point[cell[lane]] : lane > 0 ? point[lane - 1] + 1 : 0;
+        const bool is_used = i + lane < count;
+        // Others take an empty cell.
+        cell[lane] = is_used ? labels_.active()[i + lane] : static_cast<int32_t>(cells.count);
+        point[lane] = is_used ? cells.point[cell[lane]] : point[lane - 1] + 1;
         first[lane] = cells.first[cell[lane]];
         block.u0[lane] = cells.weight[cell[lane]];
       }
-      const Runs runs(point);
-      gather(above_, runs, packed_corners_);
-      gather(below_, runs, packed_corners_ + 2 * part);
-      const BlockLabels<L> all = labels_.at(0);
-      for (int word = 0; word < block.rows * BlockLabels<L>::kWords; ++word)
-        for (int lane = 0; lane < kLanes; ++lane)
-          packed_words_[word * kLanes + lane] = all.words[word * all.stride + cell[lane]];
-      run_block(block, {{packed_words_, kLanes}, point, first});
-      if (p_.grad == nullptr) continue;
-      scatter(gradient_.top(), runs, &Corners<T>::top_left, &Corners<T>::top_right);
-      scatter(gradient_.bottom(), runs, &Corners<T>::bottom_left, &Corners<T>::bottom_right);
+      ahead_.scores = scores_.ahead(image_, above_row_, point[0]);
+      const int used = count - i < kLanes ? static_cast<int>(count - i) : kLanes;
+      const LanePoints<T> places(point, used);
+      places.gather(above_, point_stride_, rows, packed_corners_);
+      places.gather(below_, point_stride_, rows, packed_corners_ + 2 * rows * kPackedStride);
+      const bool neighbours = used == kLanes && cell[kLanes - 1] - cell[0] == kLanes - 1;
+      const BlockLabels<L> labels = neighbours ? labels_.at(cell[0]) : packed_labels(cell, block.rows);
+      run_block(block, {labels, first}, CornerList<T>{corners_});
+      if (p_.grad != nullptr)
+        places.scatter(corners_, classes_, {gradient_.top(), gradient_.bottom(), point_stride_});
     }
   }
 
-  // Lanes first[i] .. first[i + 1] - 1 have neighbouring points.
-  struct Runs {
-    explicit Runs(const int32_t* point) {
+  BlockLabels<L> packed_labels(const int32_t* cell, int rows) const {
+    const BlockLabels<L> all = labels_.at(0);
+    for (int word = 0; word < rows * BlockLabels<L>::kWords; ++word)
       for (int lane = 0; lane < kLanes; ++lane)
-        if (lane == 0 || point[lane] != point[lane - 1] + 1) {
-          first[count] = lane;
-          points[count++] = point[lane];
-        }
-      first[count] = kLanes;
-    }
-    int count = 0;
-    int first[kLanes + 1];
-    int32_t points[kLanes];
-  };
-
-  void gather(const T* points, const Runs& runs, T* left) const {
-    T* right = left + classes_ * kPackedStride;
-    for (int i = 0; i < runs.count; ++i) {
-      const T* from = points + runs.points[i];
-      T* to = left + runs.first[i];
-      for (int64_t c = 0; c < classes_; ++c) {
-        store(to + c * kPackedStride, load(from + c * point_stride_));
-        store(to + c * kPackedStride + (right - left), load(from + c * point_stride_ + 1));
-      }
-    }
+        packed_words_[word * kLanes + lane] = all.words[word * all.stride + cell[lane]];
+    return {packed_words_, kLanes};
   }
 
-  void scatter(T* points, const Runs& runs, Vec<T> Corners<T>::* left, Vec<T> Corners<T>::* right) const {
-    for (int i = 0; i < runs.count; ++i) {
-      Mask<T> in_run{};
-      for (int lane = 0; lane < runs.first[i + 1] - runs.first[i]; ++lane) in_run[lane] = -1;
-      for (int side = 0; side < 2; ++side) {
-        T* to = points + runs.points[i] + side;
-        for (int64_t c = 0; c < classes_; ++c) {
-          const Vec<T>& all = corners_[c].*(side == 0 ? left : right);
-          const Vec<T> run = load(reinterpret_cast<const T*>(&all) + runs.first[i]);
-          store(to + c * point_stride_, load(to + c * point_stride_) + (in_run ? run : Vec<T>{}));
-        }
-      }
-    }
-  }
-
-  // Adds a block to the totals; corners_ take its gradient.
-  void run_block(const Block<T>& block, const LaneCells<L>& cells) {
+  // Adds a block to the totals, and its gradient to `out`.
+  template <class Out>
+  void run_block(const Block<T>& block, const LaneCells<L>& cells, const Out& out) {
     if constexpr (sizeof(T) == sizeof(float)) {
       if (block.columns > 1 && prepare_geometric(block, fast_)) {
         if (p_.count_correct) {
           find_best(block, fast_);
           count_correct(block, cells.labels, [&](int v, int r) { return fast_.best[v * kCellPixels + r]; });
         }
-        return run_fast(block, cells);
+        return run_fast(block, cells, out);
       }
     }
     if (p_.count_correct)
@@ -248,27 +204,31 @@ class BandWorker {
         return pixel_.argmax(block, p_.upsampling.skip_zero_weights, v, r);
       });
     run_pixels(block, cells);
+    if (p_.grad == nullptr) return;
+    for (int64_t c = 0; c < classes_; ++c) out.add(c, corners_[c]);
   }
 
-  void run_fast(const Block<float>& block, const LaneCells<L>& cells) {
+  template <class Out>
+  void run_fast(const Block<float>& block, const LaneCells<L>& cells, const Out& out) {
     sum_exponentials(block, fast_);
     moments_.add(cells.labels, block.rows, block.columns);
     if (p_.losses != nullptr)
       write_losses(block, cells);
     else
-      add_loss(block, cells);
+      add_loss(block, cells, out);
     moments_.forget();
   }
 
   // The loss of a block whose exponentials are summed and whose labels are counted, and its gradient.
-  void add_loss(const Block<float>& block, const LaneCells<L>& cells) {
+  template <class Out>
+  void add_loss(const Block<float>& block, const LaneCells<L>& cells, const Out& out) {
     const bool weighted = p_.pixel_weight != nullptr || !job_.weights.uniform;
     if (weighted) weigh_pixels(block, cells);
     moments_.close(job_.weights.weight);
     moments_.weigh(job_.weights);
     const VecF loss = sum_logs(block, cells.labels, weighted, fast_) + label_loss(block, moments_);
     loss_ += __builtin_convertvector(loss, Vec<double>) * kNatsPerLog2;
-    if (p_.grad != nullptr) write_gradient(block, moments_, fast_, ahead_, corners_);
+    if (p_.grad != nullptr) add_gradient(block, moments_, fast_, ahead_, out);
   }
 
   // Calls visit(v, r, lane, label, index in a map) for every pixel that counts.
@@ -290,7 +250,7 @@ class BandWorker {
     if (factors == nullptr) return;
     each_pixel(block, cells, [&](int v, int r, int lane, int label, int64_t at) {
       fast_.weights[v * kCellPixels + r][lane] *= factors[at];
-      moments_.add_weighted(label, lane, block.rows - v, r, factors[at]);
+      moments_.add_weighted(label, lane, v, r, factors[at]);
     });
   }
 
@@ -380,7 +340,7 @@ class BandWorker {
   FastScratch fast_;
   PixelPath<T> pixel_;
   GradientRows<T> gradient_;
-  T *above_, *below_;  // points, [class * point_stride_ + point]
+  T *above_, *below_;  // points, [class * point_stride_ + point], at [classes_] their least score
   Corners<T>* corners_;
   T* packed_corners_;  // [corner][class * kPackedStride + lane]
   uint32_t* packed_words_;

@@ -15,7 +15,9 @@ template <class T>
 struct Block {
   int64_t classes;
   int rows, columns;  // pixels; a lane may have fewer columns, its labels say so
-  const T *top_left, *top_right, *bottom_left, *bottom_right;  // [class * stride + lane]
+  // [class * stride + lane]; float blocks hold at [classes] the least score of each, NaN beside one that is
+  // not finite.
+  const T *top_left, *top_right, *bottom_left, *bottom_right;
   int64_t stride;
   Vec<T> u0;
   T du, v0, dv;
@@ -27,35 +29,60 @@ struct Corners {
   Vec<T> top_left, top_right, bottom_left, bottom_right;
 };
 
-// The moments of a per-pixel quantity q over a cell: sums of q, (rows - v) q, r q, r (rows - v) q.
+// Takes the corners of each class for later.
+template <class T>
+struct CornerList {
+  Corners<T>* corners;
+
+  void add(int64_t c, const Corners<T>& of_class) const { corners[c] = of_class; }
+};
+
+// Rows of points above and below a run of cells, [class * stride], the first cell's left point first.
+template <class T>
+struct PointRows {
+  T *top, *bottom;
+  int64_t stride;
+
+  // Adds a class's corners of kLanes neighbouring cells: a point takes two of them.
+  void add(int64_t c, const Corners<T>& corners) const {
+    add_row(top + c * stride, corners.top_left, corners.top_right);
+    add_row(bottom + c * stride, corners.bottom_left, corners.bottom_right);
+  }
+
+ private:
+  static void add_row(T* points, Vec<T> left, Vec<T> right) {
+    store(points, load(points) + (left + shift_lanes<T>(right)));
+    points[kLanes] += right[kLanes - 1];
+  }
+};
+
+// The moments of a per-pixel quantity q over a cell: sums of q, v q, r q, v r q.
 template <class T>
 struct Moments {
-  Vec<T> one, up, right, up_right;
+  Vec<T> one, down, right, down_right;
 };
 template <class T>
 FCNKERN_INLINE Moments<T> operator+(const Moments<T>& a, const Moments<T>& b) {
-  return {a.one + b.one, a.up + b.up, a.right + b.right, a.up_right + b.up_right};
+  return {a.one + b.one, a.down + b.down, a.right + b.right, a.down_right + b.down_right};
 }
 template <class T>
 FCNKERN_INLINE Moments<T> operator-(const Moments<T>& a, const Moments<T>& b) {
-  return {a.one - b.one, a.up - b.up, a.right - b.right, a.up_right - b.up_right};
+  return {a.one - b.one, a.down - b.down, a.right - b.right, a.down_right - b.down_right};
 }
 template <class T>
 FCNKERN_INLINE Moments<T> operator*(T factor, const Moments<T>& m) {
-  return {factor * m.one, factor * m.up, factor * m.right, factor * m.up_right};
+  return {factor * m.one, factor * m.down, factor * m.right, factor * m.down_right};
 }
 
 // Sums of q times each corner's weight.
 template <class T>
 FCNKERN_INLINE Corners<T> spread(const Block<T>& block, const Moments<T>& q) {
-  const T top_base =
-      1 - block.v0 - static_cast<T>(block.rows) * block.dv;  // weight of the top one row below the cell
   const Vec<T> right = block.u0 * q.one + block.du * q.right;
-  const Vec<T> up_right = block.u0 * q.up + block.du * q.up_right;
-  const Vec<T> top = top_base * q.one + block.dv * q.up;
-  const Vec<T> top_right = top_base * right + block.dv * up_right;
-  const Vec<T> bottom_right = right - top_right;
-  return {top - top_right, top_right, q.one - top - bottom_right, bottom_right};
+  const Vec<T> down_right = block.u0 * q.down + block.du * q.down_right;
+  const Vec<T> bottom = block.v0 * q.one + block.dv * q.down;
+  const Vec<T> bottom_right = block.v0 * right + block.dv * down_right;
+  const Vec<T> top_right = right - bottom_right;
+  return {q.one - bottom - top_right, top_right, bottom - bottom_right, bottom_right};
 }
 
 // Labels of a block, several to a 32-bit word: label r of row v lies in word (v, r / kPerWord) of its lane.
@@ -84,9 +111,12 @@ struct Ahead {
   const char* next = nullptr;
   int64_t bytes = 0;  // left, from `next` on
   int64_t step = 0;
+  const char* scores = nullptr;  // of a block's points, one row further down than it reads; of class 0
+  int64_t class_bytes = 0;
 
   void divide(int64_t parts) { step = (bytes / parts / kLine + 1) * kLine; }
-  void fetch() {
+  void fetch(int64_t c) {
+    __builtin_prefetch(scores + c * class_bytes, 0, 2);
     for (int64_t i = 0; i < step && i < bytes; i += kLine) __builtin_prefetch(next + i, 0, 2);
     next += step;
     bytes -= step;

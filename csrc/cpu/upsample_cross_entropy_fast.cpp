@@ -13,12 +13,14 @@ namespace {
 constexpr float kLog2E = 1.44269504088896341f;
 
 // Exponentials are kept times 2^kShift, and scores are clamped from below, so that no term is subnormal; a
-// term that is lost has less than e^-119 of the softmax.
-constexpr int kShift = 58;
+// term that is lost has less than e^-119 of the softmax. A sum over up to 2^16 classes is at most 2^62; it is
+// at least 2^-21, as some class has its greatest score at a corner and at most a jump less at the pixel.
+constexpr int kShift = 46;
+constexpr float kUnit = 0x1p46f;
 constexpr float kLowest = -119 * kLog2E;
 
 // The greatest jump of a score between corners. In a cell cut short by the border the sequence runs on for up
-// to 7 pixels more: 2^(58 + 1.44 * 46 * 7/8) is the largest term, and it is finite.
+// to 7 pixels more: 2^(46 + 1.44 * 46 * 7/8) is the largest term, and it is finite.
 constexpr float kJump = 46 * kLog2E;
 
 FCNKERN_INLINE VecF clamp_low(VecF z) { return vmax(splat(kLowest), z); }  // keeps NaN
@@ -28,18 +30,15 @@ void sum_rows(const Block<float>& block, const FastScratch& scratch) {
   const int64_t classes = block.classes;
   const Geometric* scores = scratch.scores;
   VecF* row_first = scratch.row_first;
-  VecF* row_right = scratch.row_right;
-  for (int64_t c = 0; c < classes; ++c) {
-    row_first[c] = scores[c].first;
-    row_right[c] = scores[c].right;
-  }
-  for (int v = 0; v < block.rows; ++v) {
+  VecF* ratios = scratch.ratios;
+  for (int64_t c = 0; c < classes; ++c) row_first[c] = scores[c].first;
+  for (int v = 0; v < block.rows; ++v, ratios += classes) {
     VecF total[kColumns] = {};
     for (int64_t c = 0; c < classes; ++c) {
       VecF term = row_first[c];
-      const VecF ratio = row_right[c], twice = ratio * ratio;
+      const VecF ratio = ratios[c], twice = ratio * ratio;
       row_first[c] = term * scores[c].down;
-      row_right[c] = ratio * scores[c].cross;
+      ratios[classes + c] = ratio * scores[c].cross;
 #pragma GCC unroll 4
       for (int r = 0; r < kColumns; r += 2) {
         total[r] += term;
@@ -52,28 +51,44 @@ void sum_rows(const Block<float>& block, const FastScratch& scratch) {
   }
 }
 
-// Moments over the cell of the softmax of one class, times the pixel weights: along a row by Horner's rule
-// and its derivative, down the rows by prefix sums.
-template <int kColumns>
-FCNKERN_INLINE Moments<float> softmax_moments(const Geometric& score, const VecF* inverse, int rows) {
-  Moments<float> m{};
-  VecF first = score.first, ratio = score.right;
-  for (int v = 0; v < rows; ++v, inverse += kCellPixels) {
-    VecF p = inverse[kColumns - 1], slope = p;
-    p = p * ratio + inverse[kColumns - 2];
-#pragma GCC unroll 8
-    for (int r = kColumns - 3; r >= 0; --r) {
-      slope = slope * ratio + p;
-      p = p * ratio + inverse[r];
-    }
-    m.one += p * first;
-    m.up += m.one;
-    m.right += slope * (first * ratio);
-    m.up_right += m.right;
-    first *= score.down;
-    ratio *= score.cross;
+// A polynomial and its derivative.
+struct Polynomial {
+  VecF value{}, slope{};
+
+  // Makes it x * itself + next.
+  void push(VecF x, VecF next) {
+    slope = slope * x + value;
+    value = value * x + next;
   }
-  return m;
+};
+
+template <int kColumns>
+FCNKERN_INLINE Polynomial row_polynomial(const VecF* coefficients, VecF x) {
+  Polynomial p{coefficients[kColumns - 2] + coefficients[kColumns - 1] * x, coefficients[kColumns - 1]};
+#pragma GCC unroll 8
+  for (int r = kColumns - 3; r >= 0; --r) p.push(x, coefficients[r]);
+  return p;
+}
+
+// Moments over the cell of the softmax of one class, times the pixel weights, by Horner's rule: of row v a
+// polynomial in its ratio, of the cell one in the ratio from row to row. The first moments are the slopes.
+template <int kColumns>
+FCNKERN_INLINE Moments<float> softmax_moments(const Geometric& score, const VecF* ratios, int64_t classes,
+                                              const VecF* inverse, int rows) {
+  const VecF down = score.down, down_right = down * score.cross;
+  const auto polynomial_of_row = [=](int v) {
+    return row_polynomial<kColumns>(inverse + v * kCellPixels, ratios[v * classes]);
+  };
+  const Polynomial last = polynomial_of_row(rows - 1);
+  Polynomial values{last.value, VecF{}}, slopes{last.slope, VecF{}};
+  for (int v = rows - 2; v >= 0; --v) {
+    const Polynomial row = polynomial_of_row(v);
+    values.push(down, row.value);
+    slopes.push(down_right, row.slope);
+  }
+  const VecF first = score.first, right = first * ratios[0];
+  return {first * values.value, first * down * values.slope, right * slopes.value,
+          right * down_right * slopes.slope};
 }
 
 template <int kColumns>
@@ -108,14 +123,15 @@ FCNKERN_INLINE VecF times_scores(const Block<float>& block, int64_t c, const Cor
          q.bottom_left * load(block.bottom_left + at) + q.bottom_right * load(block.bottom_right + at);
 }
 
-template <int kColumns>
-void gradient_of_corners(const Block<float>& block, const LabelMoments<float>& labels,
-                         const FastScratch& scratch, Ahead& ahead, Corners<float>* corners) {
+template <int kColumns, class Out>
+FCNKERN_INLINE void gradient_of_corners(const Block<float>& block, const LabelMoments<float>& labels,
+                                        const FastScratch& scratch, Ahead& ahead, const Out& out) {
   const Block<float> b = block;  // its own copy stays in registers
   for (int64_t c = 0; c < b.classes; ++c) {
-    ahead.fetch();
-    const Moments<float> softmax = softmax_moments<kColumns>(scratch.scores[c], scratch.sums, b.rows);
-    corners[c] = spread(b, softmax - labels[c]);
+    ahead.fetch(c);
+    const Moments<float> softmax =
+        softmax_moments<kColumns>(scratch.scores[c], scratch.ratios + c, b.classes, scratch.sums, b.rows);
+    out.add(c, spread(b, softmax - labels[c]));
   }
 }
 
@@ -123,43 +139,50 @@ void gradient_of_corners(const Block<float>& block, const LabelMoments<float>& l
 FCNKERN_INLINE VecF mantissa(VecF x) { return from_bits((bits(x) & 0x7fffff) | 0x3f800000); }
 FCNKERN_INLINE VecI exponent(VecF x) { return bits(x) >> 23; }
 
-// Four reciprocals for one division, 0 where `valid` does not hold; x must be normal and below 2^126. Returns
-// the product of the mantissas.
-FCNKERN_INLINE VecF invert4(const VecF* x, const VecI* valid, VecF* out) {
-  const VecF m0 = mantissa(x[0]), m1 = mantissa(x[1]), m2 = mantissa(x[2]), m3 = mantissa(x[3]);
-  const VecF m01 = m0 * m1, m23 = m2 * m3, product = m01 * m23;
-  const VecF inverse = 0x1p127f / product;  // the exponents' bias of 127, given back below
-  const VecF i01 = inverse * m23, i23 = inverse * m01;
-  const VecF result[4] = {i01 * m1, i01 * m0, i23 * m3, i23 * m2};
+// Turns four sums into their reciprocals, 0 where `valid` does not hold; one division for all. A product of
+// two sums, 2^-41 to 2^124, is a mantissa and an exponent. Adds the exponents; returns the product of the
+// mantissas.
+FCNKERN_INLINE VecF invert4(VecF* x, const VecI* valid, VecI& exponents) {
+  VecF sums[4];
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) out[i] = from_bits((bits(result[i]) - (bits(x[i]) & 0x7f800000)) & valid[i]);
+  for (int i = 0; i < 4; ++i) sums[i] = valid[i] ? x[i] : splat(kUnit);
+  const VecF left = sums[0] * sums[1], right = sums[2] * sums[3];
+  const VecF left_part = mantissa(left), right_part = mantissa(right), product = left_part * right_part;
+  const VecF inverse = 0x1p127f / product;  // the exponents' bias of 127, given back in `lower`
+  const auto lower = [](VecF part, VecF by) { return from_bits(bits(part) - (bits(by) & 0x7f800000)); };
+  const VecF left_inverse = lower(inverse * right_part, left);
+  const VecF right_inverse = lower(inverse * left_part, right);
+  exponents += exponent(left) + exponent(right);
+  x[0] = valid[0] ? sums[1] * left_inverse : VecF{};
+  x[1] = valid[1] ? sums[0] * left_inverse : VecF{};
+  x[2] = valid[2] ? sums[3] * right_inverse : VecF{};
+  x[3] = valid[3] ? sums[2] * right_inverse : VecF{};
   return product;
 }
 
-// The logarithms are summed as exponents and one product of mantissas.
+// The logarithms are summed as exponents and one product of mantissas. A pixel that does not count takes part
+// as kUnit, which stands for 1.
 template <class L>
 VecF sum_logs_uniform(const Block<float>& block, const BlockLabels<L>& labels, VecF* sums) {
   using Labels = BlockLabels<L>;
-  VecI exponents{}, count{};
+  constexpr int kBias = 127;
+  const int groups = (block.columns + 3) / 4;
+  VecI exponents = splat(-block.rows * (groups * (4 * kShift + 2 * kBias) + kBias));
   VecF product = splat(1.0f);
-  for (int v = 0; v < block.rows; ++v)
-    for (int group = 0; group < block.columns; group += 4) {
-      VecF* x = sums + v * kCellPixels + group;
+  for (int v = 0; v < block.rows; ++v) {
+    for (int group = 0; group < groups; ++group) {
       VecI valid[4];
-      VecF masked[4];
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
-        const VecI set = ~labels.word(v, (group + i) / Labels::kPerWord);
+        const VecI set = ~labels.word(v, (4 * group + i) / Labels::kPerWord);
         valid[i] = (set & (Labels::kNone << (Labels::kBits * (i % Labels::kPerWord)))) != 0;
-        count -= valid[i];
-        masked[i] = valid[i] ? x[i] : splat(1.0f);
-        exponents += exponent(masked[i]);
       }
-      product *= invert4(masked, valid, x);  // below 2^5
-      exponents += exponent(product) - 5 * 127;
-      product = mantissa(product);
+      product *= invert4(sums + v * kCellPixels + 4 * group, valid, exponents);  // below 2^5
     }
-  return log2(product) + to_float(exponents - kShift * count);
+    exponents += exponent(product);
+    product = mantissa(product);
+  }
+  return log2(product) + to_float(exponents);
 }
 
 VecF sum_logs_weighted(const Block<float>& block, const FastScratch& scratch) {
@@ -176,24 +199,40 @@ VecF sum_logs_weighted(const Block<float>& block, const FastScratch& scratch) {
   return loss;
 }
 
-}  // namespace
-
-bool prepare_geometric(const Block<float>& block, const FastScratch& scratch) {
+template <bool kNarrow>
+bool fill_geometric(const Block<float>& block, const FastScratch& scratch) {
   VecI fits = splat(-1);
   const float du = block.du, v0 = block.v0, dv = block.dv;
   for (int64_t c = 0; c < block.classes; ++c) {
     const int64_t at = c * block.stride;
-    const VecF tl = clamp_low(load(block.top_left + at)), tr = clamp_low(load(block.top_right + at));
-    const VecF bl = clamp_low(load(block.bottom_left + at)), br = clamp_low(load(block.bottom_right + at));
-    const VecF range = vmax(vmax(tl, tr), vmax(bl, br)) - vmin(vmin(tl, tr), vmin(bl, br));
-    fits &= range + ((tl + br) + (tr + bl)) * 0.0f <= kJump;  // the sum brings in NaN, which vmax may drop
+    VecF tl = load(block.top_left + at), tr = load(block.top_right + at);
+    VecF bl = load(block.bottom_left + at), br = load(block.bottom_right + at);
+    if (!kNarrow) {
+      tl = clamp_low(tl), tr = clamp_low(tr), bl = clamp_low(bl), br = clamp_low(br);
+      const VecF range = vmax(vmax(tl, tr), vmax(bl, br)) - vmin(vmin(tl, tr), vmin(bl, br));
+      fits &= range + ((tl + br) + (tr + bl)) * 0.0f <= kJump;  // the sum brings in NaN, which vmax may drop
+    }
     const VecF left_slope = bl - tl, right_slope = br - tr;
     const VecF left = tl + v0 * left_slope, right = tr + v0 * right_slope;
     const VecF across = right - left, slope_across = dv * (right_slope - left_slope);
-    scratch.scores[c] = {exp2_shifted(left + block.u0 * across, kShift), exp2(du * across),
+    scratch.scores[c] = {exp2_shifted(left + block.u0 * across, kShift),
                          exp2(dv * left_slope + block.u0 * slope_across), exp2(du * slope_across)};
+    scratch.ratios[c] = exp2(du * across);
   }
   return all(fits);
+}
+
+// Whether no score lies further than a jump below the greatest: then none jumps further, and none is clamped.
+bool is_narrow(const Block<float>& block) {
+  const int64_t at = block.classes * block.stride;
+  return all((load(block.top_left + at) >= -kJump) & (load(block.top_right + at) >= -kJump) &
+             (load(block.bottom_left + at) >= -kJump) & (load(block.bottom_right + at) >= -kJump));
+}
+
+}  // namespace
+
+bool prepare_geometric(const Block<float>& block, const FastScratch& scratch) {
+  return is_narrow(block) ? fill_geometric<true>(block, scratch) : fill_geometric<false>(block, scratch);
 }
 
 void sum_exponentials(const Block<float>& block, const FastScratch& scratch) {
@@ -247,18 +286,23 @@ VecF label_loss(const Block<float>& block, const LabelMoments<float>& labels) {
   return loss;
 }
 
-void write_gradient(const Block<float>& block, const LabelMoments<float>& labels, const FastScratch& scratch,
-                    Ahead& ahead, Corners<float>* corners) {
+template <class Out>
+void add_gradient(const Block<float>& block, const LabelMoments<float>& labels, const FastScratch& scratch,
+                  Ahead& ahead, const Out& out) {
   switch (block.columns) {
     case 2:
-      return gradient_of_corners<2>(block, labels, scratch, ahead, corners);
+      return gradient_of_corners<2>(block, labels, scratch, ahead, out);
     case 4:
-      return gradient_of_corners<4>(block, labels, scratch, ahead, corners);
+      return gradient_of_corners<4>(block, labels, scratch, ahead, out);
     case 6:
-      return gradient_of_corners<6>(block, labels, scratch, ahead, corners);
+      return gradient_of_corners<6>(block, labels, scratch, ahead, out);
     default:
-      return gradient_of_corners<8>(block, labels, scratch, ahead, corners);
+      return gradient_of_corners<8>(block, labels, scratch, ahead, out);
   }
 }
+template void add_gradient(const Block<float>&, const LabelMoments<float>&, const FastScratch&, Ahead&,
+                           const CornerList<float>&);
+template void add_gradient(const Block<float>&, const LabelMoments<float>&, const FastScratch&, Ahead&,
+                           const PointRows<float>&);
 
 }  // namespace fcnkern::FCNKERN_ISA::cross_entropy

@@ -5,9 +5,9 @@
 
 namespace fcnkern::FCNKERN_ISA::cross_entropy {
 
-// exp2 of a class's score at pixel (v, r): first * down^v * (right * cross^v)^r.
+// exp2 of a class's score at pixel (v, r): first * down^v * (ratio * cross^v)^r, with the ratio of row 0.
 struct Geometric {
-  VecF first, right, down, cross;
+  VecF first, down, cross;
 };
 
 // Working memory of the fast path.
@@ -15,14 +15,14 @@ struct FastScratch {
   FastScratch(Carver& carver, int64_t classes)
       : scores(carver.take<Geometric>(classes)),
         row_first(carver.take<VecF>(classes)),
-        row_right(carver.take<VecF>(classes)),
+        ratios(carver.take<VecF>((kCellPixels + 1) * classes)),
         sums(carver.take<VecF>(kBlockPixels)),
         weights(carver.take<VecF>(kBlockPixels)),
         best(carver.take<VecI>(kBlockPixels)) {}
 
   Geometric* scores;  // [class]
   VecF* row_first;    // [class], the first pixel of the row at hand
-  VecF* row_right;    // [class], its ratio
+  VecF* ratios;       // [v * classes + class], from pixel to pixel of row v
   VecF* sums;         // [v * kCellPixels + r]: sum of exponentials, then weight / sum
   VecF* weights;      // [v * kCellPixels + r]: weight of the pixel, 0 where it does not count
   VecI* best;         // [v * kCellPixels + r]: class of the greatest score
@@ -51,9 +51,10 @@ void log_sums(const Block<float>& block, const FastScratch& scratch);
 // The label part of each lane's loss, in log2 units, from weighed moments.
 VecF label_loss(const Block<float>& block, const LabelMoments<float>& labels);
 
-// The gradient for the corners of all classes, from weight / sum and weighed moments: 2 operations per pixel
-// and class. Fetches a step of what is ahead with each class.
-void write_gradient(const Block<float>& block, const LabelMoments<float>& labels, const FastScratch& scratch,
-                    Ahead& ahead, Corners<float>* corners);
+// Gives `out` the gradient for the corners of each class, from weight / sum and weighed moments: 2 operations
+// per pixel and class. Fetches a step of what is ahead with each class.
+template <class Out>
+void add_gradient(const Block<float>& block, const LabelMoments<float>& labels, const FastScratch& scratch,
+                  Ahead& ahead, const Out& out);
 
 }  // namespace fcnkern::FCNKERN_ISA::cross_entropy

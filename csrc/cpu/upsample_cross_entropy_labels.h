@@ -32,26 +32,47 @@ bool narrow_row(const Label* labels, int64_t stride, int64_t n, int64_t classes,
   return bad != 0;
 }
 
+// Labels cut to their last bits, and what they looked like.
+template <class L, class Wide>
+struct Truncated {
+  Wide sums = 0;  // bits of label + from, of all
+  L most = 0;     // label + 1 in the last bits, 0 after kNone; the greatest
+  Wide from;
+
+  __attribute__((always_inline)) void take(const Wide* __restrict labels, int64_t n, L* __restrict out) {
+    Wide all = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      out[i] = static_cast<L>(labels[i]);
+      all |= static_cast<Wide>(labels[i] + from);
+    }
+    L greatest = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const L next = static_cast<L>(out[i] + 1);
+      greatest = next > greatest ? next : greatest;
+    }
+    sums |= all;
+    most = greatest > most ? greatest : most;
+  }
+};
+
 // What narrow_row does, for the values of ignore_index whose last bits are kNone's: then no label needs a
-// comparison. False for other values, and where a label is neither a class nor ignored.
+// comparison. False for other values, and where a label is neither a class nor ignored. A row is read in
+// equal parts, of which the last two may overlap, so that none ends in single labels.
 template <class L, class Label>
 bool truncate_row(const Label* labels, int64_t n, int64_t classes, int64_t ignore_index, L* out) {
   using Wide = std::make_unsigned_t<Label>;
+  constexpr int64_t kPart = 64;
   constexpr L kNone = static_cast<L>(-1);
   if (static_cast<Label>(ignore_index) != ignore_index) return false;
   if (ignore_index != -1 && ignore_index != kNone) return false;
-  const Wide from = static_cast<Wide>(ignore_index == -1 ? 1 : 0);
-  Wide sums = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    out[i] = static_cast<L>(labels[i]);
-    sums |= static_cast<Wide>(static_cast<Wide>(labels[i]) + from);
-  }
-  L most = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const L next = static_cast<L>(out[i] + 1);  // 0 after kNone
-    most = next > most ? next : most;
-  }
-  return most <= classes && (sizeof(Label) <= sizeof(L) || sums <= kNone);
+  const Wide* from = reinterpret_cast<const Wide*>(labels);
+  Truncated<L, Wide> row{0, 0, static_cast<Wide>(ignore_index == -1 ? 1 : 0)};
+  for (int64_t i = 0; i + kPart < n; i += kPart) row.take(from + i, kPart, out + i);
+  if (n < kPart)
+    row.take(from, n, out);
+  else
+    row.take(from + n - kPart, kPart, out + n - kPart);
+  return row.most <= classes && (sizeof(Label) <= sizeof(L) || row.sums <= kNone);
 }
 
 // Up to kCellPixels rows of one image.
@@ -76,6 +97,10 @@ class LabelRows {
 
   void prepare() {
     std::memset(labels_, 0xff, kCellPixels * stride_ * sizeof(L));  // kNone stays past every row's end
+    std::memset(words_, 0xff, kCellPixels * Labels::kWords * cells_ * sizeof *words_);  // and in the padding
+    even_from_ = columns_.count > 1 ? columns_.count - 1 : 0;
+    const int32_t* first = columns_.first;
+    while (even_from_ > 0 && first[even_from_] - first[even_from_ - 1] == kCellPixels) --even_from_;
     for (int i = 0; i < Labels::kWords; i += 2)
       for (int64_t cell = 0; cell < cells_; ++cell) {
         const int64_t used = columns_.pixels[cell] - i * Labels::kPerWord, bits = used * Labels::kBits;
@@ -207,17 +232,20 @@ class LabelRows {
 
   // Two words of each cell, from labels on.
   void pack_row(const L* __restrict labels, const uint64_t* __restrict past_end, uint32_t* __restrict words) {
-    const int64_t cells = cells_;
+    const int64_t cells = cells_, count = columns_.count, even = even_from_;
     const int32_t* __restrict first = columns_.first;
     uint64_t* __restrict blank = blank_;
-    for (int64_t cell = 0; cell < cells; ++cell) {
+    const auto take = [=](int64_t cell, const L* from) {
       uint64_t pair;
-      std::memcpy(&pair, labels + first[cell], 8);
+      std::memcpy(&pair, from, 8);
       pair |= past_end[cell];
       words[cell] = static_cast<uint32_t>(pair);
       words[cells + cell] = static_cast<uint32_t>(pair >> 32);
       blank[cell] &= pair;
-    }
+    };
+    for (int64_t cell = 0; cell < even; ++cell) take(cell, labels + first[cell]);
+    const L* start = labels + first[even];
+    for (int64_t cell = even; cell < count; ++cell) take(cell, start + (cell - even) * kCellPixels);
   }
 
   const UpsampleCrossEntropyParams& p_;
@@ -230,6 +258,7 @@ class LabelRows {
   int32_t* active_;
   uint32_t* draws_;  // first words of a row of sampling cells
   L* dropped_;       // [x], all bits set where one probability for all pixels drops them
+  int64_t even_from_ = 0;  // the first cell of those, up to the last one, that begin kCellPixels apart
   int64_t active_count_ = 0, active_runs_ = 0, stretches_ = 0;
   int64_t drawn_image_ = -1, drawn_row_ = -1;
   LabelError error_{-1, 0, true};

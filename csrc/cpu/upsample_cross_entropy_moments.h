@@ -8,7 +8,7 @@
 namespace fcnkern::FCNKERN_ISA::cross_entropy {
 
 // For each label and lane the four moments of the pixels that carry it: counted as 16-bit fields of one
-// integer, in which at most 64 pixels with factors up to 8 * 7 fit, and then turned into numbers. Pixel
+// integer, in which at most 64 pixels with factors up to 7 * 7 fit, and then turned into numbers. Pixel
 // weights, which are no integers, go to the numbers at once. Between blocks the entries of the classes are
 // zero; those of kNone collect rubbish.
 template <class T>
@@ -46,12 +46,12 @@ class LabelMoments {
     }
   }
 
-  void add_weighted(int64_t label, int lane, int up, int right, T weight) {
+  void add_weighted(int64_t label, int lane, int down, int right, T weight) {
     Moments<T>& entry = moments_[label];
     entry.one[lane] += weight;
-    entry.up[lane] += weight * static_cast<T>(up);
+    entry.down[lane] += weight * static_cast<T>(down);
     entry.right[lane] += weight * static_cast<T>(right);
-    entry.up_right[lane] += weight * static_cast<T>(up * right);
+    entry.down_right[lane] += weight * static_cast<T>(down * right);
   }
 
   // Makes the moments of what was counted, and adds its pixels to the counts.
@@ -77,6 +77,7 @@ class LabelMoments {
 
   // Of a closed block: takes each class's moments times its factor, plus a share of the sum over all classes.
   void weigh(const LossWeights<T>& weights) {
+    if (weights.uniform && weights.soft == nullptr) return;
     Moments<T> all{};
     if (weights.soft != nullptr) {
       for (int64_t i = 0; i < present_count_; ++i) all = all + moments_[present_[i]];
@@ -128,7 +129,7 @@ class LabelMoments {
                                                 int right) {
     const int64_t stride = labels.stride, row = BlockLabels<L>::kWords * stride;
     const VecI differ = differences<n, L>(words, stride, row, rows);
-    const uint64_t all = static_cast<uint64_t>(rows | (rows * (rows + 1) / 2) << 16);
+    const uint64_t all = static_cast<uint64_t>(rows | (rows * (rows - 1) / 2) << 16);
     for (int lane = 0; lane < kLanes; ++lane)
       if (differ[lane] == 0)
         add_equal<n, L>(static_cast<L>(words[lane]), all, right, lane);
@@ -156,14 +157,14 @@ class LabelMoments {
   __attribute__((always_inline)) void add_lane(const uint32_t* words, int64_t stride, int64_t row, int rows,
                                                int right, int lane) {
     uint64_t pair = words[0] | static_cast<uint64_t>(words[stride]) << 32, same = 0;
-    for (int up = rows; up > 0; --up, words += row) {
+    for (int down = 0; down < rows; ++down, words += row) {
       const uint64_t next = words[0] | static_cast<uint64_t>(words[stride]) << 32;
       if (next != pair) {
         add_pair<n, L>(pair, same, right, lane);
         pair = next;
         same = 0;
       }
-      same += 1 | up << 16;
+      same += 1 | down << 16;
     }
     add_pair<n, L>(pair, same, right, lane);
   }

@@ -6,7 +6,8 @@
 
 namespace fcnkern::FCNKERN_ISA::cross_entropy {
 
-// Reads rows of scores as [class * stride + point], less the greatest class of each point, in the unit of T.
+// Reads rows of scores as [class * stride + point], less the greatest class of each point, in the unit of T;
+// at [classes] their least, as Block has it.
 // What lies past the points is left as it is, and must be finite.
 template <class T>
 class ScoreRows {
@@ -14,14 +15,27 @@ class ScoreRows {
   ScoreRows(Carver& carver, const Job<T>& job)
       : job_(job),
         stride_(job.point_stride()),
-        spare_(carver.take<T>(stride_)) {}
+        spare_(carver.take<T>(stride_)),
+        greatest_(carver.take<T>(stride_)) {}
+
+  // Address of a point's score of class 0 in the row after next, or in the last one; the next class's lies
+  // class_bytes() further.
+  const char* ahead(int64_t n, int64_t row, int64_t point) const {
+    const Upsampling& u = job_.p.upsampling;
+    const int64_t later = row + 2 < u.rows.n_in ? row + 2 : u.rows.n_in - 1;
+    const int64_t x = job_.columns.origin + point, inside = x < 0 ? 0 : x;
+    const int64_t offset =
+        n * u.scores.strides[0] + later * u.scores.strides[2] + inside * u.scores.strides[3];
+    return static_cast<const char*>(u.scores.data) + offset * element_bytes();
+  }
+  int64_t class_bytes() const { return job_.p.upsampling.scores.strides[1] * element_bytes(); }
 
   // Row `row` of image n; it may lie one outside.
   void read(int64_t n, int64_t row, T* out) const {
     const ResampleAxis& y = job_.p.upsampling.rows;
     const bool outside = row < 0 || row >= y.n_in;
     if (outside && y.zero) {
-      for (int64_t i = 0; i < job_.p.upsampling.scores.c * stride_; ++i) out[i] = 0;
+      std::memset(out, 0, (job_.p.upsampling.scores.c + 1) * stride_ * sizeof(T));
       return;
     }
     const int64_t inside = row < 0 ? 0 : row >= y.n_in ? y.n_in - 1 : row;
@@ -33,15 +47,30 @@ class ScoreRows {
         multiply_by_zero(spare_, scores, job_.columns.points);
       }
     }
-    for (int64_t j = 0; j < job_.columns.points; j += kLanes) subtract_greatest(out + j);
+    subtract_greatest(out, out + job_.p.upsampling.scores.c * stride_);
   }
 
  private:
-  void subtract_greatest(T* out) const {
-    const int64_t end = job_.p.upsampling.scores.c * stride_;
-    Vec<T> greatest = splat(-static_cast<T>(INFINITY));
-    for (int64_t i = 0; i < end; i += stride_) greatest = vmax(load(out + i), greatest);
-    for (int64_t i = 0; i < end; i += stride_) store(out + i, (load(out + i) - greatest) * Unit<T>::kPerNat);
+  int64_t element_bytes() const {
+    const DType type = job_.p.upsampling.scores.type;
+    return type == DType::kF64 ? 8 : type == DType::kF32 ? 4 : 2;
+  }
+
+  // Both loops go class by class, so that no vector waits for the one before it.
+  void subtract_greatest(T* out, T* least) const {
+    const int64_t points = job_.columns.points;
+    T* greatest = greatest_;
+    for (int64_t j = 0; j < stride_; ++j) greatest[j] = -static_cast<T>(INFINITY);
+    for (const T* scores = out; scores != least; scores += stride_)
+      for (int64_t j = 0; j < points; j += kLanes)
+        store(greatest + j, vmax(load(scores + j), load(greatest + j)));
+    std::memset(least, 0, stride_ * sizeof(T));
+    for (T* scores = out; scores != least; scores += stride_)
+      for (int64_t j = 0; j < points; j += kLanes) {
+        const Vec<T> score = (load(scores + j) - load(greatest + j)) * Unit<T>::kPerNat;
+        store(scores + j, score);
+        store(least + j, vmin(score, load(least + j)) + score * 0);
+      }
   }
 
   void read_class(int64_t n, int64_t c, int64_t row, T* out) const {
@@ -95,6 +124,7 @@ class ScoreRows {
   const Job<T>& job_;
   int64_t stride_;
   T* spare_;
+  T* greatest_;  // [point]
 };
 
 // Collects the gradients of rows of points and writes them to rows of the result, each once.
@@ -119,12 +149,13 @@ class GradientRows {
     pending_row_ = -1;
   }
 
+  // Before the first band.
   void clear_band() const {
     std::memset(top_, 0, size_ * sizeof(T));
     std::memset(bottom_, 0, size_ * sizeof(T));
   }
 
-  // Takes up the accumulators of band `band`, then the next band's may follow.
+  // Takes up the accumulators of band `band` and clears them, while they are in the cache, for the next one.
   void end_band(int64_t band) {
     const int64_t row = job_.top_row(band), last = job_.p.upsampling.rows.n_in - 1;
     fold_columns(top_);
@@ -140,6 +171,7 @@ class GradientRows {
       bottom_ = finished;
       pending_row_ = row + 1;
     }
+    clear_band();
   }
 
   // Writes what is left of an image, down to `row`.
