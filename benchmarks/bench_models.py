@@ -9,7 +9,8 @@ that of its head.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -36,13 +37,11 @@ def contenders(case: Case) -> dict[str, Contender]:
             networks[f"{name}, channels_last"] = (_in_channels_last(network), dense)
     call = training_step if case.gradients else inference
     runs = {name: call(network.train(case.gradients), x, labels) for name, (network, x) in networks.items()}
-    found = {name: Contender(run, runs["stock modules"], BOUND) for name, run in runs.items()}
+    truth = functools.cache(runs["stock modules"])
+    found = {name: Contender(run, truth, BOUND) for name, run in runs.items()}
     trunk = _trunk_step if case.gradients else _trunk
-
-    def truth() -> Result:
-        return trunk(copy.deepcopy(ours).double(), images.double())()
-
-    return found | {"trunk alone": Contender(trunk(ours, images), truth, BOUND)}
+    own, stocks = trunk(ours, lambda: _maps(ours, images)), trunk(stock, lambda: stock.trunk(images))
+    return found | {"trunk alone": Contender(own, stocks, BOUND)}
 
 
 def new_network(case: Case) -> fcnkern.FCN8s:
@@ -89,22 +88,26 @@ def _step(
     return run
 
 
-def _trunk(network: fcnkern.FCN8s, images: Tensor) -> Callable[[], Result]:
+def _maps(network: fcnkern.FCN8s, images: Tensor) -> Sequence[Tensor]:
+    """fc7, pool4, pool3."""
+    pool3, pool4, pool5 = network.pools(images)
+    return network.classify(pool5), pool4, pool3
+
+
+def _trunk(network: nn.Module, maps: Callable[[], Sequence[Tensor]]) -> Callable[[], Result]:
     @torch.no_grad()
     def run() -> Result:
-        return (network.classify(network.pools(images)[2]),)
+        return tuple(maps())
 
     return run
 
 
-def _trunk_step(network: fcnkern.FCN8s, images: Tensor) -> Callable[[], Result]:
-    layers = [network.get_submodule(name) for name in network.body_layers]
+def _trunk_step(network: nn.Module, maps: Callable[[], Sequence[Tensor]]) -> Callable[[], Result]:
+    learning = [each for name, each in network.named_parameters() if name.startswith(("conv", "fc"))]
 
     def loss() -> Tensor:
-        pool3, pool4, pool5 = network.pools(images)
-        return pool3.mean() + pool4.mean() + network.classify(pool5).mean()
+        return torch.stack([each.mean() for each in maps()]).sum()
 
-    learning = [parameter for layer in layers for parameter in layer.parameters()]
     return _step(learning, network.get_parameter("conv5_3.weight"), loss)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
@@ -27,6 +29,7 @@ def contenders(case: Case) -> dict[str, Contender]:
     def resized(resample: Resample) -> Resample:
         return Resample(resample.kind, resample.factor, resample.offset, size)
 
+    @functools.cache
     def truth(resample: Resample, x: Tensor = scores) -> Result:
         return (upsample_argmax(x.double(), resized(resample), backend="reference").long(),)
 

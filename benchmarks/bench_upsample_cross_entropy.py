@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -32,6 +34,7 @@ def contenders(case: Case) -> dict[str, Contender]:
     def ours_everywhere(x: Tensor) -> Tensor:
         return upsample_cross_entropy(x, target, case.resample)
 
+    @functools.cache
     def truth(
         resample: Resample, labels: Tensor, sampled: Sampling | None = None, x: Tensor = scores
     ) -> Result:

@@ -1,6 +1,6 @@
 """Writes the measured figures into README.md and docs/performance.md: ``python -m benchmarks.document``.
 
-Each block between ``<!-- NAME -->`` and ``<!-- /NAME -->`` is made from cpu.json, patches.json and networks.json in
+Each block between ``<!-- NAME -->`` and ``<!-- /NAME -->`` is made from cpu.json, patches.json and full_width.json in
 benchmarks/results, and docs/performance.png and docs/patches.png are drawn from the first two. ``--check`` writes
 nothing and says what is not as they have it.
 """
@@ -25,7 +25,7 @@ BLOCK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 def results() -> Results:
     """The committed measurements."""
-    return Results(*(Report(*read(RESULTS / f"{name}.json")) for name in ("cpu", "patches", "networks")))
+    return Results(*(Report(*read(RESULTS / f"{name}.json")) for name in ("cpu", "patches", "full_width")))
 
 
 def rewritten(text: str, found: Results) -> str:

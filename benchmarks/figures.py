@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from benchmarks.bounds import Ceilings, work
-from benchmarks.cases import ADD, ARGMAX, BODIES, CASES, CONFUSION, CONV, ELISION, LOSS, MODELS
+from benchmarks.cases import ADD, ARGMAX, CASES, CONFUSION, CONV, LOSS, MODELS
 from benchmarks.plot_patches import PAPER, PAPER_SCORES, panels
 from benchmarks.report import Row, ceiling_lines, table
 
@@ -19,8 +19,11 @@ MAIN = (
     ("… against a dense `F.conv_transpose2d` and `F.cross_entropy`", LOSS_VOC, "dense deconvolution"),
     ("… against `torch.compile` of `F.interpolate` and `F.cross_entropy`", LOSS_VOC, "compiled interpolate"),
     ("… of a quarter of its cells of 32×32 pixels, against that of all pixels", SAMPLED, "all pixels"),
+    ("loss and gradient, 150 classes, 128×128 → 512×512", "loss 150×512×512 half_pixel", "interpolate"),
+    ("loss and gradient, 19 classes, 128×256 → 1024×2048", "loss 19×1024×2048 half_pixel", "interpolate"),
     ("label map, 21 classes, 70×70 → 500×500", ARGMAX_VOC, "interpolate"),
     ("… against `torch.compile`", ARGMAX_VOC, "compiled interpolate"),
+    ("skip step: 512 channels scored in the crop, 34×34 → 70×70", "skip step 512→21×70×70", "eager"),
     ("confusion matrix of label maps, 500×500", "confusion of label maps 21×500×500", "bincount"),
     ("FCN-8s at a quarter of the width, 500×500, inference", f"{QUARTER}, inference", "stock modules"),
     ("… training step", f"{QUARTER}, step", "stock modules"),
@@ -51,7 +54,7 @@ class Results(NamedTuple):
 
     cpu: Report
     patches: Report
-    networks: Report
+    full_width: Report
 
 
 def blocks(found: Results) -> dict[str, Callable[[], str]]:
@@ -60,14 +63,14 @@ def blocks(found: Results) -> dict[str, Callable[[], str]]:
         "figures": functools.partial(_figures, found),
         "circumstances": functools.partial(_circumstances, found.cpu),
         "circumstances_of_patches": functools.partial(_circumstances, found.patches),
-        "circumstances_of_networks": functools.partial(_circumstances, found.networks),
+        "circumstances_of_full_width": functools.partial(_circumstances, found.full_width),
         "bounds": functools.partial(_bounds, found.cpu),
-        "division": functools.partial(_division, found.cpu),
+        "division": functools.partial(_division, found.cpu, found.full_width),
+        "full_width": functools.partial(_table, found.full_width.rows),
         "patches": functools.partial(_patches, found.patches),
     }
-    tables = dict.fromkeys(measured(found.cpu), found.cpu) | dict.fromkeys((ELISION, BODIES), found.networks)
-    for operation, report in tables.items():
-        rows = [row for row in report.rows if OPERATION.get(row.case) == operation]
+    for operation in measured(found.cpu):
+        rows = [row for row in found.cpu.rows if OPERATION.get(row.case) == operation]
         made[operation] = functools.partial(_table, rows)
     return {name: functools.partial(_joined, make) for name, make in made.items()}
 
@@ -150,18 +153,19 @@ def _bounds(report: Report) -> Iterator[str]:
             yield f"| {case.name} | {amounts} | {bound:.3g} | {times.median:.3g} | {bound / times.median:.2g} |"
 
 
-def _division(report: Report) -> Iterator[str]:
+def _division(*reports: Report) -> Iterator[str]:
     yield "| network | trunk, ms | head, ms: ours | stock modules | head's part: ours | stock modules |"
     yield "|---|---:|---:|---:|---:|---:|"
-    for case in CASES:
-        names = ("trunk alone", "ours", "stock modules")
-        if case.operation != MODELS or case.name not in {row.case for row in report.rows}:
-            continue
-        trunk, *whole = (row.times.median for row in (report.row(case.name, n) for n in names) if row.times)
-        heads = [time - trunk for time in whole]
-        parts = [f"{100 * head / time:.0f} %" for head, time in zip(heads, whole, strict=True)]
-        cells = [case.name, *(f"{value:.3g}" for value in (trunk, *heads)), *parts]
-        yield f"| {' | '.join(cells)} |"
+    for report in reports:
+        for case in (
+            name for name in dict.fromkeys(row.case for row in report.rows) if OPERATION[name] == MODELS
+        ):
+            rows = (report.row(case, name) for name in ("trunk alone", "ours", "stock modules"))
+            trunk, *whole = (row.times.median for row in rows if row.times)
+            heads = [time - trunk for time in whole]
+            parts = [f"{100 * head / time:.0f} %" for head, time in zip(heads, whole, strict=True)]
+            cells = [case, *(f"{value:.3g}" for value in (trunk, *heads)), *parts]
+            yield f"| {' | '.join(cells)} |"
 
 
 def _patches(report: Report) -> Iterator[str]:

@@ -32,6 +32,13 @@ def test_a_step_ends_and_its_output_is_kept(tmp_path: Path, code: str, seconds: 
     assert "other" in text
 
 
+def test_what_a_command_has_started_ends_with_it(tmp_path: Path) -> None:
+    nested = f"import subprocess; subprocess.run([{sys.executable!r}, '-c', 'import time; time.sleep(60)'])"
+    outcome = run(Step("a step", [Command("one", [*SAY, nested])], 1), tmp_path)
+    assert outcome.state == "out of time"
+    assert outcome.seconds < 30
+
+
 def test_a_step_that_cannot_run_says_why(tmp_path: Path) -> None:
     assert run(Step("a step", [], 1, "no tool"), tmp_path).state == "no tool"
 
