@@ -177,6 +177,7 @@ class MultiTask(Network):
             )
         _check_bilinear("net", net)
         self.net, self.heads = net, dict(heads)
+        self._in_channels, self.training = net._in_channels, net.training
 
     @property
     def body(self) -> nn.Module:
@@ -260,6 +261,8 @@ class MultiTask(Network):
 
         With `scales`, `flip` or `tile` the network runs once for each head.
         """
+        if torch.compiler.is_exporting():
+            return {name: each.argmax(1).to(out_dtype) for name, each in self(x).items()}
         averaged = tuple(scales) != (1.0,) or flip
         if tile is not None:
             if averaged:
@@ -293,7 +296,11 @@ class MultiTask(Network):
 
     def _by_head(self, scores: Tensor) -> dict[str, Tensor]:
         parts = scores.split(list(self.heads.values()), 1)
-        return {name: part.contiguous() for name, part in zip(self.heads, parts, strict=True)}
+        if (
+            not torch.compiler.is_exporting()
+        ):  # whether a part is contiguous depends on sizes, and would pin them
+            parts = tuple(part.contiguous() for part in parts)
+        return dict(zip(self.heads, parts, strict=True))
 
 
 def _check_bilinear(name: str, net: Segmenter) -> None:
