@@ -25,26 +25,34 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from fcnkern._files import write_atomically
 from fcnkern.data import channels_of
 from fcnkern.engine.network import Trained, load_trained
-from fcnkern.models import Segmenter
+from fcnkern.models import MultiTask, Segmenter
 from fcnkern.models.layers import BilinearDeconv2d, CaffeLRN
 
 OPSET = 18
 EXAMPLE = (64, 96)
 SUFFIXES = (".onnx", ".pt2")
-_NAMES = {True: "logits", False: "labels"}
 _SIZES = {0: "batch", 2: "height", 3: "width"}
 
 
 class _Exported(nn.Module):
-    """What is exported: images N,I,H,W -> label map N,H,W, or logits N,C,H,W."""
+    """What is exported: images N,I,H,W -> label map N,H,W, or logits N,C,H,W; those of each head in turn."""
 
-    def __init__(self, model: Segmenter, logits: bool) -> None:
+    def __init__(self, model: Segmenter | MultiTask, logits: bool) -> None:
         super().__init__()
         self.model, self.logits = model, logits
-        self.out_dtype = torch.uint8 if model.n_class <= 256 else torch.int16
+        classes = max(model.heads.values()) if isinstance(model, MultiTask) else model.n_class
+        self.out_dtype = torch.uint8 if classes <= 256 else torch.int16
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(images) if self.logits else self.model.predict(images, out_dtype=self.out_dtype)
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        model = self.model
+        out = model(images) if self.logits else model.predict(images, out_dtype=self.out_dtype)
+        return tuple(out.values()) if isinstance(out, dict) else out
+
+
+def _outputs(model: Segmenter | MultiTask, logits: bool) -> list[str]:
+    """What the outputs are called."""
+    heads = [f"_{name}" for name in model.heads] if isinstance(model, MultiTask) else [""]
+    return [("logits" if logits else "labels") + head for head in heads]
 
 
 class _LRN(nn.Module):
@@ -63,7 +71,11 @@ class _LRN(nn.Module):
 
 
 def to_program(
-    model: Segmenter, *, logits: bool = False, example_size: tuple[int, int] = EXAMPLE, min_size: int = 1
+    model: Segmenter | MultiTask,
+    *,
+    logits: bool = False,
+    example_size: tuple[int, int] = EXAMPLE,
+    min_size: int = 1,
 ) -> ExportedProgram:
     """The network as an exported program for every N >= 1 and H, W >= `min_size`; `torch.export.save` writes it.
 
@@ -73,7 +85,7 @@ def to_program(
     Args:
         model: in evaluation mode, on any device.
         logits: whether the program returns logits N,C,H,W instead of labels N,H,W: uint8, or int16 for more than
-            256 classes.
+            256 classes. Of several heads it returns a tuple, in their order.
         example_size: height and width of the image it is traced with; the result does not depend on it.
         min_size: smallest height and width; more than 1 for a body of your own that treats small images otherwise.
 
@@ -99,7 +111,7 @@ def to_program(
 
 
 def to_onnx(
-    model: Segmenter,
+    model: Segmenter | MultiTask,
     path: str | Path,
     *,
     logits: bool = False,
@@ -110,10 +122,10 @@ def to_onnx(
 ) -> None:
     """Writes the network as ONNX: input `images` N,I,H,W, output `labels` N,H,W or `logits` N,C,H,W, any N, H, W.
 
-    I is 3, 1 for depth and 4 for colour with depth: images are prepared as `model.preprocess` says; the file states
-    it in its metadata. Only operators of ONNX's own
-    domain are used, and no pooling that rounds up: runtimes disagree on it. The file is checked and written
-    atomically, with the weights inside.
+    Of several heads the outputs are `labels_semantic`, `labels_geometric` and so on. I is 3, 1 for depth and 4 for
+    colour with depth: images are prepared as `model.preprocess` says; the file states it in its metadata. Only
+    operators of ONNX's own domain are used, and no pooling that rounds up: runtimes disagree on it. The file is
+    checked and written atomically, with the weights inside.
 
     Args:
         opset: version of ONNX's operators, at least 18.
@@ -140,7 +152,7 @@ def to_onnx(
         exported = torch.onnx.export(
             program,
             input_names=["images"],
-            output_names=[_NAMES[logits]],
+            output_names=_outputs(model, logits),
             opset_version=opset,
             verbose=False,
         )
@@ -153,11 +165,11 @@ def to_onnx(
 
 
 def _name_sizes(graph: Any) -> None:
-    """Call the sizes of input and output by `_SIZES`, instead of by the tracer's symbols."""
+    """Call the sizes of input and outputs by `_SIZES`, instead of by the tracer's symbols."""
     del graph.value_info[:]
     given = [each.dim_param for each in graph.input[0].type.tensor_type.shape.dim]
     names = {symbol: _SIZES[axis] for axis, symbol in enumerate(given) if axis in _SIZES}
-    for value in (graph.input[0], graph.output[0]):
+    for value in (graph.input[0], *graph.output):
         for each in value.type.tensor_type.shape.dim:
             if each.dim_param:
                 each.dim_param = names[each.dim_param]
@@ -194,26 +206,25 @@ def _export(options: argparse.Namespace) -> int:
     if options.out.suffix not in SUFFIXES:
         raise ValueError(f"out must end in {' or '.join(SUFFIXES)}, got {options.out}")
     trained = load_trained(options.checkpoint)
-    if trained.tasks and not options.logits:
-        raise ValueError(
-            f"checkpoint {options.checkpoint} has several tasks ({', '.join(trained.tasks)}), whose labels are not "
-            "exported: take --logits, the channels of all of them in this order"
-        )
+    model = MultiTask(trained.model, trained.tasks) if trained.tasks else trained.model
     entries = _metadata(trained)
     if options.out.suffix == ".onnx":
-        to_onnx(trained.model, options.out, logits=options.logits, opset=options.opset, metadata=entries)
+        to_onnx(model, options.out, logits=options.logits, opset=options.opset, metadata=entries)
     else:
-        program = to_program(trained.model, logits=options.logits)
-        extra = {"preprocess": trained.model.preprocess, **entries}
+        program = to_program(model, logits=options.logits)
+        extra = {"preprocess": model.preprocess, **entries}
         write_atomically(options.out, lambda file: torch.export.save(program, file, extra_files=extra))
-    channels = channels_of(trained.model.preprocess)
+    channels = channels_of(model.preprocess)
     print(
-        f"{options.out}: {_NAMES[options.logits]} of images N,{channels},H,W of any size, "
-        f"prepared as {trained.model.preprocess!r}"
+        f"{options.out}: {', '.join(_outputs(model, options.logits))} of images N,{channels},H,W of any size, "
+        f"prepared as {model.preprocess!r}"
     )
     return 0
 
 
 def _metadata(trained: Trained) -> dict[str, str]:
     colours = ["#" + "".join(f"{level:02x}" for level in colour) for colour in trained.palette.tolist()]
-    return {"classes": "\n".join(trained.classes), "palette": "\n".join(colours)}
+    entries = {"classes": "\n".join(trained.classes), "palette": "\n".join(colours)}
+    if trained.tasks:
+        entries["tasks"] = "\n".join(f"{name} {count}" for name, count in trained.tasks.items())
+    return entries

@@ -26,7 +26,8 @@ class Axis(NamedTuple):
     zero: bool
 
 
-def _pair(name: str, value: int | Sequence[int], minimum: int) -> Pair:
+def as_pair(name: str, value: int | Sequence[int], minimum: int) -> Pair:
+    """`value` for both axes, or as it is; ValueError calls it `name`."""
     pair = (value, value) if isinstance(value, int) else tuple(value)
     if len(pair) != 2:
         raise ValueError(f"{name} must be a whole number or a pair of them, got {value!r}")
@@ -67,12 +68,12 @@ class Resample:
         axis reaches, are attenuated exactly as there. With ``odd`` the kernel is ``2 * factor - 1``, as in the
         authors' FCN-AlexNet (63 for 32): source points then lie on output pixels, not between two of them.
         """
-        pair = _pair("factor", factor, 1)
+        pair = as_pair("factor", factor, 1)
         return cls(
             "deconv",
             factor=pair,
-            offset=_pair("offset", offset, 0),
-            size=None if size is None else _pair("size", size, 1),
+            offset=as_pair("offset", offset, 0),
+            size=None if size is None else as_pair("size", size, 1),
             odd=odd and any(f % 2 == 0 for f in pair),
         )
 
@@ -94,12 +95,12 @@ class Resample:
             scales = (float(pair[0]), float(pair[1]))
             if min(scales) <= 0:
                 raise ValueError(f"scale_factor must be positive, got {scale_factor!r}")
-        return cls("half_pixel", size=None if size is None else _pair("size", size, 1), scale_factor=scales)
+        return cls("half_pixel", size=None if size is None else as_pair("size", size, 1), scale_factor=scales)
 
     @classmethod
     def align_corners(cls, size: int | Pair | None = None) -> Resample:
         """``F.interpolate(mode="bilinear", align_corners=True)``."""
-        return cls("align_corners", size=None if size is None else _pair("size", size, 1))
+        return cls("align_corners", size=None if size is None else as_pair("size", size, 1))
 
     @classmethod
     def identity(cls) -> Resample:

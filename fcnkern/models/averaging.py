@@ -9,6 +9,20 @@ import torch.nn.functional as T
 from torch import Tensor
 
 
+def of_copies(scales: Sequence[float], flip: bool, tile: object) -> bool:
+    """Whether `scales` and `flip` ask for other copies of the images than themselves.
+
+    Raises:
+        ValueError: they do, and for tiles too; `scales` is one number.
+    """
+    if isinstance(scales, int | float):
+        raise ValueError(f"scales must be one or more positive finite numbers, got {scales!r}")
+    several = flip or tuple(scales) != (1.0,)
+    if several and tile is not None:
+        raise ValueError(f"tile excludes scales and flip, got {tile}, {tuple(scales)} and {flip}")
+    return several
+
+
 def averaged_probabilities(
     logits: Callable[[Tensor], Tensor], x: Tensor, scales: Sequence[float], flip: bool
 ) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fcnkern import functional as F
 from fcnkern.models.layers import BodyConv2d
@@ -141,7 +141,9 @@ class HiddenBody(Body):
     def classify(self, pool5: Tensor) -> Tensor:
         """pool5 -> fc7 features (after dropout, in training), smaller by fc6's kernel less one on each axis."""
         hidden = self.drop6(self.relu6(self.fc6(pool5)))
-        if torch.compiler.is_exporting():  # in standard operations, as fcnkern.models.portable
+        if torch.compiler.is_exporting() or isinstance(
+            hidden, fx.Proxy
+        ):  # layer by layer, as any program has it
             return self.drop7(self.relu7(self.fc7(hidden)))
         dropout_p = self.drop7.p if self.training else 0.0
         return F.conv1x1(hidden, self.fc7.weight, self.fc7.bias, relu=True, dropout_p=dropout_p)
@@ -203,7 +205,9 @@ class Keep:
 
 
 def check_images(x: Tensor, channels: int = 3) -> None:
-    """Refuse what is no batch of preprocessed images: TypeError, ValueError."""
+    """Refuse what is no batch of preprocessed images: TypeError, ValueError. A graph's stand-in passes."""
+    if isinstance(x, fx.Proxy):
+        return
     if not x.is_floating_point():
         raise TypeError(
             f"x must be a floating-point tensor of preprocessed images, got {x.dtype}; "

@@ -101,8 +101,8 @@ def rarefy(net: nn.Module, to: int = 1) -> fx.GraphModule:
     Args:
         net: images N,C,H,W -> a feature map: a chain of convolutions, max and average pools, batch and local response
             normalisation and element-wise layers, as `nn.Sequential` or any forward that `torch.fx` can trace. Maps
-            may be added or concatenated that are of one size without strides too. A body of this package that is a
-            chain goes as `nn.Sequential(OrderedDict(body.named_children()))`. It is left as it is.
+            may be added or concatenated that are of one size without strides too. The bodies of this package are
+            such networks. It is left as it is.
         to: stride of the result in pixels of the image.
 
     Returns:

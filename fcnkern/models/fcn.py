@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fcnkern import functional as F
 from fcnkern.models import portable
 from fcnkern.models.alignment import Alignment, Step, align
-from fcnkern.models.averaging import averaged_probabilities
+from fcnkern.models.averaging import averaged_probabilities, of_copies
 from fcnkern.models.body import Body, Chain, Network, Taps, check_images, parameter_layers
 from fcnkern.models.elision import elided_features
 from fcnkern.models.elision_chain import chain_of, geometry
@@ -40,9 +40,9 @@ class FCN(Network):
 
     Args:
         body: a `Body` of this package, or any module. It becomes `fcn.body`.
-        taps: names of the feature maps, in any order: of a `Body` among its `tap_names` (default: all), of another
-            module its submodules, whose outputs are taken, or keys of the mapping that it returns. What the module
-            computes behind the coarsest tap is computed for nothing. A tap must not be changed in place later.
+        taps: one or more names of feature maps, in any order: of a `Body` among its `tap_names` (default: all), of
+            another module its submodules, whose outputs are taken, or keys of the mapping that it returns. What is
+            computed behind the coarsest tap is computed for nothing. A tap must not be changed in place later.
         classes: number of classes C.
         upsampling: "fixed" keeps the bilinear transposed convolutions as they are, as the authors' code does (they
             stay in the state_dict, without gradient); "learned" trains all of them, from bilinear.
@@ -78,7 +78,7 @@ class FCN(Network):
     def __init__(
         self,
         body: nn.Module,
-        taps: Sequence[str] | None = None,
+        taps: str | Sequence[str] | None = None,
         classes: int = 21,
         *,
         upsampling: Upsampling = "fixed",
@@ -92,6 +92,7 @@ class FCN(Network):
             if not isinstance(body, Body):
                 raise ValueError(f"taps must name feature maps of the {type(body).__name__}, got None")
             taps = body.tap_names
+        taps = (taps,) if isinstance(taps, str) else taps
         self.body = body
         self._attach_head(taps, classes, upsampling, scales, pad, in_channels)
         self.elide = elide
@@ -139,7 +140,7 @@ class FCN(Network):
     ) -> None:
         """Trace the body and add the layers of the head."""
         if classes < 1:
-            raise ValueError(f"n_class must be at least 1, got {classes!r}")
+            raise ValueError(f"the number of classes must be at least 1, got {classes!r}")
         if upsampling not in ("fixed", "learned"):
             raise ValueError(f"upsampling must be 'fixed' or 'learned', got {upsampling!r}")
         if pad < 0:
@@ -279,7 +280,7 @@ class FCN(Network):
         out_dtype: torch.dtype = torch.uint8,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
-        tile: Pair | None = None,
+        tile: int | Pair | None = None,
     ) -> Tensor:
         """Images N,3,H,W -> label map N,H,W, without full-resolution scores. Call `eval()` first: dropout is not
         switched off here.
@@ -287,20 +288,19 @@ class FCN(Network):
         Args:
             scales, flip: label what is most probable on average over resized and mirrored copies of the images, as
                 `fcnkern.models.averaging.averaged_probabilities` forms it, at full resolution.
-            tile: height and width of the windows that the network sees one at a time, for images larger than
-                memory; the labels are those without tiles. `x` may then lie on another device than the network,
-                the CPU for example, where the labels are put together. Not with `scales` or `flip`.
+            tile: height and width, or one number, of the windows that the network sees one at a time, for images
+                larger than memory; the labels are those without tiles. `x` may then lie on another device than the
+                network, the CPU for example, where the labels are put together. Not with `scales` or `flip`.
 
         Raises:
             ValueError: a bad scale, a tile too small for the receptive field, or tiles with `scales` or `flip`.
         """
+        several = of_copies(scales, flip, tile)
         if tile is not None:
-            if tuple(scales) != (1.0,) or flip:
-                raise ValueError(f"tile excludes scales and flip, got {tile}, {tuple(scales)} and {flip}")
             check_images(x, self._in_channels)
             one = partial(self.predict, out_dtype=out_dtype)
             return tiled(one, x, tile, self.alignment, self.score_fr.weight.device, out_dtype)
-        if tuple(scales) == (1.0,) and not flip:
+        if not several:
             if torch.compiler.is_exporting():
                 return portable.logits(self, x).argmax(1).to(out_dtype)
             scores, resample = self.scores(x)

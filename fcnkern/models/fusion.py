@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fcnkern import functional as F
 from fcnkern.models.alignment import Alignment
-from fcnkern.models.averaging import averaged_probabilities
+from fcnkern.models.averaging import averaged_probabilities, of_copies
 from fcnkern.models.body import Network
 from fcnkern.models.fcn import FCN
 from fcnkern.models.tiling import tiled
@@ -115,18 +115,17 @@ class LateFusion(Network):
         out_dtype: torch.dtype = torch.uint8,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
-        tile: Pair | None = None,
+        tile: int | Pair | None = None,
     ) -> Tensor:
         """Images N,C,H,W, as for `scores` -> label map N,H,W, as `FCN.predict`."""
+        several = of_copies(scales, flip, tile)
         if tile is not None:
-            if tuple(scales) != (1.0,) or flip:
-                raise ValueError(f"tile excludes scales and flip, got {tile}, {tuple(scales)} and {flip}")
             self._split(x)
             one = partial(self.predict, out_dtype=out_dtype)
             return tiled(one, x, tile, self.alignment, self.color.score_fr.weight.device, out_dtype)
         if torch.compiler.is_exporting():
             return self(x).argmax(1).to(out_dtype)
-        if tuple(scales) == (1.0,) and not flip:
+        if not several:
             scores, resample = self.scores(x)
         else:
             scores, resample = averaged_probabilities(self, x, scales, flip), Resample.identity()
@@ -177,6 +176,7 @@ class MultiTask(Network):
             )
         _check_bilinear("net", net)
         self.net, self.heads = net, dict(heads)
+        self._in_channels, self.training = net._in_channels, net.training
 
     @property
     def body(self) -> nn.Module:
@@ -254,22 +254,22 @@ class MultiTask(Network):
         out_dtype: torch.dtype = torch.uint8,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
-        tile: Pair | None = None,
+        tile: int | Pair | None = None,
     ) -> dict[str, Tensor]:
         """Images N,3,H,W -> label map N,H,W of each head by name, as `FCN.predict`; call `eval()` first.
 
         With `scales`, `flip` or `tile` the network runs once for each head.
         """
-        averaged = tuple(scales) != (1.0,) or flip
+        if torch.compiler.is_exporting():
+            return {name: each.argmax(1).to(out_dtype) for name, each in self(x).items()}
+        several = of_copies(scales, flip, tile)
         if tile is not None:
-            if averaged:
-                raise ValueError(f"tile excludes scales and flip, got {tile}, {tuple(scales)} and {flip}")
             device = next(self.net.parameters()).device
             ones = {name: partial(self._labels, name, out_dtype) for name in self.heads}
             return {
                 name: tiled(one, x, tile, self.net.alignment, device, out_dtype) for name, one in ones.items()
             }
-        if averaged:
+        if several:
             return {
                 name: F.upsample_argmax(
                     averaged_probabilities(partial(self._logits, name), x, scales, flip),
@@ -293,7 +293,11 @@ class MultiTask(Network):
 
     def _by_head(self, scores: Tensor) -> dict[str, Tensor]:
         parts = scores.split(list(self.heads.values()), 1)
-        return {name: part.contiguous() for name, part in zip(self.heads, parts, strict=True)}
+        if (
+            not torch.compiler.is_exporting()
+        ):  # whether a part is contiguous depends on sizes, and would pin them
+            parts = tuple(part.contiguous() for part in parts)
+        return dict(zip(self.heads, parts, strict=True))
 
 
 def _check_bilinear(name: str, net: Segmenter) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fcnkern.models.alignment import Alignment
-from fcnkern.resample import Pair
+from fcnkern.resample import Pair, as_pair
 
 
 class Window(NamedTuple):
@@ -50,12 +50,12 @@ def windows(size: int, tile: int, margin: int, stride: int) -> list[Window]:
 def tiled(
     labels: Callable[[Tensor], Tensor],
     x: Tensor,
-    tile: Pair,
+    tile: int | Pair,
     alignment: Alignment,
     device: torch.device,
     out_dtype: torch.dtype,
 ) -> Tensor:
-    """Label map of images N,3,H,W from windows of at most `tile` (height, width) pixels.
+    """Label map of images N,3,H,W from windows of at most `tile` pixels: (height, width), or a side of both.
 
     Args:
         labels: images N,3,h,w on `device` -> label map N,h,w.
@@ -73,7 +73,8 @@ def tiled(
             "tile: a tap lies behind an upsampling layer, so that its receptive field is not known"
         )
     rows, columns = (
-        windows(size, side, margin, alignment.stride) for size, side in zip(x.shape[2:], tile, strict=True)
+        windows(size, side, margin, alignment.stride)
+        for size, side in zip(x.shape[2:], as_pair("tile", tile, 1), strict=True)
     )
     result = torch.empty(x.shape[0], *x.shape[2:], dtype=out_dtype, device=x.device)
     for row, column in product(rows, columns):

@@ -69,12 +69,19 @@ class Conversion:
 
 
 class Match(NamedTuple):
-    """A network and a naming, and how many of its weights a state has in the right shape, and at all."""
+    """A network and a naming, and how many of its weights a state has: in the right shape, in that of another width
+    of the network (all or none), and at all."""
 
     fitting: int
+    scaled: int
     present: int
     architecture: Architecture
     naming: Naming
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """What is greater for the better match."""
+        return max(self.fitting, self.scaled), self.fitting, self.present
 
 
 def identify(state: Mapping[str, Tensor], architecture: str | None = None, *, source: str = "state") -> Match:
@@ -92,13 +99,12 @@ def identify(state: Mapping[str, Tensor], architecture: str | None = None, *, so
     shapes = {without_wrapper(key): tuple(value.shape) for key, value in one_head(part, source)[0].items()}
     networks = ARCHITECTURES.values() if architecture is None else [ARCHITECTURES[architecture]]
     matches = [_match(shapes, network, naming) for network in networks for naming in network.namings]
-    best = max(matches, key=lambda match: match[:2])
-    rivals = {match.architecture.name for match in matches if match[:2] == best[:2]}
-    if architecture is None and (not best.fitting or len(rivals) > 1):
+    best = max(matches, key=lambda match: match.rank)
+    rivals = {match.architecture.name for match in matches if match.rank == best.rank}
+    found = best.rank[0] > 0
+    if architecture is None and (not found or len(rivals) > 1):
         layers = list(dict.fromkeys(key.rpartition(".")[0] for key in shapes))
-        which = (
-            f"{' or '.join(sorted(rivals))}, name the one" if best.fitting else "none of the known networks"
-        )
+        which = f"{' or '.join(sorted(rivals))}, name the one" if found else "none of the known networks"
         raise ValueError(
             f"{source}: {which} (of {', '.join(ARCHITECTURES)}); its layers are {shortened(layers)}"
         )
@@ -178,7 +184,7 @@ def _convert(
         reason = dict(network.absent)[naming]
         raise ValueError(f"{source}: {network.name} has no {naming} names: {reason}")
     layers = network.named(match.naming)
-    _check(state, network.name, layers, source)
+    _check(state, match, source)
     work = _Renaming(naming, layers, source)
     for key, value in state.items():
         work.add(key, value)
@@ -209,10 +215,13 @@ def fold_input(conversion: Conversion, trained: str, wanted: str) -> Conversion:
 def _match(shapes: Mapping[str, tuple[int, ...]], network: Architecture, naming: Naming) -> Match:
     layers = {f"{name}.weight": layer for name, layer in network.named(naming).items()}
     present = [key for key in layers if key in shapes]
-    return Match(sum(layers[key].fits(shapes[key]) for key in present), len(present), network, naming)
+    fitting = sum(layers[key].fits(shapes[key]) for key in present)
+    scaled = len(present) if network.is_scaled(shapes, naming) else 0
+    return Match(fitting, scaled, len(present), network, naming)
 
 
-def _check(state: Mapping[str, Tensor], network: str, layers: Mapping[str, Layer], source: str) -> None:
+def _check(state: Mapping[str, Tensor], match: Match, source: str) -> None:
+    layers = match.architecture.named(match.naming)
     shapes = {without_wrapper(key): tuple(value.shape) for key, value in state.items()}
     missing: list[str] = []
     misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
@@ -221,14 +230,15 @@ def _check(state: Mapping[str, Tensor], network: str, layers: Mapping[str, Layer
         whole_layer_missing = weight not in shapes and bias not in shapes
         if not (layer.dense and whole_layer_missing):
             missing += [key for key in (weight, bias) if key not in shapes]
-        if weight in shapes and not layer.fits(shapes[weight]):
+        outputs = (shapes.get(weight, layer.shape) if match.scaled else layer.shape)[:1]
+        if weight in shapes and not match.scaled and not layer.fits(shapes[weight]):
             misshapen[weight] = (shapes[weight], layer.shape)
-        if bias in shapes and shapes[bias] != layer.shape[:1]:
-            misshapen[bias] = (shapes[bias], layer.shape[:1])
+        if bias in shapes and shapes[bias] != outputs:
+            misshapen[bias] = (shapes[bias], outputs)
     if missing or misshapen:
         known = set(layers) | set(HEADS) | set(AT_ONCE_SCALES)
         unexpected = [key for key in shapes if key.rpartition(".")[0] not in known]
-        raise WeightsMismatchError(f"{source} as {network}", missing, misshapen, unexpected)
+        raise WeightsMismatchError(f"{source} as {match.architecture.name}", missing, misshapen, unexpected)
 
 
 @dataclass
@@ -255,7 +265,7 @@ class _Renaming:
         if kind == "weight" and not name.startswith("score_") and is_zero(value):
             self.zero.append(name)
         if layer is not None and layer.dense and kind == "weight":
-            value = value.reshape(layer.matrix if self.target == "torchvision" else layer.shape)
+            value = value.reshape(len(value), -1, *(() if self.target == "torchvision" else layer.shape[2:]))
         self.state[f"{theirs}.{kind}"] = value
 
     def _other_name(self, key: str, name: str) -> str | None:

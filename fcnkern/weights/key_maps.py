@@ -6,8 +6,9 @@ them. A shape in a table is that of the weight as a convolution: (out, in / grou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Literal, get_args
 
 Naming = Literal["fcnkern", "caffe", "pytorch-fcn", "torchvision"]
@@ -73,6 +74,18 @@ class Layer:
             shape = (shape[0], self.shape[1], *shape[2:])
         return shape == self.shape or (self.dense and shape == self.matrix)
 
+    def widths(self, shape: tuple[int, ...]) -> tuple[float, float]:
+        """The least and the largest width of the network at which a weight of that shape can be this layer's.
+
+        Its kernel tells, and its outputs, which are rounded to multiples of four. The least is larger where there is
+        no such width.
+        """
+        matrix = self.dense and len(shape) == 2 and shape[1] % prod(self.shape[2:]) == 0
+        if shape[2:] != self.shape[2:] and not matrix:
+            return 1.0, 0.0
+        out, full = shape[0], self.shape[0]
+        return (out - 2) / full if out > 4 else 0.0, (out + 2) / full
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -89,6 +102,15 @@ class Architecture:
     def named(self, naming: Naming) -> dict[str, Layer]:
         """The layers by their names there."""
         return {name: layer for layer in self.layers if (name := layer.called(naming)) is not None}
+
+    def is_scaled(self, shapes: Mapping[str, tuple[int, ...]], naming: Naming) -> bool:
+        """Whether weights of those shapes, by their names there, are this network's at another width than 1."""
+        named = self.named(naming).items()
+        spans = [
+            layer.widths(shapes[key]) for name, layer in named if (key := f"{name}.weight") in shapes
+        ] or [(1.0, 1.0)]
+        least, most = max(low for low, _ in spans), min(high for _, high in spans)
+        return least <= most and not least <= 1 <= most
 
 
 def _vgg16() -> Iterator[Layer]:

@@ -125,7 +125,7 @@ def test_a_released_model_is_where_training_and_conversion_start(tmp_path: Path)
 
 
 def test_the_command_converts_names_of_heads_both_ways(tmp_path: Path) -> None:
-    """Convert finds networks by the shapes of the full size, here of weights that share one number."""
+    """Of the full size, but of weights that share one number."""
     family = "siftflow-fcn32s"
     shapes = {
         key: shape for key, shape in _authors.layers(family).items() if "fc6" not in key and "fc7" not in key

@@ -233,8 +233,23 @@ def test_what_is_for_one_task_is_refused(
     ):
         with pytest.raises(ValueError, match=message):
             tiny(tmp_path, data=data, arch="fcn8s", **settings)
-    trainer = tiny(tmp_path, data=data, arch="fcn8s", iterations=1)
-    trainer.run()
-    words = ["export", f"--checkpoint={trainer.last}", f"--out={tmp_path / 'no.pt2'}"]
-    assert cli.main(words) == 2
-    assert "take --logits, the channels of all of them" in capsys.readouterr().err
+
+
+def test_each_task_is_an_output_of_what_is_exported(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
+    tiny(tmp_path, data=data, arch="fcn32s_alexnet", iterations=1, lr=1.0).run()
+    trained = load_trained(tmp_path / "last.pt")
+    file = tmp_path / "net.onnx"
+    assert cli.main(["export", f"--checkpoint={tmp_path / 'last.pt'}", f"--out={file}"]) == 0
+    assert "net.onnx: labels_semantic, labels_geometric of images N,3,H,W" in capsys.readouterr().out
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map["tasks"] == "semantic 33\ngeometric 3"
+    for size in ((37, 1), (50, 70)):
+        images = torch.randn(2, 3, *size)
+        found = session.run([f"labels_{task}" for task in TASKS], {"images": images.numpy()})
+        wanted = MultiTask(trained.model, trained.tasks).predict(images)
+        for ours, theirs in zip(found, wanted.values(), strict=True):
+            assert ours.dtype == np.uint8
+            assert (ours == theirs.numpy()).mean() > 0.98

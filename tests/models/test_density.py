@@ -5,14 +5,22 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fcnkern.models import FCN, VGG16, AlexNet, CaffeNet, convolutionalize, rarefy, shift_and_stitch
+from fcnkern.models import (
+    FCN,
+    VGG16,
+    AlexNet,
+    CaffeNet,
+    GoogLeNet,
+    convolutionalize,
+    rarefy,
+    shift_and_stitch,
+)
 from fcnkern.models.tracing import trace
 from tests.models._bodies import Residual, ResNet
 from tests.models._classifiers import AlexNetLike, Global
@@ -147,11 +155,11 @@ def test_the_networks_own_outputs_are_among_them(name: str, size: tuple[int, int
         assert torch.equal(shift_and_stitch(net, x, to)[:, :, ::step, ::step], own)
 
 
-@pytest.mark.parametrize("body", [VGG16, AlexNet, CaffeNet])
+@pytest.mark.parametrize("body", [VGG16, AlexNet, CaffeNet, GoogLeNet])
 @torch.no_grad()
 def test_bodies_of_the_paper(body: type[nn.Module]) -> None:
-    net = made(lambda: nn.Sequential(OrderedDict(body(width=1 / 64).named_children())))
-    x = images(40, 33)
+    net = made(lambda: body(width=1 / 64))
+    x = images(40, 33)[:1]
     for to in (16, 8):
         step = 32 // to
         rare = rarefy(net, to)(x)
@@ -160,7 +168,7 @@ def test_bodies_of_the_paper(body: type[nn.Module]) -> None:
 
 
 def test_a_rarefied_body_carries_a_head() -> None:
-    body = rarefy(nn.Sequential(OrderedDict(VGG16(width=1 / 64).named_children())), 8)
+    body = rarefy(VGG16(width=1 / 64), 8)
     with pytest.raises(
         ValueError, match=r"begin 5 pixels inside the image .* with pad=5 every size is covered"
     ):

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from fcnkern import cli
 from fcnkern.engine import load_trained
 from fcnkern.engine.log import read_log
 from fcnkern.models import FCN, create, list_models
-from fcnkern.weights import load, load_body, save
+from fcnkern.models.registry import parse_name
+from fcnkern.weights import load, load_body, save, transfer_network
 from tests.engine._runs import tiny
 
 NETWORKS = list_models()
@@ -63,8 +65,10 @@ def test_trains_on_camvid(name: str, shared: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_weights_go_to_a_file_and_back(name: str, models: dict[str, FCN], tmp_path: Path) -> None:
-    model, file = models[name], tmp_path / "weights.safetensors"
+def test_weights_go_to_files_and_back_under_caffes_names_too(
+    name: str, models: dict[str, FCN], tmp_path: Path
+) -> None:
+    model, file, caffe = models[name], tmp_path / "weights.safetensors", tmp_path / "caffe.safetensors"
     save(file, model.state_dict(), preprocess=model.preprocess)
     assert {key: value.tolist() for key, value in load(file).items()} == {
         key: value.tolist() for key, value in model.state_dict().items()
@@ -75,6 +79,10 @@ def test_weights_go_to_a_file_and_back(name: str, models: dict[str, FCN], tmp_pa
     body = {key: value for key, value in model.state_dict().items() if "score" not in key}
     assert body
     for key, value in body.items():
+        assert torch.equal(fresh.state_dict()[key], value), key
+    assert cli.main(["convert", str(file), str(caffe), "--to=caffe", f"--arch={parse_name(name).body}"]) == 0
+    transfer_network(fresh, load(caffe), source="caffe")
+    for key, value in model.state_dict().items():
         assert torch.equal(fresh.state_dict()[key], value), key
 
 

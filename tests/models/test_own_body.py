@@ -80,6 +80,7 @@ def test_scales_act_like_a_scaled_classifier() -> None:
 
 
 def test_maps_that_the_body_returns_are_taps_too() -> None:
+    assert FCN(Maps(), "out.coarse", classes=2).taps == ("out.coarse",)
     model = FCN(Maps(), ("out.fine", "out.coarse"), classes=2)
     assert (model.taps, model.alignment.stride) == (("out.fine", "out.coarse"), 4)
     loss = model.loss(torch.randn(1, 3, 9, 11), torch.zeros(1, 9, 11, dtype=torch.int64))
@@ -132,7 +133,7 @@ class Unused(nn.Module):
         (lambda: network(pad=-1), "pad must be at least 0, got -1"),
         (lambda: network(scales=(1.0,)), r"scales must be 2 numbers for 3 taps, got \(1\.0,\)"),
         (lambda: FCN(Unused(), ("unused",)), "tap 'unused' was not called by the body's forward"),
-        (lambda: FCN(Unused(), ("used",), classes=0), "must be at least 1, got 0"),
+        (lambda: FCN(Unused(), ("used",), classes=0), "number of classes must be at least 1, got 0"),
         (lambda: network(in_channels=4), "does not run on an image of 1x4x1056x1184"),
     ],
 )

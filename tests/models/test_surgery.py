@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fcnkern.models import FCN, VGG16, FCN32s, convolutionalize, fuse_early, transplant
+from fcnkern.models import FCN, VGG16, FCN32s, GoogLeNet, convolutionalize, fuse_early, transplant
 from fcnkern.weights import WeightsMismatchError
 from tests.models import _caffe
 from tests.models._bodies import ResNet
@@ -63,6 +63,18 @@ def test_a_larger_image_gives_the_logits_of_every_crop(name: str) -> None:
             top, left = row * stride, column * stride
             crop = x[:, :, top : top + height, left : left + width]
             equal(grid[:, :, row, column], theirs(crop))
+
+
+@torch.no_grad()
+def test_a_body_of_this_package_with_its_classifier() -> None:
+    body = GoogLeNet(width=1 / 64)
+    theirs = nn.Sequential(
+        body, nn.AvgPool2d(2, 1), nn.Flatten(), nn.Linear(body.inception_5b.out_channels, 5)
+    )
+    x = images(1, 3, 64, 64)
+    ours = convolutionalize(theirs.double().eval(), (3, 64, 64))
+    equal(ours(x)[:, :, 0, 0], theirs(x))
+    assert ours(images(1, 3, 96, 64)).shape == (1, 5, 2, 1)
 
 
 @torch.no_grad()

@@ -52,7 +52,7 @@ def test_seams_are_exact(rows: int) -> None:
     x = image(rows, 222 - rows)
     least = 2 * margin + stride
     assert least < 90
-    for tile in ((least, least), (least + 1, 90), (least + stride, 300)):
+    for tile in (least, (least + 1, 90), (least + stride, 300)):
         assert torch.equal(model.predict(x, tile=tile), model.predict(x)), tile
 
 
@@ -131,6 +131,8 @@ def test_what_is_refused() -> None:
     assert margin is not None
     with pytest.raises(ValueError, match=rf"tile must be at least {2 * margin + 8} pixels a side .* got 16"):
         model.predict(image(100, 100), tile=(100, 16))
+    with pytest.raises(ValueError, match=r"tile must be a whole number or a pair of them, got \(90,\)"):
+        model.predict(image(100, 100), tile=(90,))
     with pytest.raises(ValueError, match="tile excludes scales and flip"):
         model.predict(image(100, 100), tile=(90, 90), flip=True)
     with pytest.raises(ValueError, match=r"x must have shape \(N, 3, H, W\)"):

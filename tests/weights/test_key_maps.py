@@ -109,6 +109,14 @@ def test_real_files_have_the_names_and_shapes_of_the_tables(shared: Path, file: 
 # -------------------------------------------------------------------- renaming
 
 
+@pytest.mark.parametrize("width", [0.1, 1.5])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_networks_of_other_widths_are_found_too(name: str, width: float) -> None:
+    with torch.device("meta"):
+        state = models.create(f"fcn32s_{name}", 3, width=width).state_dict()
+    assert identify(state).architecture.name == name
+
+
 @pytest.mark.parametrize("through", NAMINGS)
 @pytest.mark.parametrize(("name", "naming"), PAIRS)
 def test_there_and_back(name: str, naming: Naming, through: Naming) -> None:
@@ -217,6 +225,8 @@ def test_weights_of_another_network_list_all_that_differs() -> None:
         ({"a.weight": torch.ones(1)}, {}, r"none of the known networks \(of vgg16, .*\); its layers are a$"),
         ({"a.weight": torch.ones(1)}, {"architecture": "vgg16"}, "missing: conv1_1.weight, .* unexpected: a.weight$"),
         ({"conv3.weight": torch.ones(1, 1)}, {}, "none of the known networks"),
+        (models.create("fcn32s_alexnet", width=0.01).state_dict(), {}, "alexnet or caffenet, name the one"),
+        ({"conv1.weight": torch.ones(8, 3, 5, 5)}, {}, "none of the known networks"),
         ({"fc8.weight": torch.ones(1).expand(1000, 4096)}, {}, "alexnet or caffenet or vgg16, name the one"),
         ({}, {"architecture": "resnet"}, "architecture must be one of vgg16, .*, got 'resnet'"),
         ({}, {"naming": "keras"}, "naming must be one of fcnkern, .*, got 'keras'"),
