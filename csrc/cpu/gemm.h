@@ -5,13 +5,10 @@
 // the threads, the tiles or the lanes that computed it.
 #pragma once
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include <cstdint>
 
 #include "blocks.h"
+#include "threads.h"
 #include "scratch.h"
 
 namespace fcnkern::FCNKERN_ISA {
@@ -132,14 +129,6 @@ struct Tiling {
   int64_t count() const { return row_tiles * column_tiles; }
   int64_t stride() const { return round_up(columns, 16); }
 };
-
-FCNKERN_INLINE int thread_index() {
-#ifdef _OPENMP
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
 
 // Threads worth starting for so many multiply-adds.
 FCNKERN_INLINE int worth_threads(int threads, int64_t operations) {

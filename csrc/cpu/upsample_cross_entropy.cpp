@@ -8,12 +8,14 @@
 
 #include <new>
 
+#include "threads.h"
 #include "upsample_cross_entropy_band.h"
 
 namespace fcnkern::FCNKERN_ISA {
 namespace cross_entropy {
 
 constexpr int64_t kWorkPerThread = 1 << 17;  // pixels times classes that are worth a thread
+constexpr int64_t kPartsPerThread = 4;       // so that threads of unequal speed end together
 
 template <class T>
 int useful_threads(const Job<T>& job) {
@@ -43,7 +45,7 @@ void scale_rows(const Job<T>& job, int64_t first, int64_t last, T factor) {
   }
 }
 
-// The working memory of all threads.
+// The bands, cut into parts that threads take as they come, and the working memory of all threads.
 template <class T, class L>
 class Team {
  public:
@@ -53,9 +55,12 @@ class Team {
       : job_(job),
         threads_(threads),
         bands_(job.p.upsampling.scores.n * job.bands),
-        memory_(threads * worker_bytes() + sums_bytes()) {
+        parts_(threads == 1 ? 1 : bands_ < kPartsPerThread * threads ? bands_ : kPartsPerThread * threads),
+        memory_(threads * worker_bytes() + shared_bytes()) {
     Carver carver(memory_.data());
     sums_ = carver.take<Totals>(bands_);
+    rims_ = carver.take<Rim<T>>(parts_);
+    for (int64_t part = 0; part < parts_; ++part) rims_[part].points = carver.take<T>(job.rim_size());
     workers_ = carver.take<Worker>(threads);
     for (int t = 0; t < threads; ++t) {
       Carver own(carver.take<char>(thread_bytes_));
@@ -63,13 +68,17 @@ class Team {
     }
   }
 
-  void run(int t) { workers_[t].run(first_band(t), first_band(t + 1), sums_); }
+  int64_t parts() const { return parts_; }
 
-  // Completes the rows of the gradient that thread t began, once all have run.
-  void finish(int t) {
-    const int64_t first = first_row(t), last = first_row(t + 1), height = job_.p.upsampling.rows.n_in;
-    const T* rim = t + 1 < threads_ ? workers_[t + 1].gradient().rim() : nullptr;
-    if (rim != nullptr) workers_[t].gradient().add_rim((last - 1) / height, (last - 1) % height, rim);
+  void run(int64_t part) {
+    workers_[thread_index()].run(first_band(part), first_band(part + 1), sums_, rims_[part]);
+  }
+
+  // Completes the rows of the gradient that a part began, once all have run.
+  void finish(int64_t part) {
+    const int64_t first = first_row(part), last = first_row(part + 1), height = job_.p.upsampling.rows.n_in;
+    if (part + 1 < parts_ && rims_[part + 1].is_set)
+      workers_[thread_index()].gradient().add_rim((last - 1) / height, (last - 1) % height, rims_[part + 1]);
     const double factor = 1 / divisor(totals());
     if (factor != 1) scale_rows(job_, first, last, static_cast<T>(factor));
   }
@@ -77,8 +86,10 @@ class Team {
   UpsampleCrossEntropyResult result() const {
     const Totals all = totals();
     LabelError error{-1, 0, true};
-    for (int t = threads_ - 1; t >= 0; --t)
-      if (workers_[t].error().position >= 0) error = workers_[t].error();
+    for (int t = 0; t < threads_; ++t) {
+      const LabelError& own = workers_[t].error();
+      if (own.position >= 0 && (error.position < 0 || own.position < error.position)) error = own;
+    }
     return {all.loss / divisor(all), all.weight, all.valid, all.correct, error};
   }
 
@@ -89,11 +100,17 @@ class Team {
     thread_bytes_ = carver.used() + 4096;  // apart from the next thread's, also for prefetchers
     return thread_bytes_ + sizeof(Worker) + 64;
   }
-  size_t sums_bytes() const { return bands_ * sizeof(Totals) + 128; }
+  size_t shared_bytes() const {
+    Carver carver;
+    carver.take<Totals>(bands_);
+    carver.take<Rim<T>>(parts_);
+    for (int64_t part = 0; part < parts_; ++part) carver.take<T>(job_.rim_size());
+    return carver.used() + 128;
+  }
 
-  int64_t first_band(int t) const { return bands_ * t / threads_; }
-  int64_t first_row(int t) const {
-    const int64_t band = first_band(t), n = band / job_.bands;
+  int64_t first_band(int64_t part) const { return bands_ * part / parts_; }
+  int64_t first_row(int64_t part) const {
+    const int64_t band = first_band(part), n = band / job_.bands;
     return n * job_.p.upsampling.rows.n_in + (band == bands_ ? 0 : job_.first_own_row(band % job_.bands));
   }
 
@@ -109,10 +126,11 @@ class Team {
 
   const Job<T>& job_;
   int threads_;
-  int64_t bands_;
+  int64_t bands_, parts_;
   size_t thread_bytes_ = 0;
   Scratch memory_;
   Totals* sums_;
+  Rim<T>* rims_;  // [part]
   Worker* workers_;
 };
 
@@ -123,11 +141,11 @@ UpsampleCrossEntropyResult run(const UpsampleCrossEntropyParams& p) {
   Team<T, L> team(job, threads);
 #pragma omp parallel num_threads(threads)
   {
-#pragma omp for schedule(static, 1)
-    for (int t = 0; t < threads; ++t) team.run(t);
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t part = 0; part < team.parts(); ++part) team.run(part);
     if (p.grad != nullptr) {
-#pragma omp for schedule(static, 1)
-      for (int t = 0; t < threads; ++t) team.finish(t);
+#pragma omp for
+      for (int64_t part = 0; part < team.parts(); ++part) team.finish(part);
     }
   }
   return team.result();

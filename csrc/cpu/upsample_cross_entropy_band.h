@@ -38,13 +38,11 @@ class BandWorker {
     packed_words_ = carver.take<uint32_t>(kCellPixels * BlockLabels<L>::kWords * kLanes);
   }
 
-  // Does bands first .. last - 1, counted over all images; sums[i] becomes that of band i.
-  void run(int64_t first, int64_t last, Totals* sums) {
-    moments_.clear();
-    labels_.prepare();
-    if (p_.grad != nullptr) gradient_.clear_band();
-    std::memset(above_, 0, points_size() * sizeof(T));
-    std::memset(below_, 0, points_size() * sizeof(T));
+  // Does bands first .. last - 1, counted over all images; sums[i] becomes that of band i. Later calls must
+  // be for later bands.
+  void run(int64_t first, int64_t last, Totals* sums, Rim<T>& rim) {
+    if (!is_prepared_) prepare();
+    gradient_.use_rim(rim);
     for (int64_t i = first; i < last; ++i) {
       const int64_t n = i / job_.bands, band = i % job_.bands;
       if (p_.grad != nullptr && (i == first || band == 0)) gradient_.begin(n, band);
@@ -65,6 +63,16 @@ class BandWorker {
   static constexpr int kStretchesPerBlock = 16;  // moving so many stretches of cells costs as much as a block
   static constexpr int64_t kNoRow = INT64_MIN;
   static constexpr double kNatsPerLog2 = 0.69314718055994531;
+
+  // Once, by the thread that is to use the memory.
+  void prepare() {
+    moments_.clear();
+    labels_.prepare();
+    if (p_.grad != nullptr) gradient_.clear_band();
+    std::memset(above_, 0, points_size() * sizeof(T));
+    std::memset(below_, 0, points_size() * sizeof(T));
+    is_prepared_ = true;
+  }
 
   int64_t points_size() const { return (classes_ + 1) * point_stride_; }
 
@@ -348,6 +356,7 @@ class BandWorker {
   int64_t y_ = 0;  // first row of the pixels at hand
   Ahead ahead_;
   Vec<double> loss_{};  // of the band's fast blocks, lane by lane
+  bool is_prepared_ = false;
   Totals totals_;
 };
 

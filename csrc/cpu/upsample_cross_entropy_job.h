@@ -50,6 +50,9 @@ struct Job {
   int32_t* band_first = nullptr;  // [band], its first cell of `rows`; one more at the end
   LossWeights<T> weights{};
 
+  // Elements of a row of points, all classes.
+  int64_t rim_size() const { return p.grad == nullptr ? 0 : p.upsampling.scores.c * point_stride(); }
+
   // Elements from class to class in a row of points; whole vectors may be read and written from every point.
   int64_t point_stride() const { return (columns.points + 2 * kLanes) / kLanes * kLanes; }
 

@@ -127,6 +127,13 @@ class ScoreRows {
   T* greatest_;  // [point]
 };
 
+// The gradient that the first band of a part has for the row before the part's own.
+template <class T>
+struct Rim {
+  T* points;  // [class * stride + point]
+  bool is_set;
+};
+
 // Collects the gradients of rows of points and writes them to rows of the result, each once.
 template <class T>
 class GradientRows {
@@ -136,7 +143,12 @@ class GradientRows {
     top_ = carver.take<T>(size_);
     bottom_ = carver.take<T>(size_);
     pending_ = carver.take<T>(size_);
-    rim_ = carver.take<T>(size_);
+  }
+
+  // The rim of the part that follows.
+  void use_rim(Rim<T>& rim) {
+    rim.is_set = false;
+    rim_ = &rim;
   }
 
   // Accumulators of the band at hand, [class * stride + point].
@@ -180,19 +192,16 @@ class GradientRows {
     zero_rows(row);
   }
 
-  // The part of the row before this thread's first one that its first band holds; null: there is none.
-  const T* rim() const { return has_rim_ ? rim_ : nullptr; }
-
-  // Adds another thread's rim to a row that is written.
-  void add_rim(int64_t n, int64_t row, const T* rim) const {
-    write(n, row, [&](T* out, int64_t at) { *out += rim[at]; });
+  // Adds the rim of the next part to a row that is written.
+  void add_rim(int64_t n, int64_t row, const Rim<T>& rim) const {
+    write(n, row, [&](T* out, int64_t at) { *out += rim.points[at]; });
   }
 
  private:
   void finish_row(int64_t row) {
     if (row < next_row_) {
-      std::memcpy(rim_, top_, size_ * sizeof(T));
-      has_rim_ = true;
+      std::memcpy(rim_->points, top_, size_ * sizeof(T));
+      rim_->is_set = true;
       return;
     }
     if (pending_row_ == row) {
@@ -267,8 +276,8 @@ class GradientRows {
 
   const Job<T>& job_;
   int64_t stride_, size_;
-  T *top_, *bottom_, *pending_, *rim_;
-  bool has_rim_ = false;
+  T *top_, *bottom_, *pending_;
+  Rim<T>* rim_ = nullptr;
   int64_t image_ = 0, next_row_ = 0, pending_row_ = -1;
 };
 
