@@ -9,6 +9,7 @@
 #include "argmax_block.h"
 #include "argmax_exact.h"
 #include "source_rows.h"
+#include "threads.h"
 
 namespace fcnkern::FCNKERN_ISA {
 namespace {
@@ -35,9 +36,10 @@ class FastArgmax {
 
   void run() const {
     const int64_t units = scores_.n * parts_ * rows_.count;
-#pragma omp parallel for num_threads(job_.threads) schedule(static, 1)
-    for (int t = 0; t < job_.threads; ++t)
-      work(t, units * t / job_.threads, units * (t + 1) / job_.threads);
+    const int64_t shares = share_count(units, job_.threads);
+#pragma omp parallel for num_threads(job_.threads) schedule(dynamic, 1)
+    for (int64_t i = 0; i < shares; ++i)
+      work(thread_index(), units * i / shares, units * (i + 1) / shares);
   }
 
  private:
@@ -206,10 +208,9 @@ class FastArgmax {
 void exact_rows(const ArgmaxJob& job) {
   const ExactArgmax<double> exact(job);
   const int64_t height = job.upsampling.rows.n_out, lines = job.upsampling.scores.n * height;
-#pragma omp parallel for num_threads(job.threads) schedule(static, 1)
-  for (int t = 0; t < job.threads; ++t)
-    for (int64_t line = lines * t / job.threads; line < lines * (t + 1) / job.threads; ++line)
-      exact.row(t, line / height, line % height, 0, job.upsampling.columns.n_out);
+#pragma omp parallel for num_threads(job.threads) schedule(dynamic)
+  for (int64_t line = 0; line < lines; ++line)
+    exact.row(thread_index(), line / height, line % height, 0, job.upsampling.columns.n_out);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "histogram.h"
 #include "scratch.h"
+#include "threads.h"
 
 namespace fcnkern::FCNKERN_ISA {
 namespace {
@@ -118,8 +119,10 @@ LabelError confusion_of_labels(const ConfusionMatrixParams& p, const LabelMap& p
   const int threads = worthwhile_threads(p.n * p.h * p.w, p.num_classes, p.threads);
   const auto count_all = p.num_classes <= kByteClasses ? &count_chunks<uint8_t> : &count_chunks<uint16_t>;
   Tally tally(p.num_classes, threads);
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-  for (int t = 0; t < threads; ++t) count_all(runs, chunks * t / threads, chunks * (t + 1) / threads, tally, t);
+  const int64_t shares = share_count(chunks, threads);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+  for (int64_t i = 0; i < shares; ++i)
+    count_all(runs, chunks * i / shares, chunks * (i + 1) / shares, tally, thread_index());
   return tally.finish(p.matrix);
 }
 

@@ -5,6 +5,8 @@
 #include <omp.h>
 #endif
 
+#include <cstdint>
+
 namespace fcnkern::FCNKERN_ISA {
 
 // Of the thread that asks, from 0 on.
@@ -14,6 +16,14 @@ inline int thread_index() {
 #else
   return 0;
 #endif
+}
+
+// Into how many shares some units of work are cut. Threads take them as they come, so that those of unequal
+// speed end together.
+inline int64_t share_count(int64_t units, int threads) {
+  constexpr int64_t kPerThread = 4;
+  if (threads == 1) return 1;
+  return units < kPerThread * threads ? units : kPerThread * threads;
 }
 
 }  // namespace fcnkern::FCNKERN_ISA

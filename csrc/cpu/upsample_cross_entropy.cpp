@@ -15,7 +15,6 @@ namespace fcnkern::FCNKERN_ISA {
 namespace cross_entropy {
 
 constexpr int64_t kWorkPerThread = 1 << 17;  // pixels times classes that are worth a thread
-constexpr int64_t kPartsPerThread = 4;       // so that threads of unequal speed end together
 
 template <class T>
 int useful_threads(const Job<T>& job) {
@@ -55,7 +54,7 @@ class Team {
       : job_(job),
         threads_(threads),
         bands_(job.p.upsampling.scores.n * job.bands),
-        parts_(threads == 1 ? 1 : bands_ < kPartsPerThread * threads ? bands_ : kPartsPerThread * threads),
+        parts_(share_count(bands_, threads)),
         memory_(threads * worker_bytes() + shared_bytes()) {
     Carver carver(memory_.data());
     sums_ = carver.take<Totals>(bands_);
