@@ -1,8 +1,8 @@
 """Writes the measured figures into README.md and docs/performance.md: ``python -m benchmarks.document``.
 
-Each block between ``<!-- NAME -->`` and ``<!-- /NAME -->`` is made from cpu.json, patches.json and full_width.json in
-benchmarks/results, and docs/performance.png and docs/patches.png are drawn from the first two. ``--check`` writes
-nothing and says what is not as they have it.
+Each block between ``<!-- NAME -->`` and ``<!-- /NAME -->`` is made from the reports in benchmarks/results that
+`figures.Results` names, and docs/performance.png and docs/patches.png are drawn from cpu.json and patches.json.
+``--check`` writes nothing and says what is not as they have it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BLOCK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 def results() -> Results:
     """The committed measurements."""
-    return Results(*(Report(*read(RESULTS / f"{name}.json")) for name in ("cpu", "patches", "full_width")))
+    return Results(*(Report(*read(RESULTS / f"{name}.json")) for name in Results._fields))
 
 
 def rewritten(text: str, found: Results) -> str:

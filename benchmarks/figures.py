@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from benchmarks.bounds import Ceilings, work
-from benchmarks.cases import ADD, ARGMAX, CASES, CONFUSION, CONV, LOSS, MODELS
+from benchmarks.cases import ADD, ARGMAX, CASES, CONFUSION, CONV, ELISION, LOSS, MODELS
 from benchmarks.plot_patches import PAPER, PAPER_SCORES, panels
 from benchmarks.report import Row, ceiling_lines, table
 
@@ -55,6 +55,7 @@ class Results(NamedTuple):
     cpu: Report
     patches: Report
     full_width: Report
+    elision: Report
 
 
 def blocks(found: Results) -> dict[str, Callable[[], str]]:
@@ -64,13 +65,15 @@ def blocks(found: Results) -> dict[str, Callable[[], str]]:
         "circumstances": functools.partial(_circumstances, found.cpu),
         "circumstances_of_patches": functools.partial(_circumstances, found.patches),
         "circumstances_of_full_width": functools.partial(_circumstances, found.full_width),
+        "circumstances_of_elision": functools.partial(_circumstances, found.elision),
         "bounds": functools.partial(_bounds, found.cpu),
         "division": functools.partial(_division, found.cpu, found.full_width),
         "full_width": functools.partial(_table, found.full_width.rows),
         "patches": functools.partial(_patches, found.patches),
     }
     for operation in measured(found.cpu):
-        rows = [row for row in found.cpu.rows if OPERATION.get(row.case) == operation]
+        report = found.elision if operation == ELISION else found.cpu
+        rows = [row for row in report.rows if OPERATION.get(row.case) == operation]
         made[operation] = functools.partial(_table, rows)
     return {name: functools.partial(_joined, make) for name, make in made.items()}
 
