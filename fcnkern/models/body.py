@@ -141,9 +141,8 @@ class HiddenBody(Body):
     def classify(self, pool5: Tensor) -> Tensor:
         """pool5 -> fc7 features (after dropout, in training), smaller by fc6's kernel less one on each axis."""
         hidden = self.drop6(self.relu6(self.fc6(pool5)))
-        if torch.compiler.is_exporting() or isinstance(
-            hidden, fx.Proxy
-        ):  # layer by layer, as any program has it
+        if torch.compiler.is_exporting() or isinstance(hidden, fx.Proxy):
+            # In layers that other programs know too.
             return self.drop7(self.relu7(self.fc7(hidden)))
         dropout_p = self.drop7.p if self.training else 0.0
         return F.conv1x1(hidden, self.fc7.weight, self.fc7.bias, relu=True, dropout_p=dropout_p)

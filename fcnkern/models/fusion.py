@@ -293,9 +293,8 @@ class MultiTask(Network):
 
     def _by_head(self, scores: Tensor) -> dict[str, Tensor]:
         parts = scores.split(list(self.heads.values()), 1)
-        if (
-            not torch.compiler.is_exporting()
-        ):  # whether a part is contiguous depends on sizes, and would pin them
+        # Whether a part is contiguous depends on the sizes, which the question would pin in an exported program.
+        if not torch.compiler.is_exporting():
             parts = tuple(part.contiguous() for part in parts)
         return dict(zip(self.heads, parts, strict=True))
 
