@@ -27,7 +27,7 @@ class Axis(NamedTuple):
 
 
 def as_pair(name: str, value: int | Sequence[int], minimum: int) -> Pair:
-    """`value` for both axes, or as it is; ValueError calls it `name`."""
+    """`value` for both axes, or as it is, each at least `minimum`; ValueError calls it `name`."""
     pair = (value, value) if isinstance(value, int) else tuple(value)
     if len(pair) != 2:
         raise ValueError(f"{name} must be a whole number or a pair of them, got {value!r}")

@@ -53,14 +53,6 @@ def check_device(name: str, tensor: Tensor, like_name: str, like: Tensor) -> Non
         raise ValueError(f"{name} must be on {like.device} as {like_name} is, got {tensor.device}")
 
 
-def pair(name: str, value: int | tuple[int, int], minimum: int) -> tuple[int, int]:
-    """A whole number, or two of them, as two; each at least ``minimum``."""
-    first, second = (value, value) if isinstance(value, int) else value
-    if first < minimum or second < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
-    return first, second
-
-
 def seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
     """A seed as an int64 tensor of one element on ``device``; None draws one from torch's generator."""
     if seed is None:

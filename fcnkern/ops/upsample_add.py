@@ -11,6 +11,7 @@ from torch import Tensor
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
 from fcnkern.ops._library import Operator, once_differentiable
+from fcnkern.resample import as_pair
 
 
 def upsample_add(
@@ -50,8 +51,8 @@ def upsample_add(
             is too small for the crop.
     """
     checks.check_images("x", x, 4, checks.FLOATS)
-    strides = checks.pair("stride", stride, 1)
-    offset = checks.pair("skip_offset", skip_offset, 0)
+    strides = as_pair("stride", stride, 1)
+    offset = as_pair("skip_offset", skip_offset, 0)
     x = checks.autocast(x)
     weight, skip, skip_weight, skip_bias = (
         None if each is None else checks.autocast(each) for each in (weight, skip, skip_weight, skip_bias)
