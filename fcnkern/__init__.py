@@ -6,6 +6,7 @@ from fcnkern._version import __version__
 from fcnkern.functional import (
     confusion_matrix,
     conv1x1,
+    max_pool2d,
     upsample_add,
     upsample_argmax,
     upsample_cross_entropy,
@@ -28,6 +29,7 @@ __all__ = [
     "format_info",
     "functional",
     "info",
+    "max_pool2d",
     "metrics",
     "models",
     "nn",

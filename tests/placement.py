@@ -69,6 +69,7 @@ def placed_all(module: ModuleType, backend: str) -> SimpleNamespace:
 
 confusion_matrix = placed(fcnkern.confusion_matrix)
 conv1x1 = placed(fcnkern.conv1x1)
+max_pool2d = placed(fcnkern.max_pool2d)
 upsample_add = placed(fcnkern.upsample_add)
 upsample_argmax = placed(fcnkern.upsample_argmax)
 upsample_cross_entropy = placed(fcnkern.upsample_cross_entropy)
