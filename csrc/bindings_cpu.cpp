@@ -15,6 +15,7 @@
 #include "conv1x1.h"
 #include "philox.h"
 #include "isa.h"
+#include "max_pool2d.h"
 #include "upsample_add.h"
 #include "upsample_argmax.h"
 #include "upsample_cross_entropy.h"
@@ -222,6 +223,35 @@ void deconv_backward(const std::array<int64_t, 5>& size, const std::array<int64_
   if (grad_weight != 0) FCNKERN_CALL(deconv_grad_weight, params, reinterpret_cast<void*>(grad_weight));
 }
 
+// size: images, channels, height, width; window: kernel, stride and padding, rows before columns. All tensors are dense.
+MaxPool2dParams max_pool2d_params(const std::array<int64_t, 4>& size, const std::array<int64_t, 2>& out_size,
+                                  const std::array<int64_t, 6>& window, int type, bool channels_last, bool relu,
+                                  uintptr_t x, uintptr_t y, uintptr_t winners, int threads) {
+  MaxPool2dParams params{};
+  params.images = size[0], params.channels = size[1];
+  for (int axis = 0; axis < 2; ++axis) {
+    params.size[axis] = size[axis + 2], params.out_size[axis] = out_size[axis];
+    params.kernel[axis] = window[axis], params.stride[axis] = window[axis + 2], params.padding[axis] = window[axis + 4];
+  }
+  params.dtype = static_cast<DType>(type), params.channels_last = channels_last, params.relu = relu;
+  params.x = reinterpret_cast<void*>(x), params.y = reinterpret_cast<void*>(y);
+  params.winners = reinterpret_cast<uint8_t*>(winners), params.threads = threads;
+  return params;
+}
+
+template <void (*kRun)(const MaxPool2dParams&)>
+void max_pool2d(const std::array<int64_t, 4>& size, const std::array<int64_t, 2>& out_size,
+                const std::array<int64_t, 6>& window, int type, bool channels_last, bool relu, uintptr_t x,
+                uintptr_t y, uintptr_t winners, int threads) {
+  const MaxPool2dParams params =
+      max_pool2d_params(size, out_size, window, type, channels_last, relu, x, y, winners, threads);
+  py::gil_scoped_release release;
+  kRun(params);
+}
+
+void max_pool2d_forward(const MaxPool2dParams& params) { FCNKERN_CALL(max_pool2d_forward, params); }
+void max_pool2d_backward(const MaxPool2dParams& params) { FCNKERN_CALL(max_pool2d_backward, params); }
+
 template <class T>
 const T* pointer_or_null(const std::vector<T>& values) {
   return values.empty() ? nullptr : values.data();
@@ -271,6 +301,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("conv1x1_forward", &fcnkern::conv1x1_forward, "1x1 convolution with ReLU and dropout.");
   m.def("conv1x1_grad_weight", &fcnkern::conv1x1_grad_weight, "Gradients of weight and bias of a 1x1 convolution.");
   m.def("conv1x1_mask", &fcnkern::conv1x1_mask, "Gradient before ReLU and dropout of a 1x1 convolution.");
+  m.def("max_pool2d_forward", &fcnkern::max_pool2d<fcnkern::max_pool2d_forward>, "Max pooling, and its winners.");
+  m.def("max_pool2d_backward", &fcnkern::max_pool2d<fcnkern::max_pool2d_backward>, "Gradient of a max pooling.");
   m.def("upsample_add_forward", &fcnkern::upsample_add_forward, "Transposed convolution plus a cropped skip.");
   m.def("deconv_backward", &fcnkern::deconv_backward, "Gradients of a transposed convolution.");
   m.def("confusion_of_labels", &fcnkern::confusion_of_labels, "Confusion matrix of two label maps.");

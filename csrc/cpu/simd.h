@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #define FCNKERN_INLINE static inline __attribute__((always_inline))
 
@@ -35,6 +36,9 @@ using VecU64 = Vec<uint64_t>;
 // Lane masks, as comparisons give them: all bits set where true.
 template <class T>
 using Mask = decltype(Vec<T>{} < Vec<T>{});
+// A lane of it: an integer as wide as T.
+template <class T>
+using LaneInt = typename std::conditional<sizeof(T) == 8, int64_t, int32_t>::type;
 
 template <class T>
 FCNKERN_INLINE Vec<T> splat(T value) {
@@ -100,6 +104,44 @@ FCNKERN_INLINE Vec<T> permute(Vec<T> v, Mask<T> index) {
 #else
   return __builtin_shuffle(v, index);
 #endif
+}
+// Lane i of the result is lane index[i] of a, or lane index[i] - kLanes of b; 0 <= index[i] < 2 kLanes.
+template <class T>
+FCNKERN_INLINE Vec<T> permute(Vec<T> a, Vec<T> b, Mask<T> index) {
+#ifdef __clang__
+  Vec<T> result;
+  for (int lane = 0; lane < kLanes; ++lane)
+    result[lane] = index[lane] < kLanes ? a[index[lane]] : b[index[lane] - kLanes];
+  return result;
+#else
+  return __builtin_shuffle(a, b, index);
+#endif
+}
+// Every second of the numbers of a and b, from the first on and from the second on.
+template <class T>
+FCNKERN_INLINE Vec<T> evens(Vec<T> a, Vec<T> b) {
+  Mask<T> index;
+  for (int lane = 0; lane < kLanes; ++lane) index[lane] = 2 * lane;
+  return permute<T>(a, b, index);
+}
+template <class T>
+FCNKERN_INLINE Vec<T> odds(Vec<T> a, Vec<T> b) {
+  Mask<T> index;
+  for (int lane = 0; lane < kLanes; ++lane) index[lane] = 2 * lane + 1;
+  return permute<T>(a, b, index);
+}
+// Numbers of a and b in turn: those of their lower halves, and of their upper ones.
+template <class T>
+FCNKERN_INLINE Vec<T> low_pairs(Vec<T> a, Vec<T> b) {
+  Mask<T> index;
+  for (int lane = 0; lane < kLanes; ++lane) index[lane] = lane / 2 + lane % 2 * kLanes;
+  return permute<T>(a, b, index);
+}
+template <class T>
+FCNKERN_INLINE Vec<T> high_pairs(Vec<T> a, Vec<T> b) {
+  Mask<T> index;
+  for (int lane = 0; lane < kLanes; ++lane) index[lane] = (lane + kLanes) / 2 + lane % 2 * kLanes;
+  return permute<T>(a, b, index);
 }
 // Every lane takes its left neighbour's number, lane 0 takes 0.
 template <class T>

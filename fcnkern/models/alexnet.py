@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from fcnkern.models.body import HiddenBody, check_images, check_in_channels, check_width, scale_channels
-from fcnkern.models.layers import BodyConv2d, CaffeLRN, CeilMaxPool2d
+from fcnkern.models.layers import BodyConv2d, CaffeLRN, CeilMaxPool2d, in_turn
 
 PAD = 100
 
@@ -53,12 +53,9 @@ class _FiveConvolutions(HiddenBody):
     def features(self, x: Tensor) -> Mapping[str, Tensor]:
         """Images N,3,H,W -> pool1, pool2 and fc7 by name."""
         check_images(x, self.in_channels)
-        taps: dict[str, Tensor] = {}
-        for name, layer in self.named_children():
-            if name == "fc6":
-                break
-            x = layer(x)
-            taps[name] = x
+        layers = list(self.named_children())
+        until = [name for name, _ in layers].index("fc6")
+        taps = {name: x for name, x in in_turn(layers[:until], x) if name in ("pool1", "pool2", "pool5")}
         return {"pool1": taps["pool1"], "pool2": taps["pool2"], "fc7": self.classify(taps["pool5"])}
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from fcnkern.ops._library import is_watched
+from fcnkern.ops._window import NO_WINNER
+from fcnkern.ops.max_pool2d import max_pool2d
+from fcnkern.resample import as_pair
 
 
 class BodyConv2d(nn.Conv2d):
@@ -30,40 +36,51 @@ class ScoreConv2d(nn.Conv2d):
 
 
 class MaxPool2d(nn.MaxPool2d):
-    """`nn.MaxPool2d` that keeps no indices for the backward pass, which finds them again.
+    """`nn.MaxPool2d` by `fcnkern.max_pool2d`, which keeps one byte per output for the backward pass.
 
-    They are int64: of fp32 maps twice the bytes of the output. The input is needed for the gradient in any case.
+    PyTorch's own runs where that has no place: for a compiler or a tracer, with indices, with dilation.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """N,C,H,W -> N,C,h,w."""
-        learning = x.requires_grad and torch.is_grad_enabled()
-        pooled: Tensor
-        if not learning or self.return_indices or torch.compiler.is_compiling():
-            pooled = super().forward(x)
-        else:
-            window = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-            pooled = _MaxPool.apply(x, window)
-        return pooled
+        return self.pooled(x) if self.is_ours(x) else super().forward(x)
+
+    def pooled(self, x: Tensor, relu: bool = False) -> Tensor:
+        """The output for x, or for its positive part, where `is_ours`."""
+        window = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
+        return max_pool2d(x, *window, relu=relu)
+
+    def is_ours(self, x: Tensor) -> bool:
+        """Whether `fcnkern.max_pool2d` can run on x."""
+        rows, columns = as_pair("kernel_size", self.kernel_size, 1)
+        plain = as_pair("dilation", self.dilation, 1) == (1, 1) and not self.return_indices
+        fits = rows * columns <= NO_WINNER and x.dim() == 4 and x.is_floating_point()
+        return plain and fits and not is_watched((x,))
 
 
-class _MaxPool(torch.autograd.Function):
-    generate_vmap_rule = True
+def in_turn(layers: Sequence[tuple[str, nn.Module]], x: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Runs layers one behind the other: the name and output of each, as they come.
 
-    @staticmethod
-    def forward(x: Tensor, window: tuple[Any, ...]) -> Tensor:
-        return nn.functional.max_pool2d(x, *window)
+    A ReLU whose output is only pooled is computed with the pool, and left out, as there is no output to give.
+    """
+    layer: Any
+    for index, (name, layer) in enumerate(layers):
+        if index + 1 < len(layers) and is_one_pass(layer, layers[index + 1][1], x):
+            continue
+        joined = index > 0 and is_one_pass(layers[index - 1][1], layer, x)
+        x = layer.pooled(x, relu=True) if joined else layer(x)
+        yield name, x
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, tuple[Any, ...]], output: Tensor) -> None:
-        x, ctx.window = inputs
-        ctx.save_for_backward(x)
 
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        indices = torch.ops.aten.max_pool2d_with_indices(x.detach(), *ctx.window)[1]
-        return torch.ops.aten.max_pool2d_with_indices_backward(slope, x, *ctx.window, indices), None
+def is_one_pass(relu: nn.Module, pool: nn.Module, x: Tensor) -> bool:
+    """Whether ``pool.pooled(x, relu=True)`` may take the place of ``pool(relu(x))``: no hook looks at either."""
+    bare = type(relu) is nn.ReLU and isinstance(pool, MaxPool2d) and not (_has_hooks(relu) or _has_hooks(pool))
+    return bare and pool.is_ours(x)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(own) or nn.modules.module._has_any_global_hook()
 
 
 class CeilMaxPool2d(MaxPool2d):

@@ -15,7 +15,7 @@ from fcnkern.models.body import (
     check_width,
     scale_channels,
 )
-from fcnkern.models.layers import BodyConv2d, CeilMaxPool2d
+from fcnkern.models.layers import BodyConv2d, CeilMaxPool2d, in_turn
 from fcnkern.weights import LoadReport, transfer_body
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -90,8 +90,7 @@ class VGG16(HiddenBody):
         """
         check_images(x, self.in_channels)
         maps: dict[str, Tensor] = {}
-        for name in TRUNK:
-            x = getattr(self, name)(x)
+        for name, x in in_turn([(name, getattr(self, name)) for name in TRUNK], x):
             if name in ("pool3", "pool4"):
                 maps[name] = x
         return maps["pool3"], maps["pool4"], x

@@ -61,14 +61,14 @@ class Operator:
         LIBRARY.impl(self.name, self._unpacked(self._record), "Autograd")
 
     def __call__(self, *args: Any) -> Any:
-        if _is_watched(args):
+        if is_watched(args):
             return self.overload(*self.pack(args))
         function = self._recording(args)
         return self.compute(*args) if function is None else function.apply(*args)
 
     def below_autograd(self, *args: Any) -> Any:
         """The call past its autograd formula."""
-        if not _is_watched(args):
+        if not is_watched(args):
             return self.compute(*args)
         with torch._C._AutoDispatchBelowAutograd():
             return self.overload(*self.pack(args))
@@ -88,7 +88,7 @@ def _needs_gradient(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
 
-def _is_watched(args: tuple[Any, ...]) -> bool:
+def is_watched(args: tuple[Any, ...]) -> bool:
     """Whether the dispatcher would do more with these arguments than choose the implementation."""
     return (
         torch.compiler.is_compiling()

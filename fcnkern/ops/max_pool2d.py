@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fcnkern.backends.select import implementation
@@ -27,7 +28,8 @@ def max_pool2d(
     """``F.max_pool2d(x, ...)``, or with ``relu`` ``F.max_pool2d(F.relu(x), ...)`` without the map in between.
 
     For the gradient it keeps which element of each window was the largest, one byte per output, where PyTorch keeps
-    the input and indices of eight bytes. Ties go to the first element; NaN counts as the largest.
+    the input and indices of eight bytes. Ties go to the first element; NaN counts as the largest. In a program that
+    `torch.compile` or `torch.export` makes it is PyTorch's own, which compilers know, unless a backend is forced.
 
     Args:
         x: N×C×H×W, fp32, fp64, bf16 or fp16, any strides.
@@ -49,6 +51,8 @@ def max_pool2d(
     size = window.out_size(x.shape[2], x.shape[3])
     if min(size) < 1:
         raise ValueError(f"kernel_size {window.kernel_size} does not fit into x, got {checks.shape_text(x)}")
+    if torch.compiler.is_compiling() and backend is None:
+        return F.max_pool2d(x.relu() if relu else x, *window[:3], ceil_mode=ceil_mode)
     need_winners = x.requires_grad and torch.is_grad_enabled()
     pooled: Tensor = _OP(x, window, relu, need_winners, backend)[0]
     return pooled

@@ -120,17 +120,23 @@ def test_opcheck(backend: str, layout: torch.memory_format) -> None:
         torch.library.opcheck(torch.ops.fcnkern.max_pool2d_backward.default, args)
 
 
-def test_compile_with_any_size() -> None:
+@pytest.mark.parametrize(("forced", "dynamic"), [(None, True), ("cpu", False)], ids=["free", "forced"])
+def test_compile_and_export(forced: str | None, dynamic: bool) -> None:
+    def pool(x: Tensor) -> Tensor:
+        return max_pool2d(x, 2, ceil_mode=True, relu=True, backend=forced)
+
     torch._dynamo.reset()
-    compiled = torch.compile(
-        lambda x: max_pool2d(x, 2, ceil_mode=True, relu=True), fullgraph=True, dynamic=True
-    )
+    compiled = torch.compile(pool, fullgraph=True, dynamic=dynamic)
     for size in ((9, 11), (4, 7)):
         x = torch.randn(2, 3, *size, requires_grad=True)
         wanted, slope = with_gradient(plain(x, True, WINDOWS["vgg"]), x)
         ours, gradient = with_gradient(compiled(x), x)
         assert torch.equal(ours, wanted)
         assert torch.equal(gradient, slope)
+    layer = torch.nn.Module()
+    layer.forward = pool
+    exported = torch.export.export(layer, (x.detach(),))
+    assert torch.equal(exported.module()(x), wanted)
 
 
 def test_bad_arguments_are_named() -> None:
