@@ -5,22 +5,23 @@ it computes for an image of zeros. Here only what the image influences is comput
 margin is put round it: cells of a small map for an image of zeros ("blank"), which the same layers compute in the
 same call. So the maps, and the gradients of every weight and of the image, are those of the plain chain but for
 rounding, and nothing is kept from one call to the next. The first stage, whose maps are the largest, is computed in
-two bands of rows, and for gradients anew, band by band, in the backward pass: half of each of these maps is held at a
-time, and none between the passes. `fcnkern.models.elision_plan` has the geometry.
+two bands of rows, of which one is held at a time beside what gradients need. `fcnkern.models.elision_plan` has the
+geometry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as T
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from fcnkern.models.body import Chain
 from fcnkern.models.elision_chain import check_hooks, check_part, geometry
 from fcnkern.models.elision_plan import AxisPlan, Canvas, Span, axis_plan
+from fcnkern.models.layers import is_one_pass
 
 Pads = tuple[int, int, int, int]
 """Left, right, top, bottom, as `torch.nn.functional.pad` takes them."""
@@ -67,7 +68,7 @@ class _Run:
     def maps(self, x: Tensor) -> dict[int, Tensor]:
         """The maps at the tapped levels, by level."""
         rows, columns = self.rows, self.columns
-        operations = [self._operation(index) for index in range(len(self.layers))]
+        operations = [self._operation(index, x) for index in range(len(self.layers))]
         blank = x.new_zeros(1, x.shape[1], rows.fed[0], columns.fed[0])
         x = _pad(x, (*_around(columns, 0), *_around(rows, 0)))
         banded = self._banded_until()
@@ -85,11 +86,22 @@ class _Run:
                 found[index + 1] = x
         return found
 
-    def _operation(self, index: int) -> Operation:
+    def _operation(self, index: int, x: Tensor) -> Operation:
+        layer: Any
         name, layer = self.layers[index]
         if not self._is_whole(index):
             check_part(name, layer)
+        if self._joins_next(index, x):
+            return lambda x, pads: x
+        if index > 0 and self._joins_next(index - 1, x):
+            return lambda x, pads: layer.pooled(x, relu=True)
         return _operation(layer)
+
+    def _joins_next(self, index: int, x: Tensor) -> bool:
+        """Whether a layer is a ReLU that is computed with the pool behind it."""
+        if index + 1 == len(self.layers) or index + 1 in self.tapped:
+            return False
+        return is_one_pass(self.layers[index][1], self.layers[index + 1][1], x)
 
     def _part(self, x: Tensor, index: int, rows: AxisPlan, operation: Operation) -> Tensor:
         """What a layer is computed for: along rows as `rows` says, which may be a band of the plan."""
@@ -112,10 +124,7 @@ class _Run:
         bands = []
         for cells in (Span(start, (start + stop) // 2), Span((start + stop) // 2, stop)):
             rows = self.rows.band(level, cells)
-            # No state of random numbers: `check_part` has refused layers that draw some.
-            bands.append(
-                checkpoint(self._band, x, rows, operations, use_reentrant=False, preserve_rng_state=False)
-            )
+            bands.append(self._band(x, rows, operations))
         return torch.cat(bands, 2)
 
     def _band(self, x: Tensor, rows: AxisPlan, operations: Sequence[Operation]) -> Tensor:

@@ -74,12 +74,19 @@ def in_turn(layers: Sequence[tuple[str, nn.Module]], x: Tensor) -> Iterator[tupl
 
 def is_one_pass(relu: nn.Module, pool: nn.Module, x: Tensor) -> bool:
     """Whether ``pool.pooled(x, relu=True)`` may take the place of ``pool(relu(x))``: no hook looks at either."""
-    bare = type(relu) is nn.ReLU and isinstance(pool, MaxPool2d) and not (_has_hooks(relu) or _has_hooks(pool))
+    bare = (
+        type(relu) is nn.ReLU and isinstance(pool, MaxPool2d) and not (_has_hooks(relu) or _has_hooks(pool))
+    )
     return bare and pool.is_ours(x)
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    own = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
     return any(own) or nn.modules.module._has_any_global_hook()
 
 

@@ -89,11 +89,11 @@ class VGG16(HiddenBody):
             ValueError: `x` is not N,3,H,W with N, H, W >= 1.
         """
         check_images(x, self.in_channels)
-        maps: dict[str, Tensor] = {}
-        for name, x in in_turn([(name, getattr(self, name)) for name in TRUNK], x):
-            if name in ("pool3", "pool4"):
-                maps[name] = x
-        return maps["pool3"], maps["pool4"], x
+        layers = [(name, getattr(self, name)) for name in TRUNK]
+        pool3, pool4, pool5 = (
+            found for name, found in in_turn(layers, x) if name in ("pool3", "pool4", "pool5")
+        )
+        return pool3, pool4, pool5
 
     def features(self, x: Tensor) -> Mapping[str, Tensor]:
         """Images N,3,H,W -> pool3, pool4 and fc7 by name."""

@@ -63,7 +63,9 @@ def test_a_byte_per_output_is_kept(pool: nn.MaxPool2d) -> None:
 
 
 @pytest.mark.parametrize("kind", [VGG16, CaffeNet, AlexNet])
-def test_a_relu_is_computed_with_the_pool_behind_it(kind: type[Body], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relu_is_computed_with_the_pool_behind_it(
+    kind: type[Body], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the same results to the last bit, and not where a hook looks at it."""
     body, x = kind(1 / 16).eval(), torch.randn(1, 3, 40, 50)
     pools = [layer for layer in body.modules() if isinstance(layer, MaxPool2d)]

@@ -14,9 +14,7 @@ from fcnkern.ops._window import Window
 from fcnkern.resample import Pair
 
 
-def max_pool2d_fwd(
-    x: Tensor, window: Window, relu: bool, need_winners: bool
-) -> tuple[Tensor, Tensor | None]:
+def max_pool2d_fwd(x: Tensor, window: Window, relu: bool, need_winners: bool) -> tuple[Tensor, Tensor | None]:
     """(output, winners or None), both in the layout of ``x``, which is read once."""
     layout = dense_format(x)
     x = x.contiguous(memory_format=layout)
@@ -37,7 +35,9 @@ def max_pool2d_bwd(grad: Tensor, winners: Tensor, window: Window, size: Pair) ->
     return grad_x
 
 
-def _run(kernel: Callable[..., None], x: Tensor, y: Tensor, winners: Tensor | None, window: Window, relu: bool) -> None:
+def _run(
+    kernel: Callable[..., None], x: Tensor, y: Tensor, winners: Tensor | None, window: Window, relu: bool
+) -> None:
     kernel(
         tuple(x.shape),
         tuple(y.shape[2:]),
