@@ -29,6 +29,7 @@ from benchmarks.cases import (
     LOSS,
     MODELS,
     PATCHES,
+    POOL,
     Case,
 )
 from benchmarks.stock import StockFCN8s
@@ -107,6 +108,14 @@ def _conv(case: Case) -> Work:
     return Work(times * moved * case.dtype.itemsize, passes * 2 * pixels * outputs * case.features)
 
 
+def _pool(case: Case) -> Work:
+    """With gradients those of input and output too, and a byte for each winner, written and read."""
+    channels, (h, w), (height, width) = case.shape
+    inputs, outputs = case.images * channels * h * w, case.images * channels * height * width
+    moved = (inputs + outputs) * case.dtype.itemsize
+    return Work(2 * (moved + outputs) if case.gradients else moved, 0.0)
+
+
 def _models(case: Case) -> Work:
     """Products of the layers as PyTorch counts them; the parameters read once, in a step written once."""
     with torch.device("meta"):
@@ -178,6 +187,7 @@ _WORK: dict[str, Callable[[Case], Work]] = {
     CONFUSION: _confusion,
     ADD: _add,
     CONV: _conv,
+    POOL: _pool,
     MODELS: _models,
     BODIES: _bodies,
     DENSITY: _density,

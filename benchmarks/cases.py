@@ -32,6 +32,7 @@ class Case:
         labels: "patches" (20×20 pixels of one label, one in 22 ignored) or "noise" (each pixel its own).
         keep: probability with which the loss keeps a cell of ``cell``×``cell`` pixels.
         features: channels of the skip, or of what the 1×1 convolution reads.
+        window: side of the max pool's windows, which are two elements apart.
         gradients: whether the backward pass is measured too.
         quick: whether ``--quick`` measures it.
         images: how many.
@@ -52,6 +53,7 @@ class Case:
     keep: float = 1.0
     cell: int = 1
     features: int = 0
+    window: int = 2
     gradients: bool = False
     quick: bool = False
     images: int = 1
@@ -85,7 +87,7 @@ def chosen(device: str, quick: bool = False, only: str = "", large: bool = False
 
 
 LOSS, ARGMAX, ADD = "upsample_cross_entropy", "upsample_argmax", "upsample_add"
-CONFUSION, CONV, MODELS = "confusion_matrix", "conv1x1", "models"
+CONFUSION, CONV, POOL, MODELS = "confusion_matrix", "conv1x1", "max_pool2d", "models"
 BODIES, DENSITY, ELISION, PATCHES = "bodies", "density", "elision", "patches"
 VOC = Shape(21, (70, 70), (500, 500))
 VOC_512 = Shape(21, (64, 64), (512, 512))
@@ -184,6 +186,28 @@ def _others() -> list[Case]:
     ]
 
 
+def _pools() -> list[Case]:
+    """Pools of the bodies, of images of 500×500 that are padded by 100: VGG16's first, and AlexNet's first."""
+    eager: dict[str, float | None] = {"eager": None}
+    forms = eager | {"compiled eager": None} | _in_other_forms("eager")
+    vgg, alexnet = Shape(16, (698, 698), (349, 349)), Shape(96, (173, 173), (86, 86))
+    wide = Shape(64, (698, 698), (349, 349))
+    return [
+        Case("ReLU, max pool 2×2 of 16×698×698", POOL, vgg, forms, quick=True),
+        Case("ReLU, max pool 2×2 of 16×698×698, gradients", POOL, vgg, forms, gradients=True),
+        Case("ReLU, max pool 3×3 of 96×173×173, gradients", POOL, alexnet, eager, window=3, gradients=True),
+        Case(
+            "ReLU, max pool 2×2 of 8 × 64×698×698, gradients",
+            POOL,
+            wide,
+            forms,
+            gradients=True,
+            images=8,
+            large=True,
+        ),
+    ]
+
+
 def _models() -> list[Case]:
     stock: dict[str, float | None] = {"stock modules": None, "trunk alone": None}
     both = stock | {"ours, channels_last": None, "stock modules, channels_last": None}
@@ -274,6 +298,7 @@ CASES = [
     *_losses(),
     *_argmaxes(),
     *_others(),
+    *_pools(),
     *_models(),
     *_bodies(),
     *_densities(),

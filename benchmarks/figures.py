@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from benchmarks.bounds import Ceilings, work
-from benchmarks.cases import ADD, ARGMAX, CASES, CONFUSION, CONV, ELISION, LOSS, MODELS
+from benchmarks.cases import ADD, ARGMAX, CASES, CONFUSION, CONV, ELISION, LOSS, MODELS, POOL
 from benchmarks.plot_patches import PAPER, PAPER_SCORES, panels
 from benchmarks.report import Row, ceiling_lines, table
 
 LOSS_VOC, ARGMAX_VOC = "loss 21×500×500 deconv(8, 31)", "argmax 21×500×500 deconv(8, 31)"
 SAMPLED = f"{LOSS_VOC}, 0.25 of the 32×32 cells"
+POOLED = "ReLU, max pool 2×2 of 16×698×698"
 QUARTER = "FCN-8s at a quarter of the width, 500×500"
 MAIN = (
     ("loss and gradient, 21 classes, 70×70 → 500×500, `deconv(8, 31)`", LOSS_VOC, "interpolate"),
@@ -25,12 +26,14 @@ MAIN = (
     ("… against `torch.compile`", ARGMAX_VOC, "compiled interpolate"),
     ("skip step: 512 channels scored in the crop, 34×34 → 70×70", "skip step 512→21×70×70", "eager"),
     ("confusion matrix of label maps, 500×500", "confusion of label maps 21×500×500", "bincount"),
+    ("ReLU and 2×2 max pooling of 16×698×698", POOLED, "eager"),
+    ("… and its gradient", f"{POOLED}, gradients", "eager"),
     ("FCN-8s at a quarter of the width, 500×500, inference", f"{QUARTER}, inference", "stock modules"),
     ("… training step", f"{QUARTER}, step", "stock modules"),
 )
 """The README's lines: label, case, rival."""
 
-WITH_BOUNDS = (LOSS, ARGMAX, CONFUSION, ADD, CONV)
+WITH_BOUNDS = (LOSS, ARGMAX, CONFUSION, ADD, CONV, POOL)
 OPERATION = {case.name: case.operation for case in CASES}
 LEVELS = {"avx512": "AVX-512", "avx2": "AVX2", "generic": "baseline"}
 

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from benchmarks.bounds import work
-from benchmarks.cases import ADD, ARGMAX, CASES, CONFUSION, CONV, LOSS, Case
+from benchmarks.cases import ADD, ARGMAX, CASES, CONFUSION, CONV, LOSS, POOL, Case
 from benchmarks.report import ROOT, circumstances
 
 OUT = ROOT / "benchmarks" / "results" / "instructions.md"
@@ -29,6 +29,7 @@ KERNELS = {
     CONFUSION: ("confusion_of_labels", "confusion_of_scores"),
     ADD: ("upsample_add_forward",),
     CONV: ("conv1x1_forward",),
+    POOL: ("max_pool2d_forward",),
 }
 """The functions of csrc/cpu that an operation's forward pass enters."""
 LANES, EXPONENTIAL = 8, 10

@@ -74,10 +74,9 @@ def in_turn(layers: Sequence[tuple[str, nn.Module]], x: Tensor) -> Iterator[tupl
 
 def is_one_pass(relu: nn.Module, pool: nn.Module, x: Tensor) -> bool:
     """Whether ``pool.pooled(x, relu=True)`` may take the place of ``pool(relu(x))``: no hook looks at either."""
-    bare = (
-        type(relu) is nn.ReLU and isinstance(pool, MaxPool2d) and not (_has_hooks(relu) or _has_hooks(pool))
-    )
-    return bare and pool.is_ours(x)
+    if type(relu) is not nn.ReLU or not isinstance(pool, MaxPool2d) or _has_hooks(relu) or _has_hooks(pool):
+        return False
+    return pool.is_ours(x)
 
 
 def _has_hooks(module: nn.Module) -> bool:
