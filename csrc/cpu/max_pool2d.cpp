@@ -6,47 +6,43 @@
 namespace fcnkern::FCNKERN_ISA {
 namespace {
 
-// The largest element so far of one window a lane, and its place: the first of equal ones, the last NaN.
-template <class T>
+// The largest element so far of one window, or of one a lane, and its place: the first of equal ones, the last NaN.
+template <class V, class P>
 struct Best {
-  Vec<T> value;
-  Mask<T> place;
+  V value;
+  P place;
+
+  Best(V v, int at) : value(v), place(P{} + at) {}
+  void meet(V v, int at) {
+    const auto wins = (v > value) | (v != v);
+    value = wins ? v : value;
+    place = wins ? P{} + at : place;
+  }
+  void close() {
+    const auto open = (value > 0) | (value != value);
+    value = open ? value : V{};
+    place = open ? place : P{} + kNoWinner;
+  }
 };
 template <class T>
-FCNKERN_INLINE Best<T> best_of(Vec<T> v, int place) {
-  return {v, Mask<T>{} + place};
-}
+using BestOne = Best<T, int>;
 template <class T>
-FCNKERN_INLINE void meet(Best<T>& best, Vec<T> v, int place) {
-  const Mask<T> wins = (v > best.value) | (v != v);
-  best.value = wins ? v : best.value;
-  best.place = wins ? Mask<T>{} + place : best.place;
-}
-template <class T>
-FCNKERN_INLINE void close(Best<T>& best) {
-  const Mask<T> open = (best.value > 0) | (best.value != best.value);
-  best.value = open ? best.value : Vec<T>{};
-  best.place = open ? best.place : Mask<T>{} + kNoWinner;
-}
+using BestLanes = Best<Vec<T>, Mask<T>>;
 
-// Where `count` neighbouring outputs go; null winners are not wanted.
+// Where neighbouring outputs go; null winners are not wanted.
 template <class T>
 struct Target {
   T* values;
   uint8_t* winners;
 
   Target from(int64_t at) const { return {values + at, winners == nullptr ? nullptr : winners + at}; }
-  void put(const Best<T>& best, int64_t count) const {
-    const Bytes places = __builtin_convertvector(best.place, Bytes);
-    if (count == kLanes) {
-      store(values, best.value);
-      if (winners != nullptr) *reinterpret_cast<Bytes*>(winners) = places;
-      return;
-    }
-    for (int lane = 0; lane < count; ++lane) {
-      values[lane] = best.value[lane];
-      if (winners != nullptr) winners[lane] = places[lane];
-    }
+  void put(const BestLanes<T>& best) const {
+    store(values, best.value);
+    if (winners != nullptr) *reinterpret_cast<Bytes*>(winners) = __builtin_convertvector(best.place, Bytes);
+  }
+  void put(const BestOne<T>& best) const {
+    *values = best.value;
+    if (winners != nullptr) *winners = static_cast<uint8_t>(best.place);
   }
 };
 
@@ -68,13 +64,13 @@ FCNKERN_INLINE Vec<T> elements(const T* row, int column) {
 
 // kLanes windows that lie inside the map save for rows, from column `start` on. kWidth: 0 stands for any.
 template <class T, int kStride, int kWidth>
-FCNKERN_INLINE Best<T> pool_lanes(const WindowRows<T>& lines, int64_t start, int any_width) {
+FCNKERN_INLINE BestLanes<T> pool_lanes(const WindowRows<T>& lines, int64_t start, int any_width) {
   const int width = kWidth > 0 ? kWidth : any_width, first = static_cast<int>(lines.range.first);
-  Best<T> best = best_of<T>(elements<kStride>(lines.rows[first] + start, 0), first * width);
+  BestLanes<T> best(elements<kStride>(lines.rows[first] + start, 0), first * width);
   for (int row = first; row < lines.range.last; ++row)
     for (int column = 0; column < width; ++column)
       if (row > first || column > 0)
-        meet<T>(best, elements<kStride>(lines.rows[row] + start, column), row * width + column);
+        best.meet(elements<kStride>(lines.rows[row] + start, column), row * width + column);
   return best;
 }
 
@@ -82,14 +78,14 @@ template <class T>
 class Forward {
  public:
   struct Room {
-    T *copies, *values, *edge;
+    T *copies, *values;
   };
 
   static Room carve(const MaxPool2dParams& p, Carver& carver) {
     const int64_t depth = depth_of(p), rows = p.kernel[0];
     const bool widened = size_of(p.dtype) < static_cast<int64_t>(sizeof(T));
     return {widened ? carver.take<T>(rows * p.size[1] * depth) : nullptr,
-            widened ? carver.take<T>(p.out_size[1] * depth) : nullptr, carver.take<T>(rows * edge_length(p))};
+            widened ? carver.take<T>(p.out_size[1] * depth) : nullptr};
   }
 
   Forward(const MaxPool2dParams& p, const Room& room)
@@ -116,24 +112,32 @@ class Forward {
   }
 
  private:
-  // What a vector of windows reads of a line.
-  static int64_t edge_length(const MaxPool2dParams& p) { return 2 * kLanes + p.kernel[1]; }
+  using Lanes = typename VecOf<T>::Unaligned;
 
+  // Vectors of windows, the last of which may overlap the one before, between windows that reach over an end.
   template <int kStride, int kWidth>
   void pool_line(const Target<T>& to) {
-    const int64_t beside = least(p_.out_size[1], ceil_div(p_.padding[1], kStride));
-    pool_windows(to, 0, beside);
     const int width = static_cast<int>(p_.kernel[1]);
     const int64_t reach = kStride == 1 ? width - 1 + kLanes : ((width - 1) & ~1) + 2 * kLanes;
-    for (int64_t x = beside; x < p_.out_size[1]; x += kLanes) {
-      const int64_t start = x * kStride - p_.padding[1];
-      const bool whole = start + reach <= p_.size[1];
-      if (whole) fetch_ahead(start, kStride * kLanes);
-      Best<T> best = whole ? pool_lanes<T, kStride, kWidth>(from_, start, width)
-                           : pool_lanes<T, kStride, kWidth>(edge(start), 0, width);
-      if (p_.relu) close(best);
-      to.from(x).put(best, least(kLanes, p_.out_size[1] - x));
+    const int64_t first = least(p_.out_size[1], ceil_div(p_.padding[1], kStride));
+    const int64_t room = p_.size[1] + p_.padding[1] - reach, last = room < 0 ? -1 : room / kStride;
+    int64_t done = first;
+    while (done <= last || (done > first && done < last + kLanes)) {
+      const int64_t x = least(done, last);
+      pool_vector<kStride, kWidth>(to, x);
+      done = x + kLanes;
     }
+    pool_windows(to, 0, first);
+    pool_windows(to, done, p_.out_size[1]);
+  }
+
+  template <int kStride, int kWidth>
+  void pool_vector(const Target<T>& to, int64_t x) {
+    const int64_t start = x * kStride - p_.padding[1];
+    fetch_ahead(start, kStride * kLanes);
+    BestLanes<T> best = pool_lanes<T, kStride, kWidth>(from_, start, static_cast<int>(p_.kernel[1]));
+    if (p_.relu) best.close();
+    to.from(x).put(best);
   }
 
   // Lines are too short for processors to foresee the next one: asks for what the next windows below begin with.
@@ -144,49 +148,34 @@ class Forward {
         __builtin_prefetch(from_.rows[row] + ahead + i);
   }
 
-  // The end of the lines from column `start` on, followed by -inf, which no window begins with and none takes.
-  const WindowRows<T>& edge(int64_t start) {
-    const int64_t length = edge_length(p_), count = least(length, p_.size[1] - start);
-    edges_.range = from_.range;
-    for (int64_t row = edges_.range.first; row < edges_.range.last; ++row) {
-      T* const copy = room_.edge + row * length;
-      std::memcpy(copy, from_.rows[row] + start, count * sizeof(T));
-      for (int64_t i = count; i < length; ++i) copy[i] = static_cast<T>(-INFINITY);
-      edges_.rows[row] = copy;
-    }
-    return edges_;
+  // Windows one by one, as those are that reach over an end or lie further apart.
+  void pool_windows(const Target<T>& to, int64_t first, int64_t last) const {
+    for (int64_t x = first; x < last; ++x) to.from(x).put(pool_one<BestOne<T>, T>(x, 0));
   }
 
-  // Windows one by one, as those are that begin before the map or lie further apart.
-  void pool_windows(const Target<T>& to, int64_t first, int64_t last) {
-    for (int64_t x = first; x < last; ++x) {
-      const Best<T> best = pool_depth(x, 0, [](const T* from) { return splat(*from); });
-      to.from(x).put(best, 1);
-    }
-  }
-
-  void pool_pixels(const Target<T>& to) {
+  void pool_pixels(const Target<T>& to) const {
     for (int64_t x = 0; x < p_.out_size[1]; ++x) {
       int64_t c = 0;
-      for (; c + kLanes <= depth_; c += kLanes)
-        to.from(x * depth_ + c).put(pool_depth(x, c, [](const T* from) { return load(from); }), kLanes);
-      for (; c < depth_; ++c)
-        to.from(x * depth_ + c).put(pool_depth(x, c, [](const T* from) { return splat(*from); }), 1);
+      for (; c + kLanes <= depth_; c += kLanes) to.from(x * depth_ + c).put(pool_one<BestLanes<T>, Lanes>(x, c));
+      for (; c < depth_; ++c) to.from(x * depth_ + c).put(pool_one<BestOne<T>, T>(x, c));
     }
   }
 
-  // Window x for the channels from c on that `get` reads.
-  template <class Get>
-  Best<T> pool_depth(int64_t x, int64_t c, const Get& get) const {
+  // Window x, for the channels from c on that an Element holds.
+  template <class B, class Element>
+  B pool_one(int64_t x, int64_t c) const {
     const Range columns = inside(p_, 1, x);
     const int width = static_cast<int>(p_.kernel[1]);
     const int64_t start = (x * p_.stride[1] - p_.padding[1]) * depth_ + c;
     const int row = static_cast<int>(from_.range.first), column = static_cast<int>(columns.first);
-    Best<T> best = best_of<T>(get(from_.rows[row] + start + column * depth_), row * width + column);
+    const auto element = [&](int r, int k) {
+      return *reinterpret_cast<const Element*>(from_.rows[r] + start + k * depth_);
+    };
+    B best(element(row, column), row * width + column);
     for (int r = row; r < from_.range.last; ++r)
       for (int k = column; k < columns.last; ++k)
-        if (r > row || k > column) meet<T>(best, get(from_.rows[r] + start + k * depth_), r * width + k);
-    if (p_.relu) close(best);
+        if (r > row || k > column) best.meet(element(r, k), r * width + k);
+    if (p_.relu) best.close();
     return best;
   }
 
@@ -194,7 +183,7 @@ class Forward {
   const Room room_;
   const int64_t depth_;
   Lines<T> lines_;
-  WindowRows<T> from_, edges_;
+  WindowRows<T> from_;
 };
 
 }  // namespace
