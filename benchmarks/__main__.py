@@ -16,9 +16,10 @@ import torch
 
 import fcnkern
 from benchmarks.bounds import Ceilings, ceilings, work
-from benchmarks.cases import Case, chosen
+from benchmarks.cases import NETWORKS, Case, chosen
 from benchmarks.compare import slower
 from benchmarks.contenders import Contender, build, everyone
+from benchmarks.kernel_time import kernel_milliseconds
 from benchmarks.memory import extra_bytes
 from benchmarks.peers import missing_peers
 from benchmarks.report import Row, as_json, as_markdown, circumstances
@@ -46,7 +47,9 @@ def measure(case: Case, device: str, quick: bool, seconds: float, can: Ceilings)
         weighed = not case.apart and (not quick or device != "cpu" or name == "ours")
         extra = extra_bytes(case, name, device, contenders[name]) if weighed else None
         ratio = times[name].median / times["ours"].median if "ours" in times else None
-        yield Row(case.name, name, times[name], ratio, case.rivals.get(name), extra, errors[name], bound)
+        row = Row(case.name, name, times[name], ratio, case.rivals.get(name), extra, errors[name], bound)
+        alone = name == "ours" and device == "cpu" and case.operation not in NETWORKS
+        yield row._replace(kernel=kernel_milliseconds(contenders[name].run)) if alone else row
 
 
 def _checked(

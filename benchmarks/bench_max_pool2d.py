@@ -18,6 +18,7 @@ from fcnkern import max_pool2d
 
 def contenders(case: Case) -> dict[str, Contender]:
     x = torch.randn(case.images, case.shape.classes, *case.shape.size, dtype=case.dtype)
+
     def ours(x: Tensor, backend: str | None = None) -> Tensor:
         return max_pool2d(x, case.window, 2, ceil_mode=True, relu=True, backend=backend)
 

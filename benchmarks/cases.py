@@ -89,6 +89,7 @@ def chosen(device: str, quick: bool = False, only: str = "", large: bool = False
 LOSS, ARGMAX, ADD = "upsample_cross_entropy", "upsample_argmax", "upsample_add"
 CONFUSION, CONV, POOL, MODELS = "confusion_matrix", "conv1x1", "max_pool2d", "models"
 BODIES, DENSITY, ELISION, PATCHES = "bodies", "density", "elision", "patches"
+NETWORKS = (MODELS, BODIES, DENSITY, ELISION, PATCHES)
 VOC = Shape(21, (70, 70), (500, 500))
 VOC_512 = Shape(21, (64, 64), (512, 512))
 ADE = Shape(150, (128, 128), (512, 512))

@@ -28,6 +28,7 @@ class Row(NamedTuple):
         extra: peak bytes beside inputs and result.
         bound: the least milliseconds that the machine's ceilings allow the case.
         failure: why there is no time.
+        kernel: the milliseconds of a call that its C++ kernels take.
     """
 
     case: str
@@ -39,6 +40,7 @@ class Row(NamedTuple):
     error: float | None
     bound: float | None = None
     failure: str | None = None
+    kernel: float | None = None
 
     @classmethod
     def failed(cls, case: str, contender: str, failure: str) -> Row:
