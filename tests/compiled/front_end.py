@@ -117,6 +117,30 @@ def _conv1x1() -> Iterator[tuple[str, Call]]:
         yield name, partial(conv1x1_bwd, out, x, weight, out, relu, dropout_p, seed, (True,) * 3)
 
 
+def _max_pool2d() -> Iterator[tuple[str, Call]]:
+    from fcnkern.backends.triton.max_pool2d import max_pool2d_bwd, max_pool2d_fwd
+    from fcnkern.ops._window import Window
+
+    windows = [
+        Window.of(1, 1, 0, False),
+        Window.of(2, 2, 0, True),
+        Window.of(3, 1, 1, False),
+        Window.of(15, 4, 7, True),
+    ]
+    shapes = [((1, 1, 1, 1), torch.contiguous_format), ((2, 5, 9, 17), torch.channels_last)]
+    for window, (shape, layout), relu in product(windows, shapes, (False, True)):
+        size = window.out_size(*shape[2:])
+        if min(size) < 1:
+            continue
+        x, grad = (torch.empty(each, memory_format=layout) for each in (shape, (*shape[:2], *size)))
+        name = f"{window}, {shape}, {relu=}"
+        yield name, partial(max_pool2d_fwd, x, window, relu, relu)
+        yield (
+            name,
+            partial(max_pool2d_bwd, grad, torch.empty_like(grad, dtype=torch.uint8), window, shape[2:]),
+        )
+
+
 def _label_maps() -> Iterator[tuple[str, Tensor, Any, tuple[int, int]]]:
     """Scores of one class, how they are resampled, and to what size."""
     from fcnkern import Resample

@@ -38,7 +38,7 @@ def specialisations() -> dict[str, int]:
         mock.patch.object(_loss_cells, "_resident_warps", return_value=1584),
     ):
         for size in SIZES:
-            for call in (*_label_maps(*size), *_skip_step(*size), _loss(*size)):
+            for call in (*_label_maps(*size), *_skip_step(*size), *_pool(*size), _loss(*size)):
                 call()
     return {name: len(keys) for name, keys in found.items()}
 
@@ -65,6 +65,20 @@ def _loss(height: int, width: int) -> Call:
     target = torch.empty(1, height, width, dtype=torch.uint8)
     scores = _image(21, -(-height // 8), -(-width // 8))
     return partial(upsample_cross_entropy_fwd, scores, target, None, None, None, None, call)
+
+
+def _pool(height: int, width: int) -> tuple[Call, ...]:
+    """VGG16's first."""
+    from fcnkern.backends.triton.max_pool2d import max_pool2d_bwd, max_pool2d_fwd
+    from fcnkern.ops._window import Window
+
+    window, x = Window.of(2, 2, 0, True), _image(64, height + 198, width + 198)
+    grad = _image(64, *window.out_size(*x.shape[2:]))
+    winners = torch.empty_like(grad, dtype=torch.uint8)
+    return (
+        partial(max_pool2d_fwd, x, window, True, True),
+        partial(max_pool2d_bwd, grad, winners, window, (x.shape[2], x.shape[3])),
+    )
 
 
 def _skip_step(height: int, width: int) -> tuple[Call, ...]:

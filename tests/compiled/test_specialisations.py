@@ -11,6 +11,8 @@ from tests.compiled.specialisations import SIZES, specialisations
 VARIANTS = {
     "_confusion_matrix_cells_fwd_kernel": 1,
     "_confusion_matrix_decided_fwd_kernel": 2,
+    "_max_pool2d_bwd_kernel": 1,
+    "_max_pool2d_fwd_kernel": 1,
     "_sum_partials_kernel": 2,
     "_upsample_add_features_bwd_kernel": 5,
     "_upsample_argmax_cells_fwd_kernel": 1,

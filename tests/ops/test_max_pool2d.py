@@ -45,8 +45,6 @@ def assert_same(x: Tensor, window: dict[str, Any], relu: bool, backend: str) -> 
         assert mine.dtype == theirs.dtype
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
         assert mine.is_contiguous(memory_format=dense_format(like))
-    with torch.no_grad():
-        assert torch.equal(max_pool2d(x, **window, relu=relu, backend=backend).isnan(), ours.isnan())
 
 
 @windows
@@ -56,27 +54,34 @@ def assert_same(x: Tensor, window: dict[str, Any], relu: bool, backend: str) -> 
 def test_the_same_as_pytorchs(
     backend: str, dtype: torch.dtype, relu: bool, layout: torch.memory_format, window: dict[str, Any]
 ) -> None:
-    """Sizes around one and several vectors, and many equal elements."""
-    for shape in ((2, 5, 9, 8), (1, 3, 7, 71)):
-        for x in (torch.randn(shape), torch.randint(-2, 3, shape)):
-            assert_same(x.to(dtype).contiguous(memory_format=layout), window, relu, backend)
+    """Sizes of less than a vector and of several, some of whose elements are equal."""
+    for shape in ((2, 19, 7, 6), (1, 3, 6, 71)):
+        x = torch.where(torch.rand(shape) < 0.5, torch.randn(shape), torch.randint(-2, 3, shape))
+        assert_same(x.to(dtype).contiguous(memory_format=layout), window, relu, backend)
+
+
+@windows
+def test_the_same_without_winners(backend: str, window: dict[str, Any]) -> None:
+    x = torch.randn(1, 3, 9, 37)
+    for layout in LAYOUTS.values():
+        given = x.contiguous(memory_format=layout)
+        assert torch.equal(max_pool2d(given, **window, backend=backend), plain(x, False, window))
 
 
 @windows
 @pytest.mark.parametrize("relu", [False, True], ids=["plain", "relu"])
 def test_infinities_and_nan(backend: str, relu: bool, window: dict[str, Any]) -> None:
     special = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, -0.0, 1.0])
-    for _ in range(5):
-        x = special[torch.randint(0, 6, (1, 2, 10, 75))]
-        assert_same(x, window, relu, backend)
-        assert_same(x.contiguous(memory_format=torch.channels_last), window, relu, backend)
+    x = special[torch.randint(0, 6, (2, 3, 10, 75))]
+    for layout in LAYOUTS.values():
+        assert_same(x.contiguous(memory_format=layout), window, relu, backend)
 
 
 @layouts
 def test_every_small_size(backend: str, layout: torch.memory_format) -> None:
     for window in ({"kernel_size": 2, "ceil_mode": True}, {"kernel_size": 3, "stride": 2, "padding": 1}):
-        for height in range(1, 6):
-            for width in range(1, 6):
+        for height in (1, 2, 3, 5):
+            for width in (1, 2, 4):
                 x = torch.randn(1, 2, height, width).contiguous(memory_format=layout)
                 if height >= 2 <= width or window["kernel_size"] == 3:
                     assert_same(x, window, True, backend)

@@ -14,7 +14,14 @@ from tests.placement import ON_GPU, refusal
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
-OPERATIONS = ["conv1x1", "upsample_add", "upsample_cross_entropy", "upsample_argmax", "confusion_matrix"]
+OPERATIONS = [
+    "conv1x1",
+    "max_pool2d",
+    "upsample_add",
+    "upsample_cross_entropy",
+    "upsample_argmax",
+    "confusion_matrix",
+]
 DECONV = Resample.deconv(8, 5, (50, 60))
 Run = Callable[[Tensor], list[Tensor]]
 
@@ -37,6 +44,9 @@ def prepared(operation: str, backend: str, device: str = "cuda") -> tuple[Run, l
     if operation == "conv1x1":
         inputs = [draw(2, 20, 8, 12), draw(7, 20, 1, 1), draw(7)]
         call = lambda seed: fcnkern.conv1x1(*inputs, dropout_p=0.5, seed=seed, backend=backend)  # noqa: E731
+    elif operation == "max_pool2d":
+        inputs = [draw(2, 20, 9, 13)]
+        call = lambda seed: fcnkern.max_pool2d(*inputs, 2, ceil_mode=True, relu=True, backend=backend)  # noqa: E731
     elif operation == "upsample_add":
         inputs = [draw(2, 7, 5, 6), draw(7, 7, 4, 4), draw(2, 20, 14, 16)]
         scoring = {"skip_weight": draw(7, 20, 1, 1), "skip_bias": draw(7)}
