@@ -6,6 +6,7 @@
 #include "cuda/confusion_matrix_bindings.h"
 #include "cuda/conv1x1_bindings.h"
 #include "cuda/device.h"
+#include "cuda/max_pool2d_bindings.h"
 #include "cuda/upsample_add_bindings.h"
 #include "cuda/upsample_argmax_bindings.h"
 #include "cuda/upsample_cross_entropy_bindings.h"
@@ -42,6 +43,7 @@ PYBIND11_MODULE(_C_cuda, m) {
         "Why the kernels of this build cannot run on a device, or None.");
   bind_confusion_matrix(m);
   bind_conv1x1(m);
+  bind_max_pool2d(m);
   bind_upsample_add(m);
   bind_upsample_argmax(m);
   bind_upsample_cross_entropy(m);

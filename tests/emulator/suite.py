@@ -18,6 +18,7 @@ TIMEOUT = 500  # seconds
 CHOSEN = {
     "confusion_matrix": "many_steps or scores_and_strided or straight_from_scores",
     "conv1x1": "gradient_laid_out or layouts or without_bias or dtypes or (every_mode and 67 and nchw)",
+    "max_pool2d": "every_small_size or (infinities and relu)",
     "upsample_add": "(kinds_of_weight_and_skip and stride0) or (kernels_and_strides and stride3)",
     "upsample_argmax": "layouts_and_confidence",
     "upsample_cross_entropy": "label_types or depthwise or balanced or hard_pixels",
