@@ -51,11 +51,12 @@ class MaxPool2d(nn.MaxPool2d):
         return max_pool2d(x, *window, relu=relu)
 
     def is_ours(self, x: Tensor) -> bool:
-        """Whether `fcnkern.max_pool2d` can run on x."""
+        """Whether `fcnkern.max_pool2d` can run on x, which may be a graph's stand-in."""
+        if not isinstance(x, Tensor) or is_watched((x,)) or self.return_indices:
+            return False
         rows, columns = as_pair("kernel_size", self.kernel_size, 1)
-        plain = as_pair("dilation", self.dilation, 1) == (1, 1) and not self.return_indices
-        fits = rows * columns <= NO_WINNER and x.dim() == 4 and x.is_floating_point()
-        return plain and fits and not is_watched((x,))
+        plain = as_pair("dilation", self.dilation, 1) == (1, 1) and rows * columns <= NO_WINNER
+        return plain and x.dim() == 4 and x.is_floating_point()
 
 
 def in_turn(layers: Sequence[tuple[str, nn.Module]], x: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -8,29 +8,22 @@ import torch
 from torch import Tensor
 
 from fcnkern.backends._arguments import FLOAT_TYPES
+from fcnkern.backends._pooling import backward_tensors, forward_tensors, is_channels_last
 from fcnkern.backends.cpu._extension import kernels
-from fcnkern.ops._checks import dense_format
 from fcnkern.ops._window import Window
 from fcnkern.resample import Pair
 
 
 def max_pool2d_fwd(x: Tensor, window: Window, relu: bool, need_winners: bool) -> tuple[Tensor, Tensor | None]:
     """(output, winners or None), both in the layout of ``x``, which is read once."""
-    layout = dense_format(x)
-    x = x.contiguous(memory_format=layout)
-    out = torch.empty(
-        (*x.shape[:2], *window.out_size(x.shape[2], x.shape[3])), dtype=x.dtype, memory_format=layout
-    )
-    winners = torch.empty_like(out, dtype=torch.uint8) if need_winners else None
+    x, out, winners = forward_tensors(x, window, need_winners)
     _run(kernels.max_pool2d_forward, x, out, winners, window, relu)
     return out, winners
 
 
 def max_pool2d_bwd(grad: Tensor, winners: Tensor, window: Window, size: Pair) -> Tensor:
     """The gradient of each output, added to that of its winner; in the layout of ``winners``."""
-    layout = dense_format(winners)
-    grad, winners = (each.contiguous(memory_format=layout) for each in (grad, winners))
-    grad_x = torch.empty((*grad.shape[:2], *size), dtype=grad.dtype, memory_format=layout)
+    grad, winners, grad_x = backward_tensors(grad, winners, size)
     _run(kernels.max_pool2d_backward, grad_x, grad, winners, window, False)
     return grad_x
 
@@ -43,7 +36,7 @@ def _run(
         tuple(y.shape[2:]),
         (*window.kernel_size, *window.stride, *window.padding),
         FLOAT_TYPES[x.dtype],
-        not x.is_contiguous() or not y.is_contiguous(),
+        is_channels_last(x, y),
         relu,
         x.data_ptr(),
         y.data_ptr(),

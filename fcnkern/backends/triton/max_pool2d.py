@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 from torch import Tensor
 
+from fcnkern.backends._pooling import backward_tensors, forward_tensors, is_channels_last
 from fcnkern.backends.triton._argmax_plan import index_type
 from fcnkern.backends.triton._launch import INTERPRETED, on_device
 from fcnkern.backends.triton._max_pool2d_kernels import _max_pool2d_bwd_kernel, _max_pool2d_fwd_kernel
-from fcnkern.ops._checks import dense_format
 from fcnkern.ops._window import Window
 from fcnkern.resample import Pair
 
@@ -27,11 +26,7 @@ _MARGIN = 4
 
 def max_pool2d_fwd(x: Tensor, window: Window, relu: bool, need_winners: bool) -> tuple[Tensor, Tensor | None]:
     """(output, winners or None), both in the layout of ``x``."""
-    layout = dense_format(x)
-    x = x.contiguous(memory_format=layout)
-    shape = (*x.shape[:2], *window.out_size(x.shape[2], x.shape[3]))
-    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
-    winners = torch.empty_like(out, dtype=torch.uint8) if need_winners else None
+    x, out, winners = forward_tensors(x, window, need_winners)
     depth, lines = _depth(x, out), out.numel() // (out.shape[3] * _depth(x, out))
     columns = _columns(out.shape[3] * depth, _WINDOWS)
     with on_device(x):
@@ -44,9 +39,7 @@ def max_pool2d_fwd(x: Tensor, window: Window, relu: bool, need_winners: bool) ->
 
 def max_pool2d_bwd(grad: Tensor, winners: Tensor, window: Window, size: Pair) -> Tensor:
     """The gradient of each output, added to that of its winner; in the layout of ``winners``."""
-    layout = dense_format(winners)
-    grad, winners = (each.contiguous(memory_format=layout) for each in (grad, winners))
-    grad_x = torch.empty((*grad.shape[:2], *size), dtype=grad.dtype, device=grad.device, memory_format=layout)
+    grad, winners, grad_x = backward_tensors(grad, winners, size)
     (stride_y, stride_x), (pad_y, pad_x) = window.stride, window.padding
     cells_y, cells_x = triton.cdiv(size[0] + pad_y, stride_y), triton.cdiv(size[1] + pad_x, stride_x)
     depth = _depth(grad_x, grad)
@@ -73,7 +66,7 @@ def _grid(lines: int, length: int, columns: int, block: int) -> tuple[int, int]:
 
 def _depth(x: Tensor, y: Tensor) -> int:
     """Numbers side by side in a pixel."""
-    return 1 if x.is_contiguous() and y.is_contiguous() else x.shape[1]
+    return x.shape[1] if is_channels_last(x, y) else 1
 
 
 def _constants(window: Window) -> tuple[Any, ...]:
