@@ -1,7 +1,7 @@
 """FCN-8s as a whole, inference and training step, beside the same network of PyTorch's own modules.
 
 Dropout is off (p = 0), so that both networks compute the same. A training step is forward, backward and SGD with
-momentum at a learning rate of 0, which does all of the work and leaves the weights as they are. "trunk alone" is the
+momentum at a learning rate of 0, which does all of the work and leaves the weights as they are. "trunk alone" is our
 body, conv1_1 to fc7, in a step with the loss that is the sum of its maps' means: what is left of a network's time is
 that of its head.
 """
@@ -41,7 +41,8 @@ def contenders(case: Case) -> dict[str, Contender]:
     found = {name: Contender(run, truth, BOUND) for name, run in runs.items()}
     trunk = _trunk_step if case.gradients else _trunk
     own, stocks = trunk(ours, lambda: _maps(ours, images)), trunk(stock, lambda: stock.trunk(images))
-    return found | {"trunk alone": Contender(own, stocks, BOUND)}
+    trunks = {"trunk alone": own, "stock trunk alone": stocks}
+    return found | {name: Contender(run, stocks, BOUND) for name, run in trunks.items()}
 
 
 def new_network(case: Case) -> fcnkern.FCN8s:

@@ -210,7 +210,7 @@ def _pools() -> list[Case]:
 
 
 def _models() -> list[Case]:
-    stock: dict[str, float | None] = {"stock modules": None, "trunk alone": None}
+    stock: dict[str, float | None] = dict.fromkeys(("stock modules", "trunk alone", "stock trunk alone"))
     both = stock | {"ours, channels_last": None, "stock modules, channels_last": None}
     image, thumbnail = Shape(21, (500, 500), (500, 500)), Shape(21, (224, 224), (224, 224))
     return [

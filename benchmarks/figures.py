@@ -160,17 +160,19 @@ def _bounds(report: Report) -> Iterator[str]:
 
 
 def _division(*reports: Report) -> Iterator[str]:
-    yield "| network | trunk, ms | head, ms: ours | stock modules | head's part: ours | stock modules |"
-    yield "|---|---:|---:|---:|---:|---:|"
+    yield "| network | trunk, ms: ours | stock's | head, ms: ours | stock's | head's part: ours | stock's |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
     for report in reports:
         for case in (
             name for name in dict.fromkeys(row.case for row in report.rows) if OPERATION[name] == MODELS
         ):
-            rows = (report.row(case, name) for name in ("trunk alone", "ours", "stock modules"))
-            trunk, *whole = (row.times.median for row in rows if row.times)
-            heads = [time - trunk for time in whole]
-            parts = [f"{100 * head / time:.0f} %" for head, time in zip(heads, whole, strict=True)]
-            cells = [case, *(f"{value:.3g}" for value in (trunk, *heads)), *parts]
+            names = ("trunk alone", "stock trunk alone", "ours", "stock modules")
+            *trunks, own, stock = (
+                row.times.median for name in names if (row := report.row(case, name)).times
+            )
+            heads = [own - trunks[0], stock - trunks[1]]
+            parts = [f"{100 * head / whole:.0f} %" for head, whole in zip(heads, (own, stock), strict=True)]
+            cells = [case, *(f"{value:.3g}" for value in (*trunks, *heads)), *parts]
             yield f"| {' | '.join(cells)} |"
 
 

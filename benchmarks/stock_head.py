@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fcnkern.models import FCN
 from fcnkern.models.body import HiddenBody
-from fcnkern.models.layers import CaffeLRN, MaxPool2d
+from fcnkern.models.layers import CaffeLRN
+from fcnkern.nn import MaxPool2d
 
 
 class StockFCN(nn.Module):

@@ -104,7 +104,7 @@ class Backward {
       }
   }
 
-  // The sums for the elements that are number `place` of the windows x, x + 1 and so on, and belong to earlier ones too.
+  // The sums for the elements that are number `place` of the windows x, x + 1 and so on, which earlier ones hold too.
   Vec<T> gathered(int64_t x, int64_t place) const {
     const int64_t stride = p_.stride[1], width = p_.kernel[1];
     Vec<T> sum{};

@@ -70,7 +70,7 @@ class Lines {
   int64_t held_[kNoWinner];
 };
 
-// Runs `line(worker, index)` for all lines, each thread with a worker of its own, made in its part of the scratch memory.
+// Worker(params, room).run(line) for all lines: each thread has a worker, and room for it in the scratch memory.
 template <class Worker>
 void for_all_lines(const MaxPool2dParams& p, int64_t lines) {
   const int threads = pool_threads(p);

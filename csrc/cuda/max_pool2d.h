@@ -11,7 +11,7 @@ namespace fcnkern::cuda {
 // The winner of a window all of whose elements a ReLU has closed.
 constexpr int kNoWinner = 255;
 
-// Maps are planes of lines of pixels of `depth` numbers: N*C planes of depth 1, or in channels_last N planes of depth C.
+// Maps are planes of lines of pixels of `depth` numbers: N*C planes of depth 1, in channels_last N planes of depth C.
 struct PoolShape {
   int64_t planes;
   int depth;

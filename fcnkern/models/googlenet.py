@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fcnkern.models.body import Body, check_images, check_in_channels, check_width, scale_channels
-from fcnkern.models.layers import BodyConv2d, CaffeLRN, CeilMaxPool2d, MaxPool2d
+from fcnkern.models.layers import BodyConv2d, CaffeLRN, CeilMaxPool2d
+from fcnkern.nn import MaxPool2d
 
 PAD = 3
 BLOCKS = {  # 1x1, 3x3_reduce, 3x3, 5x5_reduce, 5x5, pool_proj

@@ -1,4 +1,4 @@
-"""Convolutions that know their initialisation, so that constructing a model once gives it sane weights."""
+"""Layers of the networks: convolutions that know their initialisation, Caffe's pools and its normalisation."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fcnkern.ops._library import is_watched
-from fcnkern.ops._window import NO_WINNER
-from fcnkern.ops.max_pool2d import max_pool2d
-from fcnkern.resample import as_pair
+from fcnkern.nn.pool import MaxPool2d
 
 
 class BodyConv2d(nn.Conv2d):
@@ -35,30 +32,6 @@ class ScoreConv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
 
-class MaxPool2d(nn.MaxPool2d):
-    """`nn.MaxPool2d` by `fcnkern.max_pool2d`, which keeps one byte per output for the backward pass.
-
-    PyTorch's own runs where that has no place: for a compiler or a tracer, with indices, with dilation.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """N,C,H,W -> N,C,h,w."""
-        return self.pooled(x) if self.is_ours(x) else super().forward(x)
-
-    def pooled(self, x: Tensor, relu: bool = False) -> Tensor:
-        """The output for x, or for its positive part, where `is_ours`."""
-        window = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
-        return max_pool2d(x, *window, relu=relu)
-
-    def is_ours(self, x: Tensor) -> bool:
-        """Whether `fcnkern.max_pool2d` can run on x, which may be a graph's stand-in."""
-        if not isinstance(x, Tensor) or is_watched((x,)) or self.return_indices:
-            return False
-        rows, columns = as_pair("kernel_size", self.kernel_size, 1)
-        plain = as_pair("dilation", self.dilation, 1) == (1, 1) and rows * columns <= NO_WINNER
-        return plain and x.dim() == 4 and x.is_floating_point()
-
-
 def in_turn(layers: Sequence[tuple[str, nn.Module]], x: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Runs layers one behind the other: the name and output of each, as they come.
 
@@ -73,21 +46,22 @@ def in_turn(layers: Sequence[tuple[str, nn.Module]], x: Tensor) -> Iterator[tupl
         yield name, x
 
 
-def is_one_pass(relu: nn.Module, pool: nn.Module, x: Tensor) -> bool:
-    """Whether ``pool.pooled(x, relu=True)`` may take the place of ``pool(relu(x))``: no hook looks at either."""
-    if type(relu) is not nn.ReLU or not isinstance(pool, MaxPool2d) or _has_hooks(relu) or _has_hooks(pool):
+def is_one_pass(relu: nn.Module, pool: Any, x: Tensor) -> bool:
+    """Whether ``pool.pooled(x, relu=True)`` may take the place of ``pool(relu(x))``: nothing looks at either."""
+    if type(relu) is not nn.ReLU or type(pool) not in (MaxPool2d, CeilMaxPool2d):
         return False
-    return pool.is_ours(x)
+    return pool.is_ours(x) and not (_is_observed(relu) or _is_observed(pool))
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    own = (
+def _is_observed(module: nn.Module) -> bool:
+    """Whether a call runs more than the class says: hooks, or a forward of the instance's own."""
+    hooks = (
         module._forward_hooks,
         module._forward_pre_hooks,
         module._backward_hooks,
         module._backward_pre_hooks,
     )
-    return any(own) or nn.modules.module._has_any_global_hook()
+    return any(hooks) or "forward" in vars(module) or nn.modules.module._has_any_global_hook()
 
 
 class CeilMaxPool2d(MaxPool2d):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -67,7 +67,3 @@ class Window(NamedTuple):
         row = first_row[:, None] + code // self.kernel_size[1]
         column = first_column + code % self.kernel_size[1]
         return torch.where(winning, row * width + column, 0), winning
-
-    def settings(self) -> tuple[Any, ...]:
-        """The values of WINDOW_SCHEMA."""
-        return tuple(self)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from fcnkern.models import VGG16, AlexNet, CaffeNet, GoogLeNet
 from fcnkern.models.body import Body
-from fcnkern.models.layers import CeilMaxPool2d, MaxPool2d
+from fcnkern.models.layers import CeilMaxPool2d
+from fcnkern.nn import MaxPool2d
 
 WINDOWS = [
     {"kernel_size": 3, "stride": 1, "padding": 1},
