@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fcnkern.models.body import Body, check_images, check_in_channels, check_width, scale_channels
-from fcnkern.models.layers import BodyConv2d, CaffeLRN, CeilMaxPool2d
+from fcnkern.models.layers import BodyConv2d, CaffeLRN, CeilMaxPool2d, in_turn
 from fcnkern.nn import MaxPool2d
 
 PAD = 3
@@ -122,12 +122,8 @@ class GoogLeNet(Body):
     def features(self, x: Tensor) -> Mapping[str, Tensor]:
         """Images N,3,H,W -> inception_3b, inception_4e and pool5 (inception_5b after dropout) by name."""
         check_images(x, self.in_channels)
-        taps: dict[str, Tensor] = {}
-        for name, layer in self.named_children():
-            x = layer(x)
-            if name in self.tap_names:
-                taps[name] = x
-        return taps
+        layers = list(self.named_children())
+        return {name: found for name, found in in_turn(layers, x) if name in self.tap_names}
 
 
 def _pool() -> CeilMaxPool2d:

@@ -33,17 +33,29 @@ class ScoreConv2d(nn.Conv2d):
 
 
 def in_turn(layers: Sequence[tuple[str, nn.Module]], x: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Runs layers one behind the other: the name and output of each, as they come.
+    """Runs layers one behind the other: the name and output of each, as they come; of sequences, of their layers too.
 
     A ReLU whose output is only pooled is computed with the pool, and left out, as there is no output to give.
     """
     layer: Any
-    for index, (name, layer) in enumerate(layers):
-        if index + 1 < len(layers) and is_one_pass(layer, layers[index + 1][1], x):
+    every = list(_spread(layers))
+    for index, (name, layer) in enumerate(every):
+        if index + 1 < len(every) and is_one_pass(layer, every[index + 1][1], x):
             continue
-        joined = index > 0 and is_one_pass(layers[index - 1][1], layer, x)
+        joined = index > 0 and is_one_pass(every[index - 1][1], layer, x)
         x = layer.pooled(x, relu=True) if joined else layer(x)
         yield name, x
+
+
+def _spread(layers: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
+    """The layers, in place of a sequence those in it, of which the last bears its name."""
+    for name, layer in layers:
+        if type(layer) is not nn.Sequential or not len(layer) or _is_observed(layer):
+            yield name, layer
+            continue
+        *others, (_, last) = layer.named_children()
+        yield from ((f"{name}.{key}", each) for key, each in others)
+        yield name, last
 
 
 def is_one_pass(relu: nn.Module, pool: Any, x: Tensor) -> bool:
