@@ -128,14 +128,18 @@ class Resample:
         if self.kind == "identity":
             return in_size
         if self.kind == "deconv":
-            kh, kw = self.kernel if kernel is None else kernel
-            return (
-                (in_size[0] - 1) * self.factor[0] + kh - self.offset[0],
-                (in_size[1] - 1) * self.factor[1] + kw - self.offset[1],
-            )
+            return self._deconv_size(in_size, kernel)
         if self.scale_factor is not None:
             return int(in_size[0] * self.scale_factor[0]), int(in_size[1] * self.scale_factor[1])
         raise ValueError(f"resample: {self.kind} needs size=(H, W) where there is no target to take it from")
+
+    def _deconv_size(self, in_size: Pair, kernel: Pair | None) -> Pair:
+        """All that a `deconv` gives behind its offset."""
+        kh, kw = self.kernel if kernel is None else kernel
+        return (
+            (in_size[0] - 1) * self.factor[0] + kh - self.offset[0],
+            (in_size[1] - 1) * self.factor[1] + kw - self.offset[1],
+        )
 
     def check(self, in_size: Pair, out_size: Pair, kernel: Pair | None = None) -> None:
         """Refuses an output of ``out_size`` that scores of ``in_size`` cannot fill.
@@ -148,7 +152,7 @@ class Resample:
                 f"resample: identity of {in_size[0]}×{in_size[1]} scores, output {out_size[0]}×{out_size[1]}"
             )
         if self.kind == "deconv":
-            full = Resample("deconv", self.factor, self.offset, odd=self.odd).out_size(in_size, kernel)
+            full = self._deconv_size(in_size, kernel)
             if out_size[0] > full[0] or out_size[1] > full[1]:
                 raise ValueError(
                     f"resample: {self.spec} of {in_size[0]}×{in_size[1]} scores gives at most "
