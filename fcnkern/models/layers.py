@@ -53,7 +53,7 @@ def _spread(layers: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.M
         if type(layer) is not nn.Sequential or not len(layer) or _is_observed(layer):
             yield name, layer
             continue
-        *others, (_, last) = layer.named_children()
+        *others, (_, last) = layer._modules.items()  # a layer that comes twice stands there twice
         yield from ((f"{name}.{key}", each) for key, each in others)
         yield name, last
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fcnkern.models import VGG16, AlexNet, CaffeNet, GoogLeNet
 from fcnkern.models.body import Body
-from fcnkern.models.layers import CeilMaxPool2d
+from fcnkern.models.layers import CeilMaxPool2d, in_turn
 from fcnkern.nn import MaxPool2d
 
 WINDOWS = [
@@ -84,6 +84,14 @@ def test_a_relu_is_computed_with_the_pool_behind_it(
         relu.register_forward_hook(lambda *_: None)
     assert all(map(torch.equal, joined, run()))
     assert len(called) == few + pools
+
+
+def test_a_sequence_that_holds_a_layer_twice() -> None:
+    double = nn.Conv2d(2, 2, 1)
+    sequence, x = nn.Sequential(double, nn.ReLU(), double), torch.randn(1, 2, 3, 4)
+    *_, (name, found) = in_turn([("twice", sequence)], x)
+    assert name == "twice"
+    assert torch.equal(found, sequence(x))
 
 
 def test_what_is_asked_for_is_given() -> None:
