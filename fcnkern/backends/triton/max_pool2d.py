@@ -27,10 +27,11 @@ _MARGIN = 4
 def max_pool2d_fwd(x: Tensor, window: Window, relu: bool, need_winners: bool) -> tuple[Tensor, Tensor | None]:
     """(output, winners or None), both in the layout of ``x``."""
     x, out, winners = forward_tensors(x, window, need_winners)
-    depth, lines = _depth(x, out), out.numel() // (out.shape[3] * _depth(x, out))
-    columns = _columns(out.shape[3] * depth, _WINDOWS)
+    depth = _depth(x, out)
+    length = out.shape[3] * depth
+    lines, columns = out.numel() // length, _columns(length, _WINDOWS)
     with on_device(x):
-        _max_pool2d_fwd_kernel[_grid(lines, out.shape[3] * depth, columns, _WINDOWS)](
+        _max_pool2d_fwd_kernel[_grid(lines, length, columns, _WINDOWS)](
             x, out, out if winners is None else winners, lines, *x.shape[2:], *out.shape[2:], depth,
             *_constants(window), relu, need_winners, index_type(_MARGIN * x.numel()), _WINDOWS, columns, num_warps=4,
         )  # fmt: skip
