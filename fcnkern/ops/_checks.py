@@ -29,7 +29,7 @@ def check_tensor(name: str, tensor: Tensor, dims: int, dtypes: tuple[torch.dtype
 def check_images(name: str, tensor: Tensor, dims: int, dtypes: tuple[torch.dtype, ...]) -> None:
     """`check_tensor`, and no dimension may be empty."""
     check_tensor(name, tensor, dims, dtypes)
-    if any(size == 0 for size in tensor.shape):
+    if 0 in tensor.shape:
         raise ValueError(f"{name} must not be empty, got {shape_text(tensor)}")
 
 

@@ -7,15 +7,15 @@ same with a wrapper that fills in every default of the schema at each call, whic
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 
 LIBRARY = torch.library.Library("fcnkern", "DEF")
-_PLAIN = frozenset((Tensor, torch.nn.Parameter, type(None), bool, int, float, str, list, tuple))
 
+Compute = Callable[..., Any]
 Packing = Callable[[tuple[Any, ...]], tuple[Any, ...]]
 
 
@@ -40,8 +40,8 @@ class Operator:
         self,
         name: str,
         schema: str,
-        compute: Callable[..., Any],
-        fake: Callable[..., Any],
+        compute: Compute,
+        fake: Compute,
         packing: tuple[Packing, Packing] = (_as_they_are, _as_they_are),
     ) -> None:
         self.name, self.compute = name, compute
@@ -52,11 +52,14 @@ class Operator:
         torch.library.register_fake(f"fcnkern::{name}", self._unpacked(fake), lib=LIBRARY)
         self.overload = getattr(torch.ops.fcnkern, name).default
 
-    def _unpacked(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _unpacked(self, function: Compute) -> Compute:
         return lambda *packed: function(*self.unpack(packed))
 
     def set_autograd(self, function: type[torch.autograd.Function]) -> None:
-        """Records ``function`` where a gradient can flow; its forward calls `below_autograd`."""
+        """Records ``function`` where a gradient can flow.
+
+        Its forward takes what runs the operation past this formula and then the call's arguments.
+        """
         self.function = function
         LIBRARY.impl(self.name, self._unpacked(self._record), "Autograd")
 
@@ -64,18 +67,16 @@ class Operator:
         if is_watched(args):
             return self.overload(*self.pack(args))
         function = self._recording(args)
-        return self.compute(*args) if function is None else function.apply(*args)
+        return self.compute(*args) if function is None else function.apply(self.compute, *args)
 
-    def below_autograd(self, *args: Any) -> Any:
-        """The call past its autograd formula."""
-        if not is_watched(args):
-            return self.compute(*args)
+    def _below_autograd(self, *args: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
             return self.overload(*self.pack(args))
 
     def _record(self, *args: Any) -> Any:
         function = self._recording(args)
-        return self.below_autograd(*args) if function is None else function.apply(*args)
+        run = self._below_autograd
+        return run(*args) if function is None else function.apply(run, *args)
 
     def _recording(self, args: tuple[Any, ...]) -> type[torch.autograd.Function] | None:
         """The autograd formula, where a gradient can flow."""
@@ -95,8 +96,13 @@ def is_watched(args: tuple[Any, ...]) -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch._C._get_tracing_state() is not None
-        or any(issubclass(kind, Tensor) for kind in {*map(type, args)} - _PLAIN)
+        or any(map(_is_tensor_subclass, map(type, args)))
     )
+
+
+@lru_cache(maxsize=64)
+def _is_tensor_subclass(kind: type) -> bool:
+    return issubclass(kind, Tensor) and kind not in (Tensor, torch.nn.Parameter)
 
 
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
-from fcnkern.ops._library import Operator, once_differentiable
+from fcnkern.ops._library import Compute, Operator, once_differentiable
 
 
 def conv1x1(
@@ -106,9 +106,9 @@ def _fake_backward(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> list[
 
 class _Conv1x1(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *args: Any) -> Tensor:
+    def forward(ctx: Any, run: Compute, *args: Any) -> Tensor:
         x, weight, _bias, seed, relu, dropout_p, backend = args
-        out = _OP.below_autograd(*args)
+        out: Tensor = run(*args)
         ctx.save_for_backward(x, weight, out if relu else None, seed)
         ctx.settings = (relu, dropout_p)
         ctx.backend = backend
@@ -117,10 +117,10 @@ class _Conv1x1(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        needs = list(ctx.needs_input_grad[:3])
+        needs = list(ctx.needs_input_grad[1:4])
         x, weight, out, seed = ctx.saved_tensors
         grads = iter(_BACKWARD(grad, x, weight, out, seed, *ctx.settings, needs, ctx.backend))
-        return (*(next(grads) if needed else None for needed in needs), None, None, None, None)
+        return (None, *(next(grads) if needed else None for needed in needs), None, None, None, None)
 
 
 _OP = Operator(

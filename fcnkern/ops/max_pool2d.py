@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
-from fcnkern.ops._library import Operator
+from fcnkern.ops._library import Compute, Operator
 from fcnkern.ops._window import WINDOW_SCHEMA, Window
 from fcnkern.resample import Pair
 
@@ -91,8 +91,8 @@ def _fake_backward(grad: Tensor, winners: Tensor, window: Window, size: Pair, ba
 
 class _MaxPool2d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor]:
-        out, winners = _OP.below_autograd(*args)
+    def forward(ctx: Any, run: Compute, *args: Any) -> tuple[Tensor, Tensor]:
+        out, winners = run(*args)
         x, ctx.window, _, _, ctx.backend = args
         ctx.size = (x.shape[2], x.shape[3])
         ctx.save_for_backward(winners)
@@ -105,17 +105,17 @@ class _MaxPool2d(torch.autograd.Function):
         given = (
             None if grad is None else _BACKWARD(grad, *ctx.saved_tensors, ctx.window, ctx.size, ctx.backend)
         )
-        return given, None, None, None, None
+        return None, given, None, None, None, None
 
 
 class _MaxPool2dBackward(torch.autograd.Function):
     """Linear in the gradient: its own gradient gathers where it scatters."""
 
     @staticmethod
-    def forward(ctx: Any, *args: Any) -> Tensor:
+    def forward(ctx: Any, run: Compute, *args: Any) -> Tensor:
         _, winners, ctx.window, *_ = args
         ctx.save_for_backward(winners)
-        out: Tensor = _BACKWARD.below_autograd(*args)
+        out: Tensor = run(*args)
         return out
 
     @staticmethod
@@ -123,7 +123,7 @@ class _MaxPool2dBackward(torch.autograd.Function):
         (winners,) = ctx.saved_tensors
         places, winning = ctx.window.places(winners, slope.shape[3])
         found = slope.flatten(2).gather(2, places.flatten(2)).view(places.shape)
-        return torch.where(winning, found, 0), None, None, None, None
+        return None, torch.where(winning, found, 0), None, None, None, None
 
 
 def _pack(args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
-from fcnkern.ops._library import Operator, once_differentiable
+from fcnkern.ops._library import Compute, Operator, once_differentiable
 from fcnkern.resample import as_pair
 
 
@@ -188,9 +188,9 @@ def _fake_backward(
 
 class _UpsampleAdd(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *args: Any) -> Tensor:
+    def forward(ctx: Any, run: Compute, *args: Any) -> Tensor:
         x, weight, skip, skip_weight, _skip_bias, *settings, backend = args
-        out = _OP.below_autograd(*args)
+        out: Tensor = run(*args)
         ctx.save_for_backward(x, weight, skip, skip_weight)
         ctx.settings = settings
         ctx.backend = backend
@@ -199,9 +199,9 @@ class _UpsampleAdd(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        needs = list(ctx.needs_input_grad[:5])
+        needs = list(ctx.needs_input_grad[1:6])
         grads = iter(_BACKWARD(grad, *ctx.saved_tensors, *ctx.settings, needs, ctx.backend))
-        return (*(next(grads) if needed else None for needed in needs), None, None, None, None)
+        return (None, *(next(grads) if needed else None for needed in needs), None, None, None, None)
 
 
 _OP = Operator(

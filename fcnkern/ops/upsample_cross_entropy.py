@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
-from fcnkern.ops._library import Operator, once_differentiable
+from fcnkern.ops._library import Compute, Operator, once_differentiable
 from fcnkern.ops._loss_call import REDUCTIONS, SETTINGS_SCHEMA, LossCall
 from fcnkern.ops._resampled import check_resampled
 from fcnkern.resample import Resample
@@ -188,8 +188,8 @@ class _UpsampleCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        loss, grad, grad_weight, stats = _OP.below_autograd(*args)
+    def forward(ctx: Any, run: Compute, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        loss, grad, grad_weight, stats = run(*args)
         ctx.save_for_backward(*args[:5])
         *_, ctx.call, ctx.backend = args
         ctx.dtype = args[0].dtype
@@ -203,8 +203,8 @@ class _UpsampleCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         rest = (None,) * 5  # class_weight, seed, pixel_weight, call, backend
         if grad_loss is None:
-            return (None, None, None, *rest)
-        need_scores, _, need_weight = ctx.needs_input_grad[:3]
+            return (None, None, None, None, *rest)
+        _, need_scores, _, need_weight = ctx.needs_input_grad[:4]
         if ctx.call.reduction == "none":
             grad, grad_weight = _form(ctx, ctx.call._replace(reduction="sum"), grad_loss.contiguous())
         else:
@@ -215,6 +215,7 @@ class _UpsampleCrossEntropy(torch.autograd.Function):
             elif not _is_one(grad_loss):
                 grad, grad_weight = grad.mul_(grad_loss), grad_weight.mul_(grad_loss)
         return (
+            None,
             grad.to(ctx.dtype) if need_scores else None,
             None,
             grad_weight.to(ctx.dtype) if need_weight else None,
