@@ -2,6 +2,8 @@
 
 #include <type_traits>
 
+#include "four.h"
+
 namespace fcnkern::FCNKERN_ISA {
 namespace {
 
@@ -60,11 +62,6 @@ void load_rows(const S* source, int64_t row_stride, int rows, int columns, T* ta
   }
 }
 
-template <class T>
-struct FourOf {
-  typedef T Type __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
-};
-
 template <class S, class T>
 FCNKERN_INLINE typename FourOf<T>::Type load_four(const S* from) {
   if constexpr (std::is_same<S, T>::value) {
@@ -73,17 +70,6 @@ FCNKERN_INLINE typename FourOf<T>::Type load_four(const S* from) {
     return typename FourOf<T>::Type{static_cast<T>(from[0]), static_cast<T>(from[1]), static_cast<T>(from[2]),
                                     static_cast<T>(from[3])};
   }
-}
-
-// Elements i, j, k, l of the eight of a and b.
-template <int i, int j, int k, int l, class V>
-FCNKERN_INLINE V pick(V a, V b) {
-#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
-  return __builtin_shufflevector(a, b, i, j, k, l);
-#else
-  const auto at = [&](int n) { return n < 4 ? a[n] : b[n - 4]; };
-  return V{at(i), at(j), at(k), at(l)};
-#endif
 }
 
 // Columns of consecutive elements, transposed by squares of four. The last four columns overlap those before.

@@ -4,12 +4,6 @@
 namespace fcnkern::FCNKERN_ISA {
 namespace {
 
-template <class T>
-struct RegisterOf {
-  typedef T Type __attribute__((vector_size(kRegisterBytes)));
-  typedef T Unaligned __attribute__((vector_size(kRegisterBytes), aligned(sizeof(T)), may_alias));
-};
-
 // Two lines of memory to fetch per k.
 struct Lines {
   const char *first, *second;

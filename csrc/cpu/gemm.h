@@ -32,6 +32,12 @@ constexpr int kPackColumns = 96;  // columns of b packed at a time, a multiple o
 constexpr int kMostRows = 512;    // rows of an accumulator tile
 
 template <class T>
+struct RegisterOf {
+  typedef T Type __attribute__((vector_size(kRegisterBytes)));
+  typedef T Unaligned __attribute__((vector_size(kRegisterBytes), aligned(sizeof(T)), may_alias));
+};
+
+template <class T>
 constexpr int kRegister = kRegisterBytes / static_cast<int>(sizeof(T));  // lanes of a register
 template <class T>
 constexpr int kStrip = kRegister<T> * kTileVectors;
