@@ -83,15 +83,10 @@ void load_columns(const S* source, int64_t column_stride, int rows, int columns,
     T* to = target + c;
     int r = 0;
     for (; r + 4 <= rows; r += 4) {
-      const Four w = load_four<S, T>(from + r), x = load_four<S, T>(from + column_stride + r);
-      const Four y = load_four<S, T>(from + 2 * column_stride + r),
-                 z = load_four<S, T>(from + 3 * column_stride + r);
-      const Four wx0 = pick<0, 4, 1, 5>(w, x), wx2 = pick<2, 6, 3, 7>(w, x);
-      const Four yz0 = pick<0, 4, 1, 5>(y, z), yz2 = pick<2, 6, 3, 7>(y, z);
-      *reinterpret_cast<Four*>(to + r * target_stride) = pick<0, 1, 4, 5>(wx0, yz0);
-      *reinterpret_cast<Four*>(to + (r + 1) * target_stride) = pick<2, 3, 6, 7>(wx0, yz0);
-      *reinterpret_cast<Four*>(to + (r + 2) * target_stride) = pick<0, 1, 4, 5>(wx2, yz2);
-      *reinterpret_cast<Four*>(to + (r + 3) * target_stride) = pick<2, 3, 6, 7>(wx2, yz2);
+      Four square[4];
+      for (int i = 0; i < 4; ++i) square[i] = load_four<S, T>(from + i * column_stride + r);
+      transpose(square);
+      for (int i = 0; i < 4; ++i) *reinterpret_cast<Four*>(to + (r + i) * target_stride) = square[i];
     }
     for (; r < rows; ++r)
       for (int i = 0; i < 4; ++i) to[r * target_stride + i] = static_cast<T>(from[i * column_stride + r]);
@@ -111,6 +106,30 @@ void load_typed(const S* source, int64_t row_stride, int64_t column_stride, int 
       target[r * target_stride + c] = static_cast<T>(source[r * row_stride + c * column_stride]);
 }
 
+// Columns of consecutive elements, transposed by squares of four; a line of each row of `source` at a time.
+template <class S, class T>
+void store_columns(S* target, int64_t column_stride, int64_t rows, int64_t columns, const T* source,
+                   int64_t source_stride) {
+  using Four = typename FourOf<T>::Type;
+  constexpr int64_t kLine = 64 / sizeof(T);
+  const int64_t whole_rows = rows / 4 * 4, whole_columns = columns / 4 * 4;
+  for (int64_t line = 0; line < whole_columns; line += kLine) {
+    const int64_t end = line + kLine < whole_columns ? line + kLine : whole_columns;
+    for (int64_t r = 0; r < whole_rows; r += 4)
+      for (int64_t c = line; c < end; c += 4) {
+        Four square[4];
+        for (int i = 0; i < 4; ++i)
+          square[i] = *reinterpret_cast<const Four*>(source + (r + i) * source_stride + c);
+        transpose(square);
+        for (int i = 0; i < 4; ++i)
+          for (int j = 0; j < 4; ++j) target[(c + i) * column_stride + r + j] = Stored<S>::from(square[i][j]);
+      }
+  }
+  for (int64_t c = 0; c < columns; ++c)
+    for (int64_t r = c < whole_columns ? whole_rows : 0; r < rows; ++r)
+      target[c * column_stride + r] = Stored<S>::from(source[r * source_stride + c]);
+}
+
 template <class S, class T>
 void store_typed(S* target, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns,
                  const T* source, int64_t source_stride) {
@@ -120,6 +139,8 @@ void store_typed(S* target, int64_t row_stride, int64_t column_stride, int64_t r
         target[r * row_stride + c] = Stored<S>::from(source[r * source_stride + c]);
     return;
   }
+  if (row_stride == 1)
+    return store_columns(target, column_stride, rows, columns, source, source_stride);
   for (int64_t c = 0; c < columns; ++c)
     for (int64_t r = 0; r < rows; ++r)
       target[r * row_stride + c * column_stride] = Stored<S>::from(source[r * source_stride + c]);

@@ -21,6 +21,17 @@ FCNKERN_INLINE V pick(V a, V b) {
 #endif
 }
 
+// Makes the rows of a square its columns.
+template <class Four>
+FCNKERN_INLINE void transpose(Four (&square)[4]) {
+  const Four low01 = pick<0, 4, 1, 5>(square[0], square[1]), high01 = pick<2, 6, 3, 7>(square[0], square[1]);
+  const Four low23 = pick<0, 4, 1, 5>(square[2], square[3]), high23 = pick<2, 6, 3, 7>(square[2], square[3]);
+  square[0] = pick<0, 1, 4, 5>(low01, low23);
+  square[1] = pick<2, 3, 6, 7>(low01, low23);
+  square[2] = pick<0, 1, 4, 5>(high01, high23);
+  square[3] = pick<2, 3, 6, 7>(high01, high23);
+}
+
 // The sums of the lanes of a, b, c and d.
 template <class T, class V>
 FCNKERN_INLINE typename FourOf<T>::Type sum_lanes(V a, V b, V c, V d) {

@@ -27,8 +27,8 @@ constexpr int kTileRows = 6;
 constexpr int kTileVectors = 2;
 #endif
 
-constexpr int kDepth = 32;        // k per panel
-constexpr int kPackColumns = 96;  // columns of b packed at a time, a multiple of every kStrip
+constexpr int kDepth = 128;       // k per panel: an accumulator is read and written once for so many
+constexpr int kPackColumns = 48;  // columns of b packed at a time, a multiple of every kStrip
 constexpr int kMostRows = 512;    // rows of an accumulator tile
 
 template <class T>
@@ -63,8 +63,8 @@ struct Ahead {
 constexpr Ahead kNothingAhead = {nullptr, 0, 0, 1};
 
 // What to fetch of a block whose elements of `size` bytes lie k_stride and column_stride bytes apart. With
-// columns side by side a line holds several of them for one k. With the k side by side a column's panel is
-// one line or two (which the hardware fetches together), and the steps of k count columns.
+// columns side by side a line holds several of them for one k. With the k side by side the first line of a
+// column's panel is fetched (the hardware follows), and the steps of k count columns.
 FCNKERN_INLINE Ahead block_ahead(const char* at, int64_t k_stride, int64_t column_stride, int64_t size) {
   if (column_stride > 0 && column_stride <= 4 * size) return {at, k_stride, column_stride, 64};
   if (k_stride == size && column_stride > 0)
