@@ -1,9 +1,9 @@
 """What a case must move and compute at least, and how fast this machine can: the bound beside each time.
 
 The counts are of the method, not of any code: each input read once and each result written once. For the loss four
-exponentials per class and low-resolution cell (scores are bilinear in a cell, so that exp(score) is a geometric
-sequence there), a logarithm and a reciprocal a pixel, and 6 flops per pixel and class: a product and a sum for the
-softmax's denominator, two multiply-adds for the moments.
+exponentials per class and low-resolution cell in which a pixel counts (scores are bilinear in a cell, so that
+exp(score) is a geometric sequence there), a logarithm and a reciprocal for each pixel that counts, and 6 flops for it
+and each class: a product and a sum for the softmax's denominator, two multiply-adds for the moments.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bench_bodies import new_network, stock_network
@@ -36,6 +37,7 @@ from benchmarks.stock import StockFCN8s
 from benchmarks.timing import Timer, timer
 from fcnkern import FCN8s
 from fcnkern.models import convolutionalize
+from fcnkern.resample import Axis
 
 COPIED_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
 MATRIX = {"cpu": 1024, "cuda": 8192}
@@ -73,20 +75,34 @@ def work(case: Case) -> Work:
 
 
 def _loss(case: Case) -> Work:
-    scores, pixels, cells = _counts(case)
+    scores, pixels = _counts(case)
     classes, element = case.shape.classes, case.dtype.itemsize
     kept = case.keep * pixels
     moved = 2 * scores * element + pixels * case.label_type.itemsize
-    return Work(moved, 6 * kept * classes, 4 * case.keep * cells * classes + 2 * kept)
+    return Work(moved, 6 * kept * classes, 4 * _cells(case) * classes + 2 * kept)
+
+
+def _cells(case: Case) -> float:
+    """Cells between neighbouring scores in which a pixel counts, on average over what sampling draws."""
+    rows, columns = (_draws(axis, case.cell) for axis in case.resample.axes(*case.shape[1:]))
+    return case.images * float((1 - (1 - case.keep) ** torch.outer(rows, columns)).sum())
+
+
+def _draws(axis: Axis, cell: int) -> Tensor:
+    """For each cell of an axis into which outputs fall, how many of sampling's cells those lie in."""
+    outputs = torch.arange(axis.n_out, dtype=torch.float64)
+    points = (outputs * axis.step + axis.shift).floor()
+    pairs = torch.stack((points, outputs // cell)).unique(dim=1)
+    return pairs[0].unique(return_counts=True)[1].double()
 
 
 def _argmax(case: Case) -> Work:
-    scores, pixels, _ = _counts(case)
+    scores, pixels = _counts(case)
     return Work(scores * case.dtype.itemsize + pixels, 0.0)
 
 
 def _confusion(case: Case) -> Work:
-    scores, pixels, _ = _counts(case)
+    scores, pixels = _counts(case)
     given = 8 * pixels if "bincount" in case.rivals else scores * case.dtype.itemsize
     return Work(given + pixels * case.label_type.itemsize, 0.0)
 
@@ -175,10 +191,10 @@ def _patches(case: Case) -> Work:
     return Work(sum(p.numel() * p.element_size() for p in network.parameters()), counter.get_total_flops())
 
 
-def _counts(case: Case) -> tuple[float, float, float]:
-    """Scores, pixels and cells of a case."""
+def _counts(case: Case) -> tuple[float, float]:
+    """Scores and pixels of a case."""
     classes, (h, w), (height, width) = case.shape
-    return case.images * classes * h * w, case.images * height * width, case.images * (h + 1) * (w + 1)
+    return case.images * classes * h * w, case.images * height * width
 
 
 _WORK: dict[str, Callable[[Case], Work]] = {

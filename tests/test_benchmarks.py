@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -14,12 +15,26 @@ import torch
 from benchmarks import __main__ as command_line
 from benchmarks.bench_patches import patch_classifier
 from benchmarks.bounds import Ceilings, Work, ceilings, work
-from benchmarks.cases import ADD, BODIES, CASES, CONV, DENSITY, ELISION, MODELS, PATCHES, Case, Shape, chosen
+from benchmarks.cases import (
+    ADD,
+    BODIES,
+    CASES,
+    CONV,
+    DENSITY,
+    ELISION,
+    LOSS,
+    MODELS,
+    PATCHES,
+    Case,
+    Shape,
+    chosen,
+)
 from benchmarks.compare import slower
 from benchmarks.contenders import Contender, build
 from benchmarks.memory import in_new_process
 from benchmarks.report import Row, as_json, as_markdown, circumstances
 from benchmarks.timing import Times, interleaved
+from fcnkern import Resample
 
 SMALL = {
     ADD: Shape(3, (6, 6), (14, 14)),
@@ -133,6 +148,22 @@ def test_the_bound_is_the_longest_of_bytes_flops_and_exponentials() -> None:
     argmax = case_named("argmax 21×500×500 deconv(8, 31)")
     assert work(argmax).bytes == 4 * 21 * 70 * 70 + 500 * 500
     assert all(min(work(case)[:2]) >= 0 and max(work(case)) > 0 for case in CASES)
+
+
+@pytest.mark.parametrize(("keep", "cell"), [(1.0, 1), (0.3, 8), (0.3, 5)])
+@pytest.mark.parametrize(
+    "resample", [Resample.deconv(8, 31), Resample.half_pixel()], ids=["deconv", "half_pixel"]
+)
+def test_a_loss_begins_only_cells_in_which_a_pixel_counts(resample: Resample, keep: float, cell: int) -> None:
+    case = Case("", LOSS, Shape(3, (11, 9), (43, 37)), {}, resample, keep=keep, cell=cell, images=2)
+    axes = resample.axes((11, 9), (43, 37))
+    points = [[math.floor(y * axis.step + axis.shift) for y in range(axis.n_out)] for axis in axes]
+    draws: dict[tuple[int, int], set[tuple[int, int]]] = {}
+    for y, row in enumerate(points[0]):
+        for x, column in enumerate(points[1]):
+            draws.setdefault((row, column), set()).add((y // cell, x // cell))
+    cells = sum(1 - (1 - keep) ** len(each) for each in draws.values())
+    assert work(case).exponentials == pytest.approx(2 * (4 * 3 * cells + 2 * keep * 43 * 37))
 
 
 def test_ceilings_are_positive_and_finite() -> None:
