@@ -25,7 +25,7 @@ from benchmarks.peers import missing_peers
 from benchmarks.report import Row, as_json, as_markdown, circumstances
 from benchmarks.timing import interleaved, timer
 
-QUICK_SECONDS, FULL_SECONDS = 2.0, 4.0  # of timing per case
+QUICK_SECONDS, FULL_SECONDS = 2.0, 3.0  # of timing per case
 
 
 def measure(case: Case, device: str, quick: bool, seconds: float, can: Ceilings) -> Iterator[Row]:
@@ -76,7 +76,7 @@ def options() -> argparse.Namespace:
     add("--device", choices=["cpu", "cuda"], help="where to measure; a GPU where there is one")
     add("--large", action="store_true", help="on a CPU also the cases that take minutes or gigabytes there")
     add("--only", action="append", metavar="TEXT", help="only cases whose name holds TEXT; may be repeated")
-    add("--seconds", type=float, metavar="S", help="of timing per case; 4, with --quick 2")
+    add("--seconds", type=float, metavar="S", help="of timing per case; 3, with --quick 2")
     add("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
     add("--plot", type=Path, metavar="PATH.png", help="draw time and memory (needs matplotlib)")
     add("--compare", type=Path, metavar="OLD.json", help="say what got slower since, beyond noise")

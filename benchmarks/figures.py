@@ -55,6 +55,7 @@ class Results(NamedTuple):
     """The runs that the texts quote."""
 
     cpu: Report
+    avx2: Report
     patches: Report
     full_width: Report
     elision: Report
@@ -68,7 +69,10 @@ def blocks(found: Results) -> dict[str, Callable[[], str]]:
         "circumstances_of_patches": functools.partial(_circumstances, found.patches),
         "circumstances_of_full_width": functools.partial(_circumstances, found.full_width),
         "circumstances_of_elision": functools.partial(_circumstances, found.elision),
+        "circumstances_of_avx2": functools.partial(_circumstances, found.avx2),
+        "goals": functools.partial(_goals, found.cpu, found.avx2),
         "bounds": functools.partial(_bounds, found.cpu),
+        "bounds_of_avx2": functools.partial(_bounds, found.avx2),
         "division": functools.partial(_division, found.cpu, found.full_width),
         "full_width": functools.partial(_table, found.full_width.rows),
         "patches": functools.partial(_patches, found.patches),
@@ -141,6 +145,23 @@ def _circumstances(report: Report) -> Iterator[str]:
     yield from ceiling_lines(facts.get("ceilings"))
     for name, why in facts.get("missing rivals", {}).items():
         yield f"Not measured: {name} ({why})."
+
+
+def _goals(*reports: Report) -> Iterator[str]:
+    """What has a goal, in each report."""
+    heads = [f"{LEVELS[report.facts['isa']]}: ms | ratio" for report in reports]
+    yield f"| case | against | goal | {' | '.join(heads)} |"
+    yield f"|---|---|---:|{'---:|---:|' * len(reports)}"
+    for first in reports[0].rows:
+        if first.goal is None:
+            continue
+        cells = [first.case, first.contender, f"{first.goal:g}"]
+        for report in reports:
+            ours, rival = report.row(first.case, "ours").times, report.row(first.case, first.contender).times
+            assert ours is not None
+            assert rival is not None
+            cells += [f"{ours.median:.3g}", f"{rival.median / ours.median:.3g}"]
+        yield f"| {' | '.join(cells)} |"
 
 
 def _bounds(report: Report) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 On a GPU PyTorch's allocator tells. On the CPU (Linux) it is measured in a process of its own, which draws the inputs,
 runs the call on a small shape (so that code is loaded and threads are running), takes its resident size, resets the
-kernel's record of the peak, runs the call three times, and reads that record (VmHWM). Large blocks go back to the
+kernel's record of the peak, runs the call twice, and reads that record (VmHWM). Large blocks go back to the
 system as soon as they are freed (MALLOC_MMAP_THRESHOLD_), so that none hides in a cache of the allocator. These
 processes are forks of one that has done nothing but import PyTorch, which takes longer than to measure.
 """
@@ -25,7 +25,7 @@ import torch
 from benchmarks.cases import CASES, Case, Shape
 from benchmarks.contenders import Contender, Result, build
 
-RUNS = 3
+RUNS = 2
 RESET_PEAK = "5"  # proc(5), clear_refs
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
