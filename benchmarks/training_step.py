@@ -10,14 +10,15 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from benchmarks.stock import StockFCN8s
 from benchmarks.stock_head import StockFCN
 from fcnkern.data import Batch, Dataset, collate, preset
+from fcnkern.engine.device import moved, place_for_training
 from fcnkern.functional import upsample_cross_entropy
 from fcnkern.models import FCN, FCN8s, create
 
+CPU = torch.device("cpu")
 PARTS = ("trunk", "head", "loss", "update")
 BOUND = 1e-9  # relative, in fp64: in fp32 rounding decides who wins a max pool, and first gradients differ by 1e-3
 
@@ -51,7 +52,7 @@ class Contender:
 
         accumulate: add to the gradients that there are.
         """
-        images = batch.images.to(memory_format=torch.channels_last)
+        images = moved(batch, self.network).images
         marks = [time.perf_counter()]
         if not accumulate:
             self._optimizer.zero_grad(set_to_none=True)
@@ -115,15 +116,14 @@ def ours(model: FCN) -> Contender:
 
     with torch.no_grad():
         names = list(model._feature_maps(next(model.parameters()).new_zeros(1, 3, 64, 64)))
-    convert_conv2d_weight_memory_format(model, torch.channels_last)
+    place_for_training(model, CPU)
     return Contender("ours", model, trunk, head, loss)
 
 
 def stock(model: FCN) -> Contender:
     """The same network of PyTorch's own modules, with `F.cross_entropy` of full-resolution scores."""
     network = StockFCN8s(model) if isinstance(model, FCN8s) else StockFCN(model)
-    network.to(next(model.parameters()).dtype)
-    convert_conv2d_weight_memory_format(network, torch.channels_last)
+    place_for_training(network.to(next(model.parameters()).dtype), CPU)
 
     def loss(scores: Tensor, labels: Tensor) -> Tensor:
         full = network.upsample(scores, labels.shape[1:])

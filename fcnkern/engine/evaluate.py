@@ -95,7 +95,7 @@ def confusions_over(
         for batch in batches:
             maps = batch.labels.flatten(0, -3)
             bands = [trimap(maps, width, ignore).view_as(batch.labels).to(device) for width in widths]
-            images, labels = moved(batch, device)[:2]
+            images, labels = moved(batch, model)[:2]
             counter = _counter(model, tasks_of(dataset), images, ignore)
             for matrix, target in zip(matrices, (labels, *bands), strict=True):
                 matrix += counter(target)

@@ -11,7 +11,7 @@ from fcnkern.data import Dataset, open_dataset, wanted_preset
 from fcnkern.engine.broken import SkipBroken, check_present
 from fcnkern.engine.checkpoint import load_checkpoint
 from fcnkern.engine.class_weights import class_shares, class_weights
-from fcnkern.engine.device import choose_device
+from fcnkern.engine.device import choose_device, place_for_training
 from fcnkern.engine.distributed import reseed
 from fcnkern.engine.loss_sampling import balanced_probabilities
 from fcnkern.engine.network import starting_network, trained_from
@@ -40,7 +40,7 @@ def start_run(settings: TrainSettings, out: str | Path, *, quiet: bool = False) 
     torch.manual_seed(settings.seed)
     model, origin = starting_network(settings, len(train_set.classes), wanted_preset(train_set))
     reseed(settings.seed)
-    model.to(device)
+    place_for_training(model, device)
     if not quiet:
         say(f"{settings.arch}, width {settings.width:g}: {origin}")
     return Trainer(
@@ -93,7 +93,7 @@ def resume_run(
             f"{checkpoint} was trained on {', '.join(trained.classes)}"
         )
     folder = checkpoint.parent if out is None else Path(out)
-    trained.model.to(choose_device(settings.device)).train()
+    place_for_training(trained.model.train(), choose_device(settings.device))
     return Trainer(
         settings,
         trained.model,

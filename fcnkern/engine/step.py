@@ -148,7 +148,7 @@ class Learner:
     def _accumulate(self, batch: Batch, share: float) -> tuple[float, float, float]:
         """Adds a batch's share to the gradient; returns its loss, the valid and the correct pixels."""
         sampling = self._sampling(batch.labels)
-        on_device = moved(batch, self._device)
+        on_device = moved(batch, self.model)
         try:
             with autocast(self._settings.precision, self._device):
                 total, loss, stats = self._objective(on_device.images, on_device.labels, sampling)

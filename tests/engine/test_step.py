@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from fcnkern.data import open_dataset, preset
+from fcnkern.data import Batch, open_dataset, preset
 from fcnkern.engine import TrainSettings, confusion_over, load_checkpoint, load_trained, resume_run
-from fcnkern.engine.device import choose_device
+from fcnkern.engine.device import choose_device, moved, place_for_training, training_layout
 from fcnkern.engine.network import new_network
 from fcnkern.engine.objective import Objective
 from fcnkern.engine.trainer import Trainer
 from fcnkern.models import FCN, create
+from fcnkern.ops._checks import dense_format
 from tests.engine._runs import TINY, Images, losses, tiny
 
 ONE_SIZE = {"dropout": 0.0, "schedule": "constant", "clip": None, "width": 0.02}
@@ -182,3 +183,26 @@ def test_a_run_moves_between_gpu_and_cpu(tmp_path: Path) -> None:
     trainer.run()
     assert load_trained(trainer.last).model.score_fr.weight.device.type == "cpu"
     assert resume_run(trainer.last, device="cpu", iterations=5, quiet=True).run().iteration == 5
+
+
+@pytest.mark.parametrize(
+    ("capability", "layout"),
+    [
+        ("AVX512", torch.channels_last),
+        ("AVX2", torch.contiguous_format),
+        ("DEFAULT", torch.contiguous_format),
+    ],
+)
+def test_training_has_channels_last_but_on_a_cpu_without_avx512(
+    capability: str, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    model = new_network(TrainSettings(iterations=1, arch="fcn32s", width=0.01), 3)
+    place_for_training(model, torch.device("cpu"))
+    batch = Batch(
+        torch.zeros(2, 3, 32, 48), torch.zeros(2, 32, 48, dtype=torch.int64), ["a", "b"], [(32, 48)] * 2
+    )
+    weights = [p for p in model.parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[2] > 1]
+    for tensor in (moved(batch, model).images, *weights):
+        assert dense_format(tensor) == layout
+    assert training_layout(torch.device("cuda")) == torch.channels_last
