@@ -25,7 +25,7 @@ CACHE = ROOT / "build" / "emulator"
 MODULE = "fcnkern._C_cuda"
 
 BUILDS = {
-    "plain": ["-O2"],
+    "plain": ["-O1"],
     "address": [
         *("-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"),
         "-fno-sanitize-recover=undefined",
