@@ -51,7 +51,7 @@ def device_of(model: nn.Module) -> torch.device:
 def training_layout(device: torch.device) -> torch.memory_format:
     """How weights and images lie fastest in training on a device: channels last, but on a CPU without AVX-512.
 
-    There oneDNN's backward passes take up to 1.5 times as long with channels last. Inference is faster so everywhere.
+    There oneDNN's backward passes take up to 1.5 times as long with channels last. Inference is mostly faster so.
     """
     if device.type == "cpu" and "AVX512" not in torch.backends.cpu.get_cpu_capability():
         return torch.contiguous_format

@@ -66,7 +66,7 @@ def new_network(settings: TrainSettings, n_class: int, channels: int = 3) -> Seg
         )
     if settings.dropout is not None:
         model.set_dropout(settings.dropout)
-    # The fastest layout for inference; training takes its own.
+    # Mostly the faster layout for inference; training takes its own.
     convert_conv2d_weight_memory_format(model, torch.channels_last)
     return model
 
