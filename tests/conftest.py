@@ -51,6 +51,12 @@ def pytest_report_header() -> str:
     return f"fcnkern: {fcnkern.__version__} from {Path(fcnkern.__file__).parent}"
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers_in_any_order() -> None:
+    """A test draws the same numbers whichever ran before it in its process."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _same_fcnkern_in_new_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Python that a test starts imports the fcnkern under test, not the one of the current folder."""

@@ -33,8 +33,9 @@ def network(name: str, upsampling: str = "fixed") -> FCN:
     """Random weights, but with scores of equal means, so that images have several labels."""
     model = create(name, 5, width=1 / 64, upsampling=upsampling).eval()
     _caffe.randomize(model)
+    image = torch.randn(1, 3, 97, 130, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        model.get_parameter("score_fr.bias").sub_(model(torch.randn(1, 3, 97, 130)).mean((0, 2, 3)))
+        model.get_parameter("score_fr.bias").sub_(model(image).mean((0, 2, 3)))
     return model
 
 
