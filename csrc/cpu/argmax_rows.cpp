@@ -35,11 +35,9 @@ class FastArgmax {
         storage_(thread_bytes_ * static_cast<size_t>(job.threads)) {}
 
   void run() const {
-    const int64_t units = scores_.n * parts_ * rows_.count;
-    const int64_t shares = share_count(units, job_.threads);
+    const Shares shares(scores_.n * parts_ * rows_.count, job_.threads);
 #pragma omp parallel for num_threads(job_.threads) schedule(dynamic, 1)
-    for (int64_t i = 0; i < shares; ++i)
-      work(thread_index(), units * i / shares, units * (i + 1) / shares);
+    for (int64_t i = 0; i < shares.count(); ++i) work(thread_index(), shares.begin(i), shares.end(i));
   }
 
  private:

@@ -119,10 +119,10 @@ LabelError confusion_of_labels(const ConfusionMatrixParams& p, const LabelMap& p
   const int threads = worthwhile_threads(p.n * p.h * p.w, p.num_classes, p.threads);
   const auto count_all = p.num_classes <= kByteClasses ? &count_chunks<uint8_t> : &count_chunks<uint16_t>;
   Tally tally(p.num_classes, threads);
-  const int64_t shares = share_count(chunks, threads);
+  const Shares shares(chunks, threads);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-  for (int64_t i = 0; i < shares; ++i)
-    count_all(runs, chunks * i / shares, chunks * (i + 1) / shares, tally, thread_index());
+  for (int64_t i = 0; i < shares.count(); ++i)
+    count_all(runs, shares.begin(i), shares.end(i), tally, thread_index());
   return tally.finish(p.matrix);
 }
 

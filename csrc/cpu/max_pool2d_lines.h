@@ -77,14 +77,14 @@ void for_all_lines(const MaxPool2dParams& p, int64_t lines) {
   Carver sizes;
   Worker::carve(p, sizes);
   Scratch scratch(sizes.used() * threads);
-  const int64_t shares = share_count(lines, threads);
+  const Shares shares(lines, threads);
 #pragma omp parallel num_threads(threads)
   {
     Carver carver(scratch.data() + sizes.used() * thread_index());
     Worker worker(p, Worker::carve(p, carver));
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t share = 0; share < shares; ++share)
-      for (int64_t line = lines * share / shares; line < lines * (share + 1) / shares; ++line) worker.run(line);
+    for (int64_t share = 0; share < shares.count(); ++share)
+      for (int64_t line = shares.begin(share); line < shares.end(share); ++line) worker.run(line);
   }
 }
 

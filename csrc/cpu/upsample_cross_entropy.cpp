@@ -54,12 +54,12 @@ class Team {
       : job_(job),
         threads_(threads),
         bands_(job.p.upsampling.scores.n * job.bands),
-        parts_(share_count(bands_, threads)),
+        shares_(bands_, threads),
         memory_(threads * worker_bytes() + shared_bytes()) {
     Carver carver(memory_.data());
     sums_ = carver.take<Totals>(bands_);
-    rims_ = carver.take<Rim<T>>(parts_);
-    for (int64_t part = 0; part < parts_; ++part) rims_[part].points = carver.take<T>(job.rim_size());
+    rims_ = carver.take<Rim<T>>(parts());
+    for (int64_t part = 0; part < parts(); ++part) rims_[part].points = carver.take<T>(job.rim_size());
     workers_ = carver.take<Worker>(threads);
     for (int t = 0; t < threads; ++t) {
       Carver own(carver.take<char>(thread_bytes_));
@@ -67,16 +67,16 @@ class Team {
     }
   }
 
-  int64_t parts() const { return parts_; }
+  int64_t parts() const { return shares_.count(); }
 
   void run(int64_t part) {
-    workers_[thread_index()].run(first_band(part), first_band(part + 1), sums_, rims_[part]);
+    workers_[thread_index()].run(shares_.begin(part), shares_.end(part), sums_, rims_[part]);
   }
 
   // Completes the rows of the gradient that a part began, once all have run.
   void finish(int64_t part) {
     const int64_t first = first_row(part), last = first_row(part + 1), height = job_.p.upsampling.rows.n_in;
-    if (part + 1 < parts_ && rims_[part + 1].is_set)
+    if (part + 1 < parts() && rims_[part + 1].is_set)
       workers_[thread_index()].gradient().add_rim((last - 1) / height, (last - 1) % height, rims_[part + 1]);
     const double factor = 1 / divisor(totals());
     if (factor != 1) scale_rows(job_, first, last, static_cast<T>(factor));
@@ -102,14 +102,13 @@ class Team {
   size_t shared_bytes() const {
     Carver carver;
     carver.take<Totals>(bands_);
-    carver.take<Rim<T>>(parts_);
-    for (int64_t part = 0; part < parts_; ++part) carver.take<T>(job_.rim_size());
+    carver.take<Rim<T>>(parts());
+    for (int64_t part = 0; part < parts(); ++part) carver.take<T>(job_.rim_size());
     return carver.used() + 128;
   }
 
-  int64_t first_band(int64_t part) const { return bands_ * part / parts_; }
   int64_t first_row(int64_t part) const {
-    const int64_t band = first_band(part), n = band / job_.bands;
+    const int64_t band = shares_.begin(part), n = band / job_.bands;
     return n * job_.p.upsampling.rows.n_in + (band == bands_ ? 0 : job_.first_own_row(band % job_.bands));
   }
 
@@ -125,7 +124,8 @@ class Team {
 
   const Job<T>& job_;
   int threads_;
-  int64_t bands_, parts_;
+  int64_t bands_;
+  Shares shares_;
   size_t thread_bytes_ = 0;
   Scratch memory_;
   Totals* sums_;
