@@ -19,7 +19,7 @@ Compute = Callable[..., Any]
 Packing = Callable[[tuple[Any, ...]], tuple[Any, ...]]
 
 
-def _as_they_are(args: tuple[Any, ...]) -> tuple[Any, ...]:
+def _as_they_are(args: Any) -> Any:
     return args
 
 
@@ -34,6 +34,7 @@ class Operator:
         compute: the implementation, for every device.
         fake: shapes, types and strides of the results, without the results.
         packing: two functions of a call's arguments, into those of the schema and back, where they differ.
+        fill: makes the results of ``compute`` those of the schema, where some are None.
     """
 
     def __init__(
@@ -43,46 +44,43 @@ class Operator:
         compute: Compute,
         fake: Compute,
         packing: tuple[Packing, Packing] = (_as_they_are, _as_they_are),
+        fill: Callable[[Any], Any] = _as_they_are,
     ) -> None:
         self.name, self.compute = name, compute
         self.pack, self.unpack = packing
-        self.function: type[torch.autograd.Function] | None = None
+        self.record: Compute | None = None
         LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.needs_fixed_stride_order,))
-        LIBRARY.impl(name, self._unpacked(compute), "CompositeExplicitAutograd")
+        LIBRARY.impl(name, self._unpacked(lambda *args: fill(compute(*args))), "CompositeExplicitAutograd")
         torch.library.register_fake(f"fcnkern::{name}", self._unpacked(fake), lib=LIBRARY)
         self.overload = getattr(torch.ops.fcnkern, name).default
 
     def _unpacked(self, function: Compute) -> Compute:
         return lambda *packed: function(*self.unpack(packed))
 
-    def set_autograd(self, function: type[torch.autograd.Function]) -> None:
-        """Records ``function`` where a gradient can flow.
+    def set_autograd(self, record: Compute) -> None:
+        """Calls ``record`` where a gradient can flow, as a rule `torch.autograd.Function.apply`.
 
-        Its forward takes what runs the operation past this formula and then the call's arguments.
+        It takes what runs the operation past this formula and then the call's arguments.
         """
-        self.function = function
-        LIBRARY.impl(self.name, self._unpacked(self._record), "Autograd")
+        self.record = record
+        LIBRARY.impl(self.name, self._unpacked(self._dispatched), "Autograd")
 
     def __call__(self, *args: Any) -> Any:
         if is_watched(args):
             return self.overload(*self.pack(args))
-        function = self._recording(args)
-        return self.compute(*args) if function is None else function.apply(self.compute, *args)
+        return self._run(self.compute, args)
+
+    def _dispatched(self, *args: Any) -> Any:
+        return self._run(self._below_autograd, args)
 
     def _below_autograd(self, *args: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
             return self.overload(*self.pack(args))
 
-    def _record(self, *args: Any) -> Any:
-        function = self._recording(args)
-        run = self._below_autograd
-        return run(*args) if function is None else function.apply(run, *args)
-
-    def _recording(self, args: tuple[Any, ...]) -> type[torch.autograd.Function] | None:
-        """The autograd formula, where a gradient can flow."""
-        if self.function is None or not torch.is_grad_enabled():
-            return None
-        return self.function if any(map(_needs_gradient, args)) else None
+    def _run(self, run: Compute, args: tuple[Any, ...]) -> Any:
+        if self.record is not None and torch.is_grad_enabled() and any(map(_needs_gradient, args)):
+            return self.record(run, *args)
+        return run(*args)
 
 
 def _needs_gradient(value: Any) -> bool:

@@ -129,7 +129,7 @@ _OP = Operator(
     _compute,
     _fake,
 )
-_OP.set_autograd(_Conv1x1)
+_OP.set_autograd(_Conv1x1.apply)
 _BACKWARD = Operator(
     "conv1x1_backward",
     "(Tensor grad, Tensor x, Tensor weight, Tensor? out, Tensor? seed, bool relu, float dropout_p, "

@@ -154,7 +154,7 @@ _OP = Operator(
     _fake,
     (_pack, _unpack),
 )
-_OP.set_autograd(_MaxPool2d)
+_OP.set_autograd(_MaxPool2d.apply)
 _BACKWARD = Operator(
     "max_pool2d_backward",
     f"(Tensor grad, Tensor winners, {WINDOW_SCHEMA}, SymInt[2] size, str? backend) -> Tensor",
@@ -162,4 +162,4 @@ _BACKWARD = Operator(
     _fake_backward,
     (_pack_backward, _unpack_backward),
 )
-_BACKWARD.set_autograd(_MaxPool2dBackward)
+_BACKWARD.set_autograd(_MaxPool2dBackward.apply)

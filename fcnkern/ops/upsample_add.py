@@ -211,7 +211,7 @@ _OP = Operator(
     _compute,
     _fake,
 )
-_OP.set_autograd(_UpsampleAdd)
+_OP.set_autograd(_UpsampleAdd.apply)
 _BACKWARD = Operator(
     "upsample_add_backward",
     "(Tensor grad, Tensor x, Tensor? weight, Tensor? skip, Tensor? skip_weight, SymInt[2] stride, "

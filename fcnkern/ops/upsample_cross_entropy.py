@@ -15,6 +15,8 @@ from fcnkern.ops._resampled import check_resampled
 from fcnkern.resample import Resample
 from fcnkern.sampling import Sampling
 
+Results = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
+"""Loss, gradients for scores and weight, counts: None where a call does not need them."""
 Reduction = Literal["valid", "batch", "sum", "none"]
 
 
@@ -152,13 +154,23 @@ def _compute(
     pixel_weight: Tensor | None,
     call: LossCall,
     backend: str | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> Results:
     run = implementation("upsample_cross_entropy", scores, backend)
     loss, grad, grad_weight, stats = run.upsample_cross_entropy_fwd(
         scores, target, weight, class_weight, seed, pixel_weight, call
     )
-    grad = loss.new_empty(0) if grad is None else checks.densely(grad, scores)
-    return loss, grad, loss.new_empty(0) if grad_weight is None else grad_weight, stats
+    return loss, None if grad is None else checks.densely(grad, scores), grad_weight, stats
+
+
+def _fill(results: Results) -> tuple[Tensor, ...]:
+    """Tensors for the results that the call does not need."""
+    loss, grad, grad_weight, stats = results
+    return (
+        loss,
+        loss.new_empty(0) if grad is None else grad,
+        loss.new_empty(0) if grad_weight is None else grad_weight,
+        loss.new_zeros(2, dtype=torch.int64) if stats is None else stats,
+    )
 
 
 def _fake(
@@ -188,51 +200,62 @@ class _UpsampleCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, run: Compute, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        loss, grad, grad_weight, stats = run(*args)
-        ctx.save_for_backward(*args[:5])
+    def forward(
+        ctx: Any, scores: Tensor, weight: Tensor | None, run: Compute, args: tuple[Any, ...], rest: list[Any]
+    ) -> Tensor:
+        """``args`` are the call's, with these scores and this weight; ``rest`` takes its results after the loss."""
+        results = run(scores, args[1], weight, *args[3:])
+        loss: Tensor = results[0]
+        rest += results[1:]
+        ctx.save_for_backward(scores, args[1], weight, *args[3:5])
         *_, ctx.call, ctx.backend = args
-        ctx.dtype = args[0].dtype
-        ctx.formed = None if loss.dim() > 0 else (grad, grad_weight)
-        ctx.mark_non_differentiable(grad, grad_weight, stats)
-        ctx.set_materialize_grads(False)
-        return loss, grad, grad_weight, stats
+        ctx.dtype = scores.dtype
+        ctx.formed = None if loss.dim() > 0 else rest[:2]
+        return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        rest = (None,) * 5  # class_weight, seed, pixel_weight, call, backend
-        if grad_loss is None:
-            return (None, None, None, None, *rest)
-        _, need_scores, _, need_weight = ctx.needs_input_grad[:4]
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.call.reduction == "none":
-            grad, grad_weight = _form(ctx, ctx.call._replace(reduction="sum"), grad_loss.contiguous())
+            formed = _form(ctx, ctx.call._replace(reduction="sum"), grad_loss.contiguous())
         else:
-            grad, grad_weight = ctx.formed or _form(ctx, ctx.call, None)
+            formed = ctx.formed or _form(ctx, ctx.call, None)
             ctx.formed = None
-            if type(grad) is not Tensor:  # a tracer's stand-in
-                grad, grad_weight = grad * grad_loss, grad_weight * grad_loss
-            elif not _is_one(grad_loss):
-                grad, grad_weight = grad.mul_(grad_loss), grad_weight.mul_(grad_loss)
-        return (
-            None,
-            grad.to(ctx.dtype) if need_scores else None,
-            None,
-            grad_weight.to(ctx.dtype) if need_weight else None,
-            *rest,
-        )
+            if not _is_one(grad_loss):
+                formed = [_scaled(grad, grad_loss) for grad in formed]
+        needed = ctx.needs_input_grad[:2]
+        grads = (_cast(grad, ctx.dtype) if need else None for grad, need in zip(formed, needed, strict=True))
+        return (*grads, None, None, None)
 
 
-def _form(ctx: Any, call: LossCall, pixel_weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The gradients for the scores and for the weight, from the saved inputs."""
+def _record(run: Compute, *args: Any) -> tuple[Any, ...]:
+    """Runs a call of which only the loss, scores and weight concern autograd: each tensor more takes it time."""
+    rest: list[Any] = []
+    return (_UpsampleCrossEntropy.apply(args[0], args[2], run, args, rest), *rest)
+
+
+def _form(ctx: Any, call: LossCall, pixel_weight: Tensor | None) -> list[Tensor | None]:
+    """The gradients for the scores and for the weight, if there is one, from the saved inputs."""
     call = call._replace(need_grad=True, need_stats=False)
     _, grad, grad_weight, _ = _OP(*ctx.saved_tensors, pixel_weight, call, ctx.backend)
-    return grad, grad_weight
+    return [grad, grad_weight]
+
+
+def _scaled(grad: Tensor | None, by: Tensor) -> Tensor | None:
+    """In place, but while tracing."""
+    if grad is None:
+        return None
+    return grad.mul_(by) if type(grad) is Tensor else grad * by
+
+
+def _cast(grad: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """`Tensor.to` takes microseconds to find nothing to do."""
+    return grad if grad is None or grad.dtype == dtype else grad.to(dtype)
 
 
 def _is_one(scalar: Tensor) -> bool:
     """Whether a number in main memory is 1, as it is where ``loss.backward()`` starts; False while tracing."""
-    return type(scalar) is Tensor and scalar.device.type == "cpu" and scalar.item() == 1.0
+    return type(scalar) is Tensor and scalar.is_cpu and scalar.item() == 1.0
 
 
 def _pack(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -252,5 +275,6 @@ _OP = Operator(
     _compute,
     _fake,
     (_pack, _unpack),
+    _fill,
 )
-_OP.set_autograd(_UpsampleCrossEntropy)
+_OP.set_autograd(_record)

@@ -65,10 +65,8 @@ def upsample_cross_entropy_fwd(
     seed: Tensor | None,
     pixel_weight: Tensor | None,
     call: LossCall,
-) -> tuple[Tensor, Gradient, Gradient, Tensor]:
-    """(loss, gradient for the scores, gradient for the weight, counts); gradients where the call needs them.
-
-    The counts are zeros where the call does not need them.
+) -> tuple[Tensor, Gradient, Gradient, Tensor | None]:
+    """(loss, gradient for the scores, gradient for the weight, counts); the last three where the call needs them.
 
     Beside its results it holds O(C·(w + W)) numbers per thread; with a learned weight a few bands of upsampled
     scores of 4 MiB each; for hard pixels also one N×H×W map. Results have the same bits for any number of threads.
@@ -92,8 +90,7 @@ def upsample_cross_entropy_fwd(
     if call.hard is not None:
         pixels = _with_hard_pixels(scores, learned, pixels, call.hard)
     loss, grad, grad_weight, counts = _run(scores, pixels) if learned is None else _run_bands(learned, pixels)
-    stats = torch.tensor(counts) if call.need_stats else torch.zeros(2, dtype=torch.int64)
-    return loss, grad, grad_weight, stats
+    return loss, grad, grad_weight, torch.tensor(counts) if call.need_stats else None
 
 
 def _with_hard_pixels(
