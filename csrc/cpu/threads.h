@@ -6,7 +6,6 @@
 #endif
 
 #include <cstdint>
-#include <vector>
 
 namespace fcnkern::FCNKERN_ISA {
 
@@ -19,27 +18,27 @@ inline int thread_index() {
 #endif
 }
 
-// Units of work cut into shares that threads take as they come. Each is a part of what is then left, so that
-// threads of unequal speed end together.
+// Units of work cut into shares that threads take as they come: one unit each, and of the rest parts that
+// shrink evenly to nothing, so that threads of unequal speed end together.
 class Shares {
  public:
-  Shares(int64_t units, int threads) {
-    constexpr int64_t kPart = 2, kLeast = 32;  // per thread
-    const int64_t least = units / (kLeast * threads) + 1;
-    for (int64_t at = 0; at < units;) {
-      begins_.push_back(at);
-      const int64_t left = units - at, size = threads == 1 ? left : left / (kPart * threads);
-      at += size > least ? size : least < left ? least : left;
-    }
-    begins_.push_back(units);
-  }
+  Shares(int64_t units, int threads) : count_(share_count(units, threads)), rest_(units - count_) {}
 
-  int64_t count() const { return static_cast<int64_t>(begins_.size()) - 1; }
-  int64_t begin(int64_t share) const { return begins_[share]; }
-  int64_t end(int64_t share) const { return begins_[share + 1]; }
+  int64_t count() const { return count_; }
+  int64_t begin(int64_t share) const {
+    const int64_t left = count_ - share;
+    return count_ == 0 ? 0 : share + rest_ - rest_ * left * left / (count_ * count_);
+  }
+  int64_t end(int64_t share) const { return begin(share + 1); }
 
  private:
-  std::vector<int64_t> begins_;
+  static int64_t share_count(int64_t units, int threads) {
+    constexpr int64_t kPerThread = 4;
+    if (threads == 1) return units > 0;
+    return units < kPerThread * threads ? units : kPerThread * threads;
+  }
+
+  int64_t count_, rest_;
 };
 
 }  // namespace fcnkern::FCNKERN_ISA
