@@ -35,9 +35,8 @@ class FastArgmax {
         storage_(thread_bytes_ * static_cast<size_t>(job.threads)) {}
 
   void run() const {
-    const Shares shares(scores_.n * parts_ * rows_.count, job_.threads);
-#pragma omp parallel for num_threads(job_.threads) schedule(dynamic, 1)
-    for (int64_t i = 0; i < shares.count(); ++i) work(thread_index(), shares.begin(i), shares.end(i));
+    for_each_share(scores_.n * parts_ * rows_.count, job_.threads,
+                   [&](int64_t first, int64_t last, int thread) { work(thread, first, last); });
   }
 
  private:
@@ -206,9 +205,9 @@ class FastArgmax {
 void exact_rows(const ArgmaxJob& job) {
   const ExactArgmax<double> exact(job);
   const int64_t height = job.upsampling.rows.n_out, lines = job.upsampling.scores.n * height;
-#pragma omp parallel for num_threads(job.threads) schedule(dynamic)
-  for (int64_t line = 0; line < lines; ++line)
-    exact.row(thread_index(), line / height, line % height, 0, job.upsampling.columns.n_out);
+  for_each(lines, job.threads, [&](int64_t line, int thread) {
+    exact.row(thread, line / height, line % height, 0, job.upsampling.columns.n_out);
+  });
 }
 
 }  // namespace

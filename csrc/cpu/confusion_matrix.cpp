@@ -119,10 +119,9 @@ LabelError confusion_of_labels(const ConfusionMatrixParams& p, const LabelMap& p
   const int threads = worthwhile_threads(p.n * p.h * p.w, p.num_classes, p.threads);
   const auto count_all = p.num_classes <= kByteClasses ? &count_chunks<uint8_t> : &count_chunks<uint16_t>;
   Tally tally(p.num_classes, threads);
-  const Shares shares(chunks, threads);
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-  for (int64_t i = 0; i < shares.count(); ++i)
-    count_all(runs, shares.begin(i), shares.end(i), tally, thread_index());
+  for_each_share(chunks, threads, [&](int64_t first, int64_t last, int thread) {
+    count_all(runs, first, last, tally, thread);
+  });
   return tally.finish(p.matrix);
 }
 

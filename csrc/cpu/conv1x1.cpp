@@ -50,63 +50,79 @@ void forward(const Conv1x1Params& p) {
                 b_size = kDepth * kPackColumns;
   const int64_t per_thread = round_up(acc_size + a_size + b_size, 64);
   Scratch scratch(static_cast<size_t>(threads * per_thread) * sizeof(T));
-#pragma omp parallel num_threads(threads)
-  {
-    T* acc = reinterpret_cast<T*>(scratch.data()) + thread_index() * per_thread;
-#pragma omp for schedule(dynamic)
-    for (int64_t tile = 0; tile < tiles.count(); ++tile) {
-      const int64_t row = tile / tiles.column_tiles * tiles.rows,
-                    column = tile % tiles.column_tiles * tiles.columns;
-      const int64_t rows = least(tiles.rows, p.outputs - row), columns = least(tiles.columns, count - column);
-      clear_columns(acc, tiles.stride(), rows, 0, tiles.stride());
-      add_conv1x1<T>(p, from, row, static_cast<int>(rows), column, columns, acc, tiles.stride(),
-                     acc + acc_size, acc + acc_size + a_size);
-      for (int64_t r = 0; r < rows; ++r)
-        finish_row(p, dropout, row + r, column, columns, acc + r * tiles.stride());
-      to.for_each_run(column, columns, [&](int64_t offset, int64_t done, int64_t length) {
-        store_block<T>(p.y.dtype, p.y.data, offset + row * p.y.stride[1], p.y.stride[1], to.stride_x, rows,
-                       length, acc + done, tiles.stride());
-      });
-    }
-  }
+  for_each(tiles.count(), threads, [&](int64_t tile, int thread) {
+    T* const acc = reinterpret_cast<T*>(scratch.data()) + thread * per_thread;
+    const int64_t row = tile / tiles.column_tiles * tiles.rows,
+                  column = tile % tiles.column_tiles * tiles.columns;
+    const int64_t rows = least(tiles.rows, p.outputs - row), columns = least(tiles.columns, count - column);
+    clear_columns(acc, tiles.stride(), rows, 0, tiles.stride());
+    add_conv1x1<T>(p, from, row, static_cast<int>(rows), column, columns, acc, tiles.stride(), acc + acc_size,
+                   acc + acc_size + a_size);
+    for (int64_t r = 0; r < rows; ++r)
+      finish_row(p, dropout, row + r, column, columns, acc + r * tiles.stride());
+    to.for_each_run(column, columns, [&](int64_t offset, int64_t done, int64_t length) {
+      store_block<T>(p.y.dtype, p.y.data, offset + row * p.y.stride[1], p.y.stride[1], to.stride_x, rows, length,
+                     acc + done, tiles.stride());
+    });
+  });
 }
 
 template <class T>
-void mask(const Conv1x1MaskParams& p) {
-  const int64_t area = p.height * p.width, count = p.images * area;
-  const int threads = worth_threads(p.threads, count * p.channels);
-  const Pixels grads(p.grad, p.height, p.width), outputs(p.y, p.height, p.width),
-      results(p.result, p.height, p.width);
-  const Dropout dropout(p.dropout_p, p.seed);
-  constexpr int64_t kChunk = 1024;
-#pragma omp parallel for num_threads(threads)
-  for (int64_t job = 0; job < p.channels * ceil_div(count, kChunk); ++job) {
-    const int64_t channel = job % p.channels, first = job / p.channels * kChunk,
-                  n = least(kChunk, count - first);
+class GradientMask {
+ public:
+  explicit GradientMask(const Conv1x1MaskParams& p)
+      : p_(p),
+        area_(p.height * p.width),
+        count_(p.images * area_),
+        grads_(p.grad, p.height, p.width),
+        outputs_(p.y, p.height, p.width),
+        results_(p.result, p.height, p.width),
+        dropout_(p.dropout_p, p.seed) {}
+
+  void run() const {
+    for_each_share(p_.channels * ceil_div(count_, kChunk), worth_threads(p_.threads, count_ * p_.channels),
+                   [&](int64_t first, int64_t last, int) {
+                     for (int64_t chunk = first; chunk < last; ++chunk)
+                       mask_pixels(chunk % p_.channels, chunk / p_.channels * kChunk);
+                   });
+  }
+
+ private:
+  static constexpr int64_t kChunk = 1024;  // pixels
+
+  void mask_pixels(int64_t channel, int64_t first) const {
+    const int64_t n = least(kChunk, count_ - first);
     T grad[kChunk], output[kChunk];
-    const auto load_row = [&](const TensorView& image, const Pixels& pixels, T* row) {
-      pixels.for_each_run(first, n, [&](int64_t offset, int64_t done, int64_t length) {
-        load_block<T>(image.dtype, image.data, offset + channel * image.stride[1], 0, pixels.stride_x, 1,
-                      static_cast<int>(length), row + done, 0);
-      });
-    };
-    load_row(p.grad, grads, grad);
-    if (p.y.data != nullptr) {
-      load_row(p.y, outputs, output);
-      const T scale = static_cast<T>(dropout.scale());
+    load_row(p_.grad, grads_, channel, first, n, grad);
+    if (p_.y.data != nullptr) {
+      load_row(p_.y, outputs_, channel, first, n, output);
+      const T scale = static_cast<T>(dropout_.scale());
       for (int64_t i = 0; i < n; ++i) grad[i] = output[i] <= 0 ? T{0} : grad[i] * scale;
     } else {
-      for_each_image(area, p.channels, channel, first, n,
+      for_each_image(area_, p_.channels, channel, first, n,
                      [&](int64_t done, int64_t length, uint64_t element) {
-                       dropout.apply(grad + done, length, element);
+                       dropout_.apply(grad + done, length, element);
                      });
     }
-    results.for_each_run(first, n, [&](int64_t offset, int64_t done, int64_t length) {
-      store_block<T>(p.result.dtype, p.result.data, offset + channel * p.result.stride[1], 0,
-                     results.stride_x, 1, length, grad + done, 0);
+    results_.for_each_run(first, n, [&](int64_t offset, int64_t done, int64_t length) {
+      store_block<T>(p_.result.dtype, p_.result.data, offset + channel * p_.result.stride[1], 0,
+                     results_.stride_x, 1, length, grad + done, 0);
     });
   }
-}
+
+  static void load_row(const TensorView& image, const Pixels& pixels, int64_t channel, int64_t first, int64_t n,
+                       T* row) {
+    pixels.for_each_run(first, n, [&](int64_t offset, int64_t done, int64_t length) {
+      load_block<T>(image.dtype, image.data, offset + channel * image.stride[1], 0, pixels.stride_x, 1,
+                    static_cast<int>(length), row + done, 0);
+    });
+  }
+
+  const Conv1x1MaskParams& p_;
+  const int64_t area_, count_;
+  const Pixels grads_, outputs_, results_;
+  const Dropout dropout_;
+};
 
 }  // namespace
 
@@ -115,7 +131,7 @@ void conv1x1_forward(const Conv1x1Params& p) {
 }
 
 void conv1x1_mask(const Conv1x1MaskParams& p) {
-  p.grad.dtype == DType::kF64 ? mask<double>(p) : mask<float>(p);
+  p.grad.dtype == DType::kF64 ? GradientMask<double>(p).run() : GradientMask<float>(p).run();
 }
 
 }  // namespace fcnkern::FCNKERN_ISA

@@ -33,38 +33,29 @@ class WeightGradient {
     Scratch scratch(static_cast<size_t>(threads_ * per_thread + partial_size) * sizeof(T));
     T* const base = reinterpret_cast<T*>(scratch.data());
     T* const partials = base + threads_ * per_thread;
-#pragma omp parallel num_threads(threads_)
-    {
-      T* acc = base + thread_index() * per_thread;
-#pragma omp for schedule(dynamic)
-      for (int64_t job = 0; job < tiles_.count() * splits_; ++job) {
-        const int64_t tile = job % tiles_.count(), split = job / tiles_.count();
-        const int64_t row = tile / tiles_.column_tiles * tiles_.rows;
-        const int64_t column = tile % tiles_.column_tiles * tiles_.columns;
-        const int64_t rows = least(tiles_.rows, p_.outputs - row),
-                      columns = least(tiles_.columns, columns_ - column);
-        clear_columns(acc, tiles_.stride(), rows, 0, tiles_.stride());
-        const auto add = by_dots_ ? &WeightGradient::add_by_dots : &WeightGradient::add_by_panels;
-        (this->*add)(row, static_cast<int>(rows), column, columns, split, acc, acc + acc_size,
-                     acc + acc_size + a_size);
-        if (splits_ == 1) {
-          finish(row, rows, column, columns, acc, tiles_.stride());
-        } else {
-          for (int64_t r = 0; r < rows; ++r)
-            std::memcpy(partials + split * whole + (row + r) * columns_ + column, acc + r * tiles_.stride(),
-                        static_cast<size_t>(columns) * sizeof(T));
-        }
-      }
-      if (splits_ > 1) {
-#pragma omp for
-        for (int64_t row = 0; row < p_.outputs; ++row) {
-          T* sum = partials + row * columns_;
-          for (int64_t split = 1; split < splits_; ++split)
-            for (int64_t c = 0; c < columns_; ++c) sum[c] += sum[split * whole + c];
-          finish(row, 1, 0, columns_, sum, columns_);
-        }
-      }
-    }
+    for_each(tiles_.count() * splits_, threads_, [&](int64_t job, int thread) {
+      T* const acc = base + thread * per_thread;
+      const int64_t tile = job % tiles_.count(), split = job / tiles_.count();
+      const int64_t row = tile / tiles_.column_tiles * tiles_.rows;
+      const int64_t column = tile % tiles_.column_tiles * tiles_.columns;
+      const int64_t rows = least(tiles_.rows, p_.outputs - row),
+                    columns = least(tiles_.columns, columns_ - column);
+      clear_columns(acc, tiles_.stride(), rows, 0, tiles_.stride());
+      const auto add = by_dots_ ? &WeightGradient::add_by_dots : &WeightGradient::add_by_panels;
+      (this->*add)(row, static_cast<int>(rows), column, columns, split, acc, acc + acc_size,
+                   acc + acc_size + a_size);
+      if (splits_ == 1) return finish(row, rows, column, columns, acc, tiles_.stride());
+      for (int64_t r = 0; r < rows; ++r)
+        std::memcpy(partials + split * whole + (row + r) * columns_ + column, acc + r * tiles_.stride(),
+                    static_cast<size_t>(columns) * sizeof(T));
+    });
+    if (splits_ == 1) return;
+    for_each(p_.outputs, threads_, [&](int64_t row, int) {
+      T* sum = partials + row * columns_;
+      for (int64_t split = 1; split < splits_; ++split)
+        for (int64_t c = 0; c < columns_; ++c) sum[c] += sum[split * whole + c];
+      finish(row, 1, 0, columns_, sum, columns_);
+    });
   }
 
  private:

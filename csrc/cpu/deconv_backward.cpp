@@ -53,28 +53,24 @@ void multiply(int64_t m, int64_t n, int64_t k, int threads_wanted, LoadA load_a,
   const int64_t acc_size = tiles.rows * tiles.stride(), a_size = tiles.rows * kDepth;
   const int64_t per_thread = round_up(acc_size + a_size + kDepth * kPackColumns, 64);
   Scratch scratch(static_cast<size_t>(threads * per_thread) * sizeof(T));
-#pragma omp parallel num_threads(threads)
-  {
-    T* const acc = reinterpret_cast<T*>(scratch.data()) + thread_index() * per_thread;
-#pragma omp for schedule(dynamic)
-    for (int64_t tile = 0; tile < tiles.count(); ++tile) {
-      const int64_t row = tile / tiles.column_tiles * tiles.rows,
-                    column = tile % tiles.column_tiles * tiles.columns;
-      const int64_t rows = least(tiles.rows, m - row), columns = least(tiles.columns, n - column);
-      clear_columns(acc, tiles.stride(), rows, 0, tiles.stride());
-      multiply_tile<T>(
-          static_cast<int>(rows), columns, 0, k,
-          [&](int64_t first, int depth, int r, int width, T* to) {
-            load_a(first, depth, row + r, width, to);
-          },
-          [&](int64_t first, int depth, int64_t c, int count, T* to, NextBlock) {
-            load_b(first, depth, column + c, count, to);
-            return kNothingAhead;
-          },
-          acc, tiles.stride(), acc + acc_size, acc + acc_size + a_size);
-      for (int64_t r = 0; r < rows; ++r) store(row + r, column, columns, acc + r * tiles.stride());
-    }
-  }
+  for_each(tiles.count(), threads, [&](int64_t tile, int thread) {
+    T* const acc = reinterpret_cast<T*>(scratch.data()) + thread * per_thread;
+    const int64_t row = tile / tiles.column_tiles * tiles.rows,
+                  column = tile % tiles.column_tiles * tiles.columns;
+    const int64_t rows = least(tiles.rows, m - row), columns = least(tiles.columns, n - column);
+    clear_columns(acc, tiles.stride(), rows, 0, tiles.stride());
+    multiply_tile<T>(
+        static_cast<int>(rows), columns, 0, k,
+        [&](int64_t first, int depth, int r, int width, T* to) {
+          load_a(first, depth, row + r, width, to);
+        },
+        [&](int64_t first, int depth, int64_t c, int count, T* to, NextBlock) {
+          load_b(first, depth, column + c, count, to);
+          return kNothingAhead;
+        },
+        acc, tiles.stride(), acc + acc_size, acc + acc_size + a_size);
+    for (int64_t r = 0; r < rows; ++r) store(row + r, column, columns, acc + r * tiles.stride());
+  });
 }
 
 // grad_x[c][pixel] = sum over (o, ky, kx) of weight[c][o, ky, kx] * grad[o][i * sy + ky][j * sx + kx].
@@ -162,18 +158,17 @@ void depthwise_grad_input(const DeconvParams& p, T* grad_x) {
   const int64_t sums_size = deconv.taps(1) * width,
                 per_thread = round_up(deconv.pattern_size() + sums_size + width, 64);
   Scratch scratch(static_cast<size_t>(threads * per_thread) * sizeof(T));
-#pragma omp parallel num_threads(threads)
-  {
-    T* const pattern = reinterpret_cast<T*>(scratch.data()) + thread_index() * per_thread;
+  Turns planes(p.images * p.outputs);
+  on_threads(threads, [&](int thread) {
+    T* const pattern = reinterpret_cast<T*>(scratch.data()) + thread * per_thread;
     T* const sums = pattern + deconv.pattern_size();
     if (p.shared) deconv.make_pattern(0, pattern);
-#pragma omp for schedule(dynamic)
-    for (int64_t plane = 0; plane < p.images * p.outputs; ++plane) {
+    planes.take([&](int64_t plane) {
       if (!p.shared) deconv.make_pattern(plane % p.outputs, pattern);
       depthwise_grad_plane(p, deconv, plane / p.outputs, plane % p.outputs, pattern, sums, sums + sums_size,
                            grad_x + plane * area);
-    }
-  }
+    });
+  });
 }
 
 // One channel: Q[ky][tx][X] = sum over images and rows i of grad[i * sy + ky][X] * R[i][X - tx * sx], folded
@@ -213,14 +208,11 @@ void depthwise_grad_weight(const DeconvParams& p, T* grad_weight) {
   const int64_t sums_size = deconv.pattern_size(), repeated_size = deconv.repeated_stride();
   const int64_t per_thread = round_up(sums_size + repeated_size + deconv.width(), 64);
   Scratch scratch(static_cast<size_t>(threads * per_thread) * sizeof(T));
-#pragma omp parallel num_threads(threads)
-  {
-    T* const sums = reinterpret_cast<T*>(scratch.data()) + thread_index() * per_thread;
-#pragma omp for schedule(dynamic)
-    for (int64_t channel = 0; channel < p.outputs; ++channel)
-      depthwise_grad_kernel(p, deconv, channel, sums, sums + sums_size, sums + sums_size + repeated_size,
-                            grad_weight + channel * elements);
-  }
+  for_each(p.outputs, threads, [&](int64_t channel, int thread) {
+    T* const sums = reinterpret_cast<T*>(scratch.data()) + thread * per_thread;
+    depthwise_grad_kernel(p, deconv, channel, sums, sums + sums_size, sums + sums_size + repeated_size,
+                          grad_weight + channel * elements);
+  });
 }
 
 template <class T>

@@ -78,14 +78,14 @@ void for_all_lines(const MaxPool2dParams& p, int64_t lines) {
   Worker::carve(p, sizes);
   Scratch scratch(sizes.used() * threads);
   const Shares shares(lines, threads);
-#pragma omp parallel num_threads(threads)
-  {
-    Carver carver(scratch.data() + sizes.used() * thread_index());
+  Turns turns(shares.count());
+  on_threads(threads, [&](int thread) {
+    Carver carver(scratch.data() + sizes.used() * thread);
     Worker worker(p, Worker::carve(p, carver));
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t share = 0; share < shares.count(); ++share)
+    turns.take([&](int64_t share) {
       for (int64_t line = shares.begin(share); line < shares.end(share); ++line) worker.run(line);
-  }
+    });
+  });
 }
 
 }  // namespace fcnkern::FCNKERN_ISA

@@ -9,13 +9,42 @@
 
 namespace fcnkern::FCNKERN_ISA {
 
-// Of the thread that asks, from 0 on.
-inline int thread_index() {
+// Calls run(thread) with every thread < `threads`, side by side where there are so many. They belong to a team
+// of all threads that a caller has: libgomp ends those that a smaller team leaves out, and the next team of all,
+// such as PyTorch's, must start them again.
+template <class Run>
+void on_threads(int threads, Run run) {
 #ifdef _OPENMP
-  return omp_get_thread_num();
-#else
-  return 0;
+  if (threads > 1) {
+    const int all = omp_get_max_threads();
+#pragma omp parallel num_threads(all > threads ? all : threads)
+    if (omp_get_thread_num() < threads) run(omp_get_thread_num());
+    return;
+  }
 #endif
+  run(0);
+}
+
+// Numbers below `count`, each given to the thread that comes for it first.
+class Turns {
+ public:
+  explicit Turns(int64_t count) : count_(count) {}
+
+  template <class Run>
+  void take(Run run) {
+    for (int64_t i; (i = __atomic_fetch_add(&next_, 1, __ATOMIC_RELAXED)) < count_;) run(i);
+  }
+
+ private:
+  const int64_t count_;
+  int64_t next_ = 0;
+};
+
+// Calls run(i, thread) for every i < count, on as many threads, which take the next i as they come.
+template <class Run>
+void for_each(int64_t count, int threads, Run run) {
+  Turns turns(count);
+  on_threads(threads, [&](int thread) { turns.take([&](int64_t i) { run(i, thread); }); });
 }
 
 // Units of work cut into shares that threads take as they come: one unit each, and of the rest parts that
@@ -40,5 +69,13 @@ class Shares {
 
   int64_t count_, rest_;
 };
+
+// Calls run(first, last, thread) for shares of as many units, on as many threads.
+template <class Run>
+void for_each_share(int64_t units, int threads, Run run) {
+  const Shares shares(units, threads);
+  for_each(shares.count(), threads,
+           [&](int64_t share, int thread) { run(shares.begin(share), shares.end(share), thread); });
+}
 
 }  // namespace fcnkern::FCNKERN_ISA

@@ -54,34 +54,28 @@ class Forward {
     const int64_t weights_size = p_.depthwise ? 0 : dense_.weights_size();
     Scratch scratch(static_cast<size_t>(weights_size + threads_ * per_thread) * sizeof(T));
     T* const weights = reinterpret_cast<T*>(scratch.data());
-#pragma omp parallel num_threads(threads_)
-    {
-      T* const acc = weights + weights_size + thread_index() * per_thread;
+    if (!p_.depthwise)
+      for_each(dense_.jobs(), threads_, [&](int64_t job, int) { dense_.pack_weights(job, weights); });
+    for_each(p_.images * bands_.blocks * bands_.bands, threads_, [&](int64_t job, int thread) {
+      T* const acc = weights + weights_size + thread * per_thread;
       T* const work = acc + acc_size;
-      if (!p_.depthwise) {
-#pragma omp for
-        for (int64_t job = 0; job < dense_.jobs(); ++job) dense_.pack_weights(job, weights);
+      const int64_t row = job % bands_.bands * bands_.rows,
+                    channel = job / bands_.bands % bands_.blocks * bands_.block;
+      const DeconvBand band = {job / bands_.bands / bands_.blocks, channel,
+                               least(bands_.block, p_.outputs - channel), p_.begin[0] + row,
+                               least(bands_.rows, height_ - row)};
+      if (p_.depthwise) {
+        upsample_channels(band, work, work + repeated, acc, acc_stride);
+      } else {
+        dense_.write(band, weights, work, acc, acc_stride);
       }
-#pragma omp for schedule(dynamic)
-      for (int64_t job = 0; job < p_.images * bands_.blocks * bands_.bands; ++job) {
-        const int64_t row = job % bands_.bands * bands_.rows,
-                      channel = job / bands_.bands % bands_.blocks * bands_.block;
-        const DeconvBand band = {job / bands_.bands / bands_.blocks, channel,
-                                 least(bands_.block, p_.outputs - channel), p_.begin[0] + row,
-                                 least(bands_.rows, height_ - row)};
-        if (p_.depthwise) {
-          upsample_channels(band, work, work + repeated, acc, acc_stride);
-        } else {
-          dense_.write(band, weights, work, acc, acc_stride);
-        }
-        if (u_.skip.data != nullptr) add_skip(band, row, work, acc, acc_stride);
-        y_pixels_.for_each_run(
-            first_pixel(band, row), band.rows * width_, [&](int64_t offset, int64_t done, int64_t n) {
-              store_block<T>(p_.y.dtype, p_.y.data, offset + channel * p_.y.stride[1], p_.y.stride[1],
-                             y_pixels_.stride_x, band.channels, n, acc + done, acc_stride);
-            });
-      }
-    }
+      if (u_.skip.data != nullptr) add_skip(band, row, work, acc, acc_stride);
+      y_pixels_.for_each_run(
+          first_pixel(band, row), band.rows * width_, [&](int64_t offset, int64_t done, int64_t n) {
+            store_block<T>(p_.y.dtype, p_.y.data, offset + channel * p_.y.stride[1], p_.y.stride[1],
+                           y_pixels_.stride_x, band.channels, n, acc + done, acc_stride);
+          });
+    });
   }
 
  private:

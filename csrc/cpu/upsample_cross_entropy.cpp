@@ -69,15 +69,15 @@ class Team {
 
   int64_t parts() const { return shares_.count(); }
 
-  void run(int64_t part) {
-    workers_[thread_index()].run(shares_.begin(part), shares_.end(part), sums_, rims_[part]);
+  void run(int64_t part, int thread) {
+    workers_[thread].run(shares_.begin(part), shares_.end(part), sums_, rims_[part]);
   }
 
   // Completes the rows of the gradient that a part began, once all have run.
-  void finish(int64_t part) {
+  void finish(int64_t part, int thread) {
     const int64_t first = first_row(part), last = first_row(part + 1), height = job_.p.upsampling.rows.n_in;
     if (part + 1 < parts() && rims_[part + 1].is_set)
-      workers_[thread_index()].gradient().add_rim((last - 1) / height, (last - 1) % height, rims_[part + 1]);
+      workers_[thread].gradient().add_rim((last - 1) / height, (last - 1) % height, rims_[part + 1]);
     const double factor = 1 / divisor(totals());
     if (factor != 1) scale_rows(job_, first, last, static_cast<T>(factor));
   }
@@ -138,15 +138,9 @@ UpsampleCrossEntropyResult run(const UpsampleCrossEntropyParams& p) {
   const Job<T> job(p);
   const int threads = useful_threads(job);
   Team<T, L> team(job, threads);
-#pragma omp parallel num_threads(threads)
-  {
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t part = 0; part < team.parts(); ++part) team.run(part);
-    if (p.grad != nullptr) {
-#pragma omp for
-      for (int64_t part = 0; part < team.parts(); ++part) team.finish(part);
-    }
-  }
+  for_each(team.parts(), threads, [&](int64_t part, int thread) { team.run(part, thread); });
+  if (p.grad != nullptr)
+    for_each(team.parts(), threads, [&](int64_t part, int thread) { team.finish(part, thread); });
   return team.result();
 }
 

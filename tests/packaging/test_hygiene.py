@@ -37,6 +37,22 @@ def test_no_file_names_a_developers_folder() -> None:
     assert found == []
 
 
+def test_cpu_kernels_start_threads_in_one_place() -> None:
+    """Where the team stays whole: see csrc/cpu/threads.h."""
+    kernels = [path for path in sources() if path.parts[:2] == ("csrc", "cpu")]
+    assert [path.name for path in kernels if "#pragma omp" in (ROOT / path).read_text()] == ["threads.h"]
+
+
+def test_no_instruction_set_level_shares_code() -> None:
+    """A template of the standard library is compiled for each level and linked once, from any of them."""
+    shared = {"algorithm", "atomic", "functional", "map", "memory", "numeric", "string", "thread", "vector"}
+    kernels = [path for path in sources() if path.parts[:2] == ("csrc", "cpu")]
+    included = {
+        path.name: set(re.findall(r"#include <(\w+)>", (ROOT / path).read_text())) for path in kernels
+    }
+    assert {name: names & shared for name, names in included.items() if names & shared} == {}
+
+
 def test_every_module_says_what_it_is() -> None:
     ours = [path for path in sources() if path.suffix == ".py" and path.parts[0] in {"fcnkern", "benchmarks"}]
     modules = {str(path): ast.parse((ROOT / path).read_text()) for path in ours}
