@@ -80,8 +80,20 @@ class WeightGradient {
       load_rows(p_.x, x_pixels_, k, length, channel, real, target);
       for (int i = 0; real < n && i < length; ++i) target[real * kDotLength + i] = 1;
     };
+    const auto ahead = [&](int64_t k, int length, int64_t c) {
+      return features_ahead(k, length, first_column_ + column + c);
+    };
     multiply_by_dots<T>(rows, columns, split * split_length_, least(count_, (split + 1) * split_length_),
-                        load_a, load_b, acc, tiles_.stride(), a, b);
+                        load_a, load_b, ahead, acc, tiles_.stride(), a, b);
+  }
+
+  // Rows of a crop have gaps between them, spread here over the pixels. The address may lie past the last one.
+  ColumnsAhead features_ahead(int64_t pixel, int length, int64_t channel) const {
+    const int64_t size = size_of(p_.x.dtype), first = least(pixel, count_ - 1);
+    const int64_t begin = x_pixels_.offset(first), end = x_pixels_.offset(least(first + length, count_) - 1);
+    const int64_t steps = ceil_div(length, kRegister<T>);
+    return {static_cast<const char*>(p_.x.data) + (begin + channel * p_.x.stride[1]) * size,
+            (end - begin + 1) * size / steps, p_.x.stride[1] * size, 0};
   }
 
   static void load_rows(const TensorView& image, const Pixels& pixels, int64_t pixel, int length,

@@ -20,11 +20,23 @@ constexpr int kDotColumns = 4;
 // first-level cache.
 constexpr int kDotLength = 512;
 
+// Columns of b to bring into the first-level cache while a panel is multiplied, line by line: `count` of them,
+// column_stride bytes apart, with k_stride bytes to a register.
+struct ColumnsAhead {
+  const char* at;
+  int64_t k_stride, column_stride;
+  int count;
+
+  void fetch(int64_t step) const {
+    for (int i = 0; i < count; ++i) __builtin_prefetch(at + step * k_stride + i * column_stride);
+  }
+};
+
 // acc[m][n] += sum over k < length of a[m][k] * b[n][k] for kRows rows and kDotColumns columns; `length` is a
 // multiple of kRegister<T>. A step reads kRows + kDotColumns registers for kRows * kDotColumns multiply-adds.
 template <class T, int kRows>
 void add_dots(int length, const T* __restrict a, const T* __restrict b, T* __restrict acc,
-              int64_t acc_stride) {
+              int64_t acc_stride, ColumnsAhead ahead) {
   using V = typename RegisterOf<T>::Type;
   using U = typename RegisterOf<T>::Unaligned;
   V sum[kRows][kDotColumns];
@@ -33,6 +45,7 @@ void add_dots(int length, const T* __restrict a, const T* __restrict b, T* __res
 #pragma GCC unroll 16
     for (int n = 0; n < kDotColumns; ++n) sum[m][n] = V{};
   for (int k = 0; k < length; k += kRegister<T>) {
+    ahead.fetch(k / kRegister<T>);
     V row[kRows];
 #pragma GCC unroll 16
     for (int m = 0; m < kRows; ++m) row[m] = *reinterpret_cast<const U*>(a + m * kDotLength + k);
@@ -50,11 +63,12 @@ void add_dots(int length, const T* __restrict a, const T* __restrict b, T* __res
 }
 
 template <class T>
-void add_dots(int rows, int length, const T* a, const T* b, T* acc, int64_t acc_stride) {
+void add_dots(int rows, int length, const T* a, const T* b, T* acc, int64_t acc_stride,
+              ColumnsAhead ahead) {
   switch (rows) {
 #define FCNKERN_ROWS(N) \
   case N:               \
-    return add_dots<T, N>(length, a, b, acc, acc_stride);
+    return add_dots<T, N>(length, a, b, acc, acc_stride, ahead);
     FCNKERN_ROWS(1)
     FCNKERN_ROWS(2)
     FCNKERN_ROWS(3)
@@ -69,10 +83,11 @@ void add_dots(int rows, int length, const T* a, const T* b, T* acc, int64_t acc_
 
 // acc += a b^T for one tile; acc_stride >= columns rounded up to kDotColumns. load_a(k, length, target) packs
 // all rows of a panel, load_b(k, length, column, count, target) `count` columns, with kDotLength from one to
-// the next. `a` holds rows * kDotLength numbers, `b` kDotColumns * kDotLength.
-template <class T, class LoadA, class LoadB>
+// the next; ahead(k, length, column) says where columns lie. `a` holds rows * kDotLength numbers, `b`
+// kDotColumns * kDotLength.
+template <class T, class LoadA, class LoadB, class WhereB>
 void multiply_by_dots(int rows, int64_t columns, int64_t k_begin, int64_t k_end, LoadA load_a, LoadB load_b,
-                      T* acc, int64_t acc_stride, T* a, T* b) {
+                      WhereB ahead, T* acc, int64_t acc_stride, T* a, T* b) {
   for (int64_t k = k_begin; k < k_end; k += kDotLength) {
     const int length = static_cast<int>(least(kDotLength, k_end - k));
     const int padded = static_cast<int>(round_up(length, kRegister<T>));
@@ -83,9 +98,15 @@ void multiply_by_dots(int rows, int64_t columns, int64_t k_begin, int64_t k_end,
       load_b(k, length, column, count, b);
       clear_columns(b, kDotLength, count, length, padded);
       clear_columns(b + count * kDotLength, kDotLength, kDotColumns - count, 0, padded);
-      for (int m = 0; m < rows; m += kDotRows)
+      const bool last = column + kDotColumns >= columns;
+      ColumnsAhead next = last ? ahead(k + length, length, int64_t{0}) : ahead(k, length, column + kDotColumns);
+      for (int m = 0, left = kDotColumns; m < rows; m += kDotRows) {
+        next.count = static_cast<int>(ceil_div(left, ceil_div(rows - m, kDotRows)));
         add_dots(static_cast<int>(least(kDotRows, rows - m)), padded, a + m * kDotLength, b,
-                 acc + m * acc_stride + column, acc_stride);
+                 acc + m * acc_stride + column, acc_stride, next);
+        next.at += next.count * next.column_stride;
+        left -= next.count;
+      }
     }
   }
 }
