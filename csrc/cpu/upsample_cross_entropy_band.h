@@ -33,7 +33,7 @@ class BandWorker {
         gradient_(carver, job) {
     above_ = carver.take<T>(points_size());
     below_ = carver.take<T>(points_size());
-    corners_ = carver.take<Corners<T>>(classes_ + 1);  // whole vectors are read from every lane on
+    corners_ = carver.take<Corners<T>>(classes_);
     packed_corners_ = carver.take<T>(4 * (classes_ + 1) * kPackedStride);
     packed_words_ = carver.take<uint32_t>(kCellPixels * BlockLabels<L>::kWords * kLanes);
   }
@@ -155,7 +155,7 @@ class BandWorker {
   }
 
   // Lanes are the cells with pixels that count, wherever they are: their corners are gathered from the
-  // points, their gradients are scattered to them.
+  // points.
   void run_packed(Block<T>& block) {
     const Cells<T>& cells = job_.columns;
     const int64_t count = labels_.active_count(), rows = classes_ + 1;
@@ -170,20 +170,18 @@ class BandWorker {
         const bool is_used = i + lane < count;
         // Others take an empty cell.
         cell[lane] = is_used ? labels_.active()[i + lane] : static_cast<int32_t>(cells.count);
-        point[lane] = is_used ? cells.point[cell[lane]] : point[lane - 1] + 1;
+        point[lane] = is_used ? cells.point[cell[lane]] : point[lane - 1];
         first[lane] = cells.first[cell[lane]];
         block.u0[lane] = cells.weight[cell[lane]];
       }
       ahead_.scores = scores_.ahead(image_, above_row_, point[0]);
       const int used = count - i < kLanes ? static_cast<int>(count - i) : kLanes;
-      const LanePoints<T> places(point, used);
+      const LanePoints<T> places(point, used, {gradient_.top(), gradient_.bottom(), point_stride_});
       places.gather(above_, point_stride_, rows, packed_corners_);
       places.gather(below_, point_stride_, rows, packed_corners_ + 2 * rows * kPackedStride);
       const bool neighbours = used == kLanes && cell[kLanes - 1] - cell[0] == kLanes - 1;
       const BlockLabels<L> labels = neighbours ? labels_.at(cell[0]) : packed_labels(cell, block.rows);
-      run_block(block, {labels, first}, CornerList<T>{corners_});
-      if (p_.grad != nullptr)
-        places.scatter(corners_, classes_, {gradient_.top(), gradient_.bottom(), point_stride_});
+      run_block(block, {labels, first}, places);
     }
   }
 

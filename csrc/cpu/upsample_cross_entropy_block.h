@@ -29,14 +29,6 @@ struct Corners {
   Vec<T> top_left, top_right, bottom_left, bottom_right;
 };
 
-// Takes the corners of each class for later.
-template <class T>
-struct CornerList {
-  Corners<T>* corners;
-
-  void add(int64_t c, const Corners<T>& of_class) const { corners[c] = of_class; }
-};
-
 // Rows of points above and below a run of cells, [class * stride], the first cell's left point first.
 template <class T>
 struct PointRows {

@@ -301,7 +301,7 @@ void add_gradient(const Block<float>& block, const LabelMoments<float>& labels, 
   }
 }
 template void add_gradient(const Block<float>&, const LabelMoments<float>&, const FastScratch&, Ahead&,
-                           const CornerList<float>&);
+                           const LanePoints<float>&);
 template void add_gradient(const Block<float>&, const LabelMoments<float>&, const FastScratch&, Ahead&,
                            const PointRows<float>&);
 

@@ -1,6 +1,7 @@
 // The fast path of upsample_cross_entropy: four exponentials per class and cell instead of one per pixel.
 #pragma once
 
+#include "upsample_cross_entropy_lanes.h"
 #include "upsample_cross_entropy_moments.h"
 
 namespace fcnkern::FCNKERN_ISA::cross_entropy {

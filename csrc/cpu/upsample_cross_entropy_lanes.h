@@ -8,104 +8,78 @@ namespace fcnkern::FCNKERN_ISA::cross_entropy {
 // Gathered corners are [corner][row * kPackedStride + lane]; whole vectors are written from every lane on.
 constexpr int kPackedStride = 2 * kLanes;
 
-// The first `used` lanes, with their left points in ascending order, several to a point perhaps. The others
-// follow with a point each, and have no gradient.
+// Lanes with their left points in ascending order, several to a point perhaps. They are cut into windows of
+// at most kLanes neighbouring points, one vector each; a window's turn k takes the k-th lane of each point.
 template <class T>
 class LanePoints {
  public:
-  LanePoints(const int32_t* point, int used) : points_(point) {
-    if (point[used - 1] - point[0] < kLanes)
-      find_turns(used);
-    else
-      find_runs();
+  // The lanes from `used` on have a point too, and no gradient. `gradient` holds the rows of all points.
+  LanePoints(const int32_t* point, int used, const PointRows<T>& gradient) : gradient_(gradient) {
+    for (int lane = 0, end; lane < kLanes; lane = end) {
+      Window& window = windows_[count_++];
+      window = {point[lane], lane, Mask<T>{}, turns_};
+      for (end = lane; end < kLanes && point[end] - window.point < kLanes; ++end)
+        window.place[end - lane] = point[end] - window.point;
+      find_turns(window, used < end ? used - lane : end - lane);
+    }
   }
 
   // The left and the right corners of every lane, from `rows` rows of points, `stride` apart.
   void gather(const T* points, int64_t stride, int64_t rows, T* left) const {
     T* right = left + rows * kPackedStride;
-    if (turns_ > 0) return gather_near(points + points_[0], stride, rows, left, right);
-    for (int i = 0; i < runs_; ++i) {
-      const T* from = points + points_[first_[i]];
-      for (int64_t at = first_[i]; at < rows * kPackedStride; at += kPackedStride, from += stride) {
-        store(left + at, load(from));
-        store(right + at, load(from + 1));
+    for (int i = 0; i < count_; ++i) {
+      const Mask<T> place = windows_[i].place;
+      const T* from = points + windows_[i].point;
+      for (int64_t at = windows_[i].lane; at < rows * kPackedStride; at += kPackedStride, from += stride) {
+        store(left + at, permute<T>(load(from), place));
+        store(right + at, permute<T>(load(from + 1), place));
       }
     }
   }
 
-  // Adds the corners of each class to its rows of points.
-  void scatter(const Corners<T>* corners, int64_t classes, const PointRows<T>& all) const {
-    if (turns_ > 0) {
-      const PointRows<T> rows{all.top + points_[0], all.bottom + points_[0], all.stride};
-      for (int64_t c = 0; c < classes; ++c) {
-        const Corners<T>& q = corners[c];
-        rows.add(c, {meet(q.top_left), meet(q.top_right), meet(q.bottom_left), meet(q.bottom_right)});
+  // Adds a class's corners of every lane to its points.
+  void add(int64_t c, const Corners<T>& q) const {
+    for (int i = 0, turn = 0; i < count_; ++i) {
+      const Window& window = windows_[i];
+      Corners<T> met{};
+      for (; turn < window.turns_end; ++turn) {
+        const Mask<T> lane = lane_[turn], there = there_[turn];
+        const auto take = [=](Vec<T> of_lanes) { return there ? permute<T>(of_lanes, lane) : Vec<T>{}; };
+        met.top_left += take(q.top_left);
+        met.top_right += take(q.top_right);
+        met.bottom_left += take(q.bottom_left);
+        met.bottom_right += take(q.bottom_right);
       }
-      return;
-    }
-    for (int i = 0; i < runs_; ++i) {
-      scatter_run(i, &Corners<T>::top_left, corners, classes, all.top, all.stride);
-      scatter_run(i, &Corners<T>::bottom_left, corners, classes, all.bottom, all.stride);
-      scatter_run(i, &Corners<T>::top_right, corners, classes, all.top + 1, all.stride);
-      scatter_run(i, &Corners<T>::bottom_right, corners, classes, all.bottom + 1, all.stride);
+      PointRows<T>{gradient_.top + window.point, gradient_.bottom + window.point, gradient_.stride}.add(c, met);
     }
   }
 
  private:
-  // All points lie in one vector. Turn k takes the k-th lane of each point.
-  void find_turns(int used) {
-    int lanes[kLanes] = {};  // of each point, so far
-    for (int lane = 0; lane < used; ++lane) {
-      const int at = points_[lane] - points_[0], turn = lanes[at]++;
+  struct Window {
+    int32_t point;  // the first one
+    int lane;       // the first one
+    Mask<T> place;  // of each of its lanes, from `lane` on
+    int turns_end;
+  };
+
+  void find_turns(Window& window, int lanes) {
+    int taken[kLanes] = {};  // lanes of each point, so far
+    for (int i = 0; i < lanes; ++i) {
+      const int place = static_cast<int>(window.place[i]), turn = window.turns_end + taken[place]++;
       if (turn == turns_) {
         lane_[turn] = there_[turn] = Mask<T>{};
         ++turns_;
       }
-      lane_[turn][at] = lane;
-      there_[turn][at] = -1;
-      place_[lane] = at;
+      lane_[turn][place] = window.lane + i;
+      there_[turn][place] = -1;
     }
+    window.turns_end = turns_;
   }
 
-  // Lanes first_[i] .. first_[i + 1] - 1 have neighbouring points.
-  void find_runs() {
-    for (int lane = 0; lane < kLanes; ++lane)
-      if (lane == 0 || points_[lane] != points_[lane - 1] + 1) first_[runs_++] = lane;
-    first_[runs_] = kLanes;
-  }
-
-  void gather_near(const T* points, int64_t stride, int64_t rows, T* left, T* right) const {
-    const Mask<T> place = place_;
-    for (int64_t at = 0; at < rows * kPackedStride; at += kPackedStride, points += stride) {
-      store(left + at, permute<T>(load(points), place));
-      store(right + at, permute<T>(load(points + 1), place));
-    }
-  }
-
-  // The sum of each point's lanes.
-  Vec<T> meet(Vec<T> lanes) const {
-    Vec<T> sum{};
-    for (int turn = 0; turn < turns_; ++turn)
-      sum += there_[turn] ? permute<T>(lanes, lane_[turn]) : Vec<T>{};
-    return sum;
-  }
-
-  void scatter_run(int i, Vec<T> Corners<T>::* corner, const Corners<T>* corners, int64_t classes, T* points,
-                   int64_t stride) const {
-    Mask<T> in_run{};
-    for (int lane = 0; lane < first_[i + 1] - first_[i]; ++lane) in_run[lane] = -1;
-    T* to = points + points_[first_[i]];
-    for (int64_t c = 0; c < classes; ++c, to += stride) {
-      const Vec<T> run = load(reinterpret_cast<const T*>(&(corners[c].*corner)) + first_[i]);
-      store(to, load(to) + (in_run ? run : Vec<T>{}));
-    }
-  }
-
-  const int32_t* points_;
-  int turns_ = 0, runs_ = 0;  // one of them is 0
-  Mask<T> lane_[kLanes], there_[kLanes];  // [turn]
-  Mask<T> place_{};
-  int first_[kLanes + 1];
+  PointRows<T> gradient_;
+  Window windows_[kLanes];
+  int count_ = 0, turns_ = 0;
+  Mask<T> lane_[kLanes], there_[kLanes];  // [turn], of all windows
 };
 
 }  // namespace fcnkern::FCNKERN_ISA::cross_entropy
