@@ -130,15 +130,23 @@ void store_columns(S* target, int64_t column_stride, int64_t rows, int64_t colum
       target[c * column_stride + r] = Stored<S>::from(source[r * source_stride + c]);
 }
 
+// Rows of consecutive elements. Lines that will be written are fetched some rows ahead.
+template <class S, class T>
+void store_rows(S* target, int64_t row_stride, int64_t rows, int64_t columns, const T* source,
+                int64_t source_stride) {
+  constexpr int64_t kRowsAhead = 4, kLine = 64 / sizeof(S);
+  for (int64_t r = 0; r < rows; ++r, target += row_stride, source += source_stride) {
+    if (r + kRowsAhead < rows)
+      for (int64_t c = 0; c < columns; c += kLine)
+        __builtin_prefetch(target + kRowsAhead * row_stride + c, 1);
+    for (int64_t c = 0; c < columns; ++c) target[c] = Stored<S>::from(source[c]);
+  }
+}
+
 template <class S, class T>
 void store_typed(S* target, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns,
                  const T* source, int64_t source_stride) {
-  if (column_stride == 1) {
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t c = 0; c < columns; ++c)
-        target[r * row_stride + c] = Stored<S>::from(source[r * source_stride + c]);
-    return;
-  }
+  if (column_stride == 1) return store_rows(target, row_stride, rows, columns, source, source_stride);
   if (row_stride == 1)
     return store_columns(target, column_stride, rows, columns, source, source_stride);
   for (int64_t c = 0; c < columns; ++c)
