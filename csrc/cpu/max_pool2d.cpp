@@ -53,24 +53,27 @@ struct WindowRows {
   const T* rows[kNoWinner];
 };
 
-// Element `column` of kLanes windows that are kStride apart; their first elements are at `row`. Reads whole pairs.
+// Element `column` of kLanes windows that are kStride apart; their first elements are at `row`. Reads nothing past
+// the last one's `width` elements: columns share vectors of whole pairs, save a last one without a partner.
 template <int kStride, class T>
-FCNKERN_INLINE Vec<T> elements(const T* row, int column) {
+FCNKERN_INLINE Vec<T> elements(const T* row, int column, int width) {
   if constexpr (kStride == 1) return load(row + column);
   const T* const pairs = row + (column & ~1);
-  const Vec<T> a = load(pairs), b = load(pairs + kLanes);
-  return column & 1 ? odds<T>(a, b) : evens<T>(a, b);
+  const Vec<T> a = load(pairs);
+  if (column % 2 == 0 && column == width - 1) return evens_then_odds<T>(a, load(pairs + kLanes - 1));
+  const Vec<T> b = load(pairs + kLanes);
+  return column % 2 == 0 ? evens<T>(a, b) : odds<T>(a, b);
 }
 
 // kLanes windows that lie inside the map save for rows, from column `start` on. kWidth: 0 stands for any.
 template <class T, int kStride, int kWidth>
 FCNKERN_INLINE BestLanes<T> pool_lanes(const WindowRows<T>& lines, int64_t start, int any_width) {
   const int width = kWidth > 0 ? kWidth : any_width, first = static_cast<int>(lines.range.first);
-  BestLanes<T> best(elements<kStride>(lines.rows[first] + start, 0), first * width);
+  BestLanes<T> best(elements<kStride>(lines.rows[first] + start, 0, width), first * width);
   for (int row = first; row < lines.range.last; ++row)
     for (int column = 0; column < width; ++column)
       if (row > first || column > 0)
-        best.meet(elements<kStride>(lines.rows[row] + start, column), row * width + column);
+        best.meet(elements<kStride>(lines.rows[row] + start, column, width), row * width + column);
   return best;
 }
 
@@ -118,7 +121,7 @@ class Forward {
   template <int kStride, int kWidth>
   void pool_line(const Target<T>& to) {
     const int width = static_cast<int>(p_.kernel[1]);
-    const int64_t reach = kStride == 1 ? width - 1 + kLanes : ((width - 1) & ~1) + 2 * kLanes;
+    const int64_t reach = width + kStride * (kLanes - 1);
     const int64_t first = least(p_.out_size[1], ceil_div(p_.padding[1], kStride));
     const int64_t room = p_.size[1] + p_.padding[1] - reach, last = room < 0 ? -1 : room / kStride;
     int64_t done = first;

@@ -51,79 +51,94 @@ template <class T>
 class Backward {
  public:
   struct Room {
-    T *values, *line;
+    T *values, *sums, *line;
     LaneInt<T>* winners;
   };
 
   static Room carve(const MaxPool2dParams& p, Carver& carver) {
-    const int64_t kept = GradientLines<T>::slots(p) * GradientLines<T>::length(p);
+    const int64_t length = GradientLines<T>::length(p), kept = GradientLines<T>::slots(p) * length;
     T* const values = carver.take<T>(kept);
-    T* const line = carver.take<T>(GradientLines<T>::length(p) * p.stride[1]);
-    return {values, line, carver.take<LaneInt<T>>(kept)};
+    T* const sums = carver.take<T>(length * p.stride[1]);
+    T* const line = p.stride[1] == 1 ? sums : carver.take<T>(length * p.stride[1]);
+    return {values, sums, line, carver.take<LaneInt<T>>(kept)};
   }
 
   Backward(const MaxPool2dParams& p, const Room& room)
-      : p_(p), line_(room.line), lines_(p, room.values, room.winners) {}
+      : p_(p),
+        starts_(GradientLines<T>::length(p) - GradientLines<T>::margin(p)),
+        sums_(room.sums),
+        line_(room.line),
+        lines_(p, room.values, room.winners) {}
 
   // Forms line `line` of the input's gradient.
   void run(int64_t line) {
-    const int64_t plane = line / p_.size[0], y = line % p_.size[0];
+    const int64_t plane = line / p_.size[0], y = line % p_.size[0], width = p_.kernel[1];
     const Range windows = windows_of(p_, 0, y);
-    count_ = 0;
-    for (int64_t window = windows.first; window < windows.last; ++window)
-      rows_[count_++] = {lines_.at(plane * p_.out_size[0] + window),
-                         static_cast<int>(y + p_.padding[0] - window * p_.stride[0])};
-    p_.stride[1] == 2 ? pairs() : p_.stride[1] == 1 ? singles() : spread();
+    for (int64_t i = 0; i < starts_ * p_.stride[1]; ++i) sums_[i] = 0;
+    for (int64_t window = windows.first; window < windows.last; ++window) {
+      const int64_t offset = lines_.at(plane * p_.out_size[0] + window);
+      const int64_t row = y + p_.padding[0] - window * p_.stride[0];
+      add_row({lines_.values() + offset, lines_.winners() + offset, static_cast<int>(row * width)});
+    }
+    merge();
     store_block<T>(p_.dtype, p_.x, line * p_.size[1], 0, 1, 1, p_.size[1], line_ + p_.padding[1], 0);
   }
 
  private:
+  // The row of a line of windows that meets the line of elements.
   struct Row {
-    int64_t offset;
-    int row;  // of the window
+    const T* values;
+    const LaneInt<T>* winners;
+    int code;  // of its first element
   };
 
-  int64_t starts() const { return (p_.size[1] - 1 + p_.padding[1]) / p_.stride[1] + 1; }
-
-  void singles() {
-    for (int64_t x = 0; x < starts(); x += kLanes) store(line_ + x, gathered(x, 0));
+  void add_row(const Row& row) const {
+    const int64_t width = p_.kernel[1], stride = p_.stride[1];
+    if (stride == 2 && width == 2) return add_places<2, 2>(row);
+    if (stride == 2 && width == 3) return add_places<2, 3>(row);
+    if (stride == 1 && width == 3) return add_places<1, 3>(row);
+    add_places<0, 0>(row);
   }
-  void pairs() {
-    for (int64_t x = 0; x < starts(); x += kLanes) {
-      const Vec<T> even = gathered(x, 0), odd = gathered(x, 1);
-      store(line_ + 2 * x, low_pairs<T>(even, odd));
-      store(line_ + 2 * x + kLanes, high_pairs<T>(even, odd));
+
+  // To the elements that are number `place` of each window, which earlier windows hold too. 0 stands for any.
+  template <int kStride, int kWidth>
+  void add_places(const Row& given) const {
+    const Row row = given;
+    const int64_t stride = kStride > 0 ? kStride : p_.stride[1], width = kWidth > 0 ? kWidth : p_.kernel[1];
+    const int64_t margin = (width - 1) / stride, starts = starts_;
+    for (int64_t place = 0; place < stride && place < width; ++place) {
+      T* const sums = sums_ + place * starts;
+      for (int64_t x = 0; x < starts; x += kLanes) {
+        Vec<T> sum = load(sums + x);
+        for (int64_t back = (width - 1 - place) / stride; back >= 0; --back) {
+          const int64_t at = margin + x - back;
+          const Mask<T> code = Mask<T>{} + static_cast<int>(row.code + place + back * stride);
+          sum += load(row.winners + at) == code ? load(row.values + at) : Vec<T>{};
+        }
+        store(sums + x, sum);
+      }
     }
   }
-  void spread() {
-    const int64_t stride = p_.stride[1];
-    for (int64_t x = 0; x < starts(); x += kLanes)
-      for (int64_t place = 0; place < stride; ++place) {
-        const Vec<T> sums = gathered(x, place);
-        for (int lane = 0; lane < kLanes; ++lane) line_[(x + lane) * stride + place] = sums[lane];
-      }
-  }
 
-  // The sums for the elements that are number `place` of the windows x, x + 1 and so on, which earlier ones hold too.
-  Vec<T> gathered(int64_t x, int64_t place) const {
-    const int64_t stride = p_.stride[1], width = p_.kernel[1];
-    Vec<T> sum{};
-    if (place >= width) return sum;
-    const int64_t earlier = (width - 1 - place) / stride, first = GradientLines<T>::margin(p_) + x;
-    for (int i = 0; i < count_; ++i)
-      for (int64_t back = earlier; back >= 0; --back) {
-        const int64_t at = rows_[i].offset + first - back;
-        const int code = static_cast<int>(rows_[i].row * width + place + back * stride);
-        sum += load(lines_.winners() + at) == Mask<T>{} + code ? load(lines_.values() + at) : Vec<T>{};
+  // Puts the places of each window side by side.
+  void merge() const {
+    const int64_t stride = p_.stride[1], starts = starts_;
+    if (stride == 2) {
+      for (int64_t x = 0; x < starts; x += kLanes) {
+        const Vec<T> even = load(sums_ + x), odd = load(sums_ + starts + x);
+        store(line_ + 2 * x, low_pairs<T>(even, odd));
+        store(line_ + 2 * x + kLanes, high_pairs<T>(even, odd));
       }
-    return sum;
+    } else if (stride > 2) {
+      for (int64_t x = 0; x < starts; ++x)
+        for (int64_t place = 0; place < stride; ++place) line_[x * stride + place] = sums_[place * starts + x];
+    }
   }
 
   const MaxPool2dParams& p_;
-  T* const line_;
+  const int64_t starts_;  // windows that begin in a line, in whole vectors
+  T *const sums_, *const line_;  // [place][window] and [window][place]
   GradientLines<T> lines_;
-  Row rows_[kNoWinner];
-  int count_ = 0;
 };
 
 // N,H,W,C: a vector of channels of one window at a time.

@@ -130,6 +130,13 @@ FCNKERN_INLINE Vec<T> odds(Vec<T> a, Vec<T> b) {
   for (int lane = 0; lane < kLanes; ++lane) index[lane] = 2 * lane + 1;
   return permute<T>(a, b, index);
 }
+// Every second number of a from the first on, and of b from the second on.
+template <class T>
+FCNKERN_INLINE Vec<T> evens_then_odds(Vec<T> a, Vec<T> b) {
+  Mask<T> index;
+  for (int lane = 0; lane < kLanes; ++lane) index[lane] = 2 * lane + 2 * lane / kLanes;
+  return permute<T>(a, b, index);
+}
 // Numbers of a and b in turn: those of their lower halves, and of their upper ones.
 template <class T>
 FCNKERN_INLINE Vec<T> low_pairs(Vec<T> a, Vec<T> b) {
