@@ -116,9 +116,7 @@ class BandWorker {
     if (labels_.active_count() == 0) return;
     read_points(n, row);
     const int64_t packed_runs = (labels_.active_count() + kLanes - 1) / kLanes;
-    const bool neighbours =
-        job_.columns.sliding &&
-        packed_runs + labels_.stretches() / kStretchesPerBlock >= labels_.active_runs();
+    const bool neighbours = packed_runs + labels_.stretches() / kStretchesPerBlock >= labels_.active_runs();
     ahead_ = labels_.ahead(n, y_ + rows);
     ahead_.class_bytes = scores_.class_bytes();
     ahead_.divide((neighbours ? labels_.active_runs() : packed_runs) * classes_);
@@ -129,60 +127,57 @@ class BandWorker {
     block.du = job_.columns.step;
     block.v0 = job_.rows.weight[row_cell];
     block.dv = job_.rows.step;
-    if (neighbours)
-      run_neighbours(block);
-    else
-      run_packed(block);
-  }
-
-  // Lanes are neighbouring cells: their corners are read and their gradients added in place.
-  void run_neighbours(Block<T>& block) {
-    const int32_t* active = labels_.active();
     const int64_t count = labels_.active_count();
-    block.stride = point_stride_;
-    for (int64_t i = 0; i < count;) {
-      const int64_t cell = active[i] / kLanes * kLanes;
-      while (i < count && active[i] < cell + kLanes) ++i;
-      block.top_left = above_ + cell;
-      block.top_right = above_ + cell + 1;
-      block.bottom_left = below_ + cell;
-      block.bottom_right = below_ + cell + 1;
-      block.u0 = load(job_.columns.weight + cell);
-      ahead_.scores = scores_.ahead(image_, above_row_, cell);
-      run_block(block, {labels_.at(cell), job_.columns.first + cell},
-                PointRows<T>{gradient_.top() + cell, gradient_.bottom() + cell, point_stride_});
+    for (int64_t i = 0, end; i < count; i = end) {
+      const int64_t cell = labels_.active()[i] / kLanes * kLanes;
+      for (end = i; end < count && (neighbours ? labels_.active()[end] < cell + kLanes : end < i + kLanes);)
+        ++end;
+      if (neighbours && job_.columns.neighbours(cell))
+        run_neighbours(block, cell);
+      else
+        run_packed(block, labels_.active() + i, static_cast<int>(end - i));
     }
   }
 
-  // Lanes are the cells with pixels that count, wherever they are: their corners are gathered from the
+  // Lanes are the cells from `cell` on, at neighbouring points: their corners are read and their gradients
+  // added in place.
+  void run_neighbours(Block<T>& block, int64_t cell) {
+    const int64_t point = job_.columns.point[cell];
+    block.stride = point_stride_;
+    block.top_left = above_ + point;
+    block.top_right = above_ + point + 1;
+    block.bottom_left = below_ + point;
+    block.bottom_right = below_ + point + 1;
+    block.u0 = load(job_.columns.weight + cell);
+    ahead_.scores = scores_.ahead(image_, above_row_, point);
+    run_block(block, {labels_.at(cell), job_.columns.first + cell},
+              PointRows<T>{gradient_.top() + point, gradient_.bottom() + point, point_stride_});
+  }
+
+  // Lanes are `used` cells with pixels that count, wherever they are: their corners are gathered from the
   // points.
-  void run_packed(Block<T>& block) {
-    const Cells<T>& cells = job_.columns;
-    const int64_t count = labels_.active_count(), rows = classes_ + 1;
+  void run_packed(Block<T>& block, const int32_t* active, int used) {
+    const Columns<T>& cells = job_.columns;
+    const int64_t rows = classes_ + 1;
+    int32_t point[kLanes], first[kLanes], cell[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) {
+      // Others take an empty cell.
+      cell[lane] = lane < used ? active[lane] : static_cast<int32_t>(cells.count);
+      point[lane] = lane < used ? cells.point[cell[lane]] : point[lane - 1];
+      first[lane] = cells.first[cell[lane]];
+      block.u0[lane] = cells.weight[cell[lane]];
+    }
+    ahead_.scores = scores_.ahead(image_, above_row_, point[0]);
+    const LanePoints<T> places(point, used, {gradient_.top(), gradient_.bottom(), point_stride_});
+    places.gather(above_, point_stride_, rows, packed_corners_);
+    places.gather(below_, point_stride_, rows, packed_corners_ + 2 * rows * kPackedStride);
     block.stride = kPackedStride;
     block.top_left = packed_corners_;
     block.top_right = packed_corners_ + rows * kPackedStride;
     block.bottom_left = packed_corners_ + 2 * rows * kPackedStride;
     block.bottom_right = packed_corners_ + 3 * rows * kPackedStride;
-    for (int64_t i = 0; i < count; i += kLanes) {
-      int32_t point[kLanes], first[kLanes], cell[kLanes];
-      for (int lane = 0; lane < kLanes; ++lane) {
-        const bool is_used = i + lane < count;
-        // Others take an empty cell.
-        cell[lane] = is_used ? labels_.active()[i + lane] : static_cast<int32_t>(cells.count);
-        point[lane] = is_used ? cells.point[cell[lane]] : point[lane - 1];
-        first[lane] = cells.first[cell[lane]];
-        block.u0[lane] = cells.weight[cell[lane]];
-      }
-      ahead_.scores = scores_.ahead(image_, above_row_, point[0]);
-      const int used = count - i < kLanes ? static_cast<int>(count - i) : kLanes;
-      const LanePoints<T> places(point, used, {gradient_.top(), gradient_.bottom(), point_stride_});
-      places.gather(above_, point_stride_, rows, packed_corners_);
-      places.gather(below_, point_stride_, rows, packed_corners_ + 2 * rows * kPackedStride);
-      const bool neighbours = used == kLanes && cell[kLanes - 1] - cell[0] == kLanes - 1;
-      const BlockLabels<L> labels = neighbours ? labels_.at(cell[0]) : packed_labels(cell, block.rows);
-      run_block(block, {labels, first}, places);
-    }
+    const bool neighbours = used == kLanes && cell[kLanes - 1] - cell[0] == kLanes - 1;
+    run_block(block, {neighbours ? labels_.at(cell[0]) : packed_labels(cell, block.rows), first}, places);
   }
 
   BlockLabels<L> packed_labels(const int32_t* cell, int rows) const {

@@ -3,6 +3,7 @@
 
 #include "upsample_cross_entropy.h"
 #include "upsample_cross_entropy_block.h"
+#include "upsample_cross_entropy_columns.h"
 
 namespace fcnkern::FCNKERN_ISA::cross_entropy {
 
@@ -21,8 +22,8 @@ struct Job {
       if (cell == 0 || rows.point[cell] != rows.point[cell - 1])
         band_first[bands++] = static_cast<int32_t>(cell);
     band_first[bands] = static_cast<int32_t>(rows.count);
-    mark_clamped(rows, params.upsampling.rows);
-    mark_clamped(columns, params.upsampling.columns);
+    if (is_clamped(rows, params.upsampling.rows)) rows.weight[0] = kTouch;
+    if (is_clamped(columns, params.upsampling.columns)) columns.weight[0] = kTouch;
     fill_weights();
   }
 
@@ -45,7 +46,8 @@ struct Job {
   }
 
   const UpsampleCrossEntropyParams& p;
-  Cells<T> rows, columns;
+  Cells<T> rows;
+  Columns<T> columns;
   int64_t bands = 0;              // per image
   int32_t* band_first = nullptr;  // [band], its first cell of `rows`; one more at the end
   LossWeights<T> weights{};
@@ -69,8 +71,10 @@ struct Job {
 
   // Outputs clamped from before the first point read only the stand-in of the point before it: where zero
   // weights multiply, its neighbour must not turn an infinity into NaN.
-  static void mark_clamped(Cells<T>& cells, const ResampleAxis& axis) {
-    if (!axis.zero && cells.count > 0 && cells.origin < 0) cells.weight[0] = static_cast<T>(1e-30);
+  static constexpr T kTouch = static_cast<T>(1e-30);
+  template <class C>
+  static bool is_clamped(const C& cells, const ResampleAxis& axis) {
+    return !axis.zero && cells.count > 0 && cells.origin < 0;
   }
 
   // So many that 8-bit labels need no check.

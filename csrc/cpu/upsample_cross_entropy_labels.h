@@ -6,6 +6,7 @@
 #include "philox_run.h"
 #include "upsample_cross_entropy.h"
 #include "upsample_cross_entropy_block.h"
+#include "upsample_cross_entropy_columns.h"
 
 namespace fcnkern::FCNKERN_ISA::cross_entropy {
 
@@ -81,7 +82,7 @@ class LabelRows {
  public:
   using Labels = BlockLabels<L>;
 
-  LabelRows(Carver& carver, const UpsampleCrossEntropyParams& params, const Cells<T>& columns)
+  LabelRows(Carver& carver, const UpsampleCrossEntropyParams& params, const Columns<T>& columns)
       : p_(params),
         columns_(columns),
         width_(params.upsampling.columns.n_out),
@@ -249,7 +250,7 @@ class LabelRows {
   }
 
   const UpsampleCrossEntropyParams& p_;
-  const Cells<T>& columns_;
+  const Columns<T>& columns_;
   int64_t width_, stride_, cells_;
   L* labels_;           // [row][x]
   uint32_t* words_;     // [row][word][cell]

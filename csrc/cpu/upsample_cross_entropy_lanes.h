@@ -8,8 +8,8 @@ namespace fcnkern::FCNKERN_ISA::cross_entropy {
 // Gathered corners are [corner][row * kPackedStride + lane]; whole vectors are written from every lane on.
 constexpr int kPackedStride = 2 * kLanes;
 
-// Lanes with their left points in ascending order, several to a point perhaps. They are cut into windows of
-// at most kLanes neighbouring points, one vector each; a window's turn k takes the k-th lane of each point.
+// Lanes and their left points, several lanes to a point perhaps. They are cut into windows of at most kLanes
+// neighbouring points, one vector each; a window's turn k takes the k-th lane of each point.
 template <class T>
 class LanePoints {
  public:
@@ -17,9 +17,14 @@ class LanePoints {
   LanePoints(const int32_t* point, int used, const PointRows<T>& gradient) : gradient_(gradient) {
     for (int lane = 0, end; lane < kLanes; lane = end) {
       Window& window = windows_[count_++];
-      window = {point[lane], lane, Mask<T>{}, turns_};
-      for (end = lane; end < kLanes && point[end] - window.point < kLanes; ++end)
-        window.place[end - lane] = point[end] - window.point;
+      int32_t least = point[lane], most = point[lane];
+      for (end = lane + 1; end < kLanes; ++end) {
+        const int32_t low = point[end] < least ? point[end] : least, high = point[end] > most ? point[end] : most;
+        if (high - low >= kLanes) break;
+        least = low, most = high;
+      }
+      window = {least, lane, Mask<T>{}, turns_};
+      for (int i = lane; i < end; ++i) window.place[i - lane] = point[i] - least;
       find_turns(window, used < end ? used - lane : end - lane);
     }
   }
@@ -56,7 +61,7 @@ class LanePoints {
 
  private:
   struct Window {
-    int32_t point;  // the first one
+    int32_t point;  // the lowest one
     int lane;       // the first one
     Mask<T> place;  // of each of its lanes, from `lane` on
     int turns_end;

@@ -130,6 +130,10 @@ def geometries() -> Iterator[tuple[tuple[int, int], tuple[int, int], Resample]]:
         yield (5, 21), size, Resample.align_corners()
     yield (1, 40), (9, 333), Resample.half_pixel()
     yield (40, 1), (333, 9), Resample.half_pixel()
+    for factor in (16, 20, 32):  # several cells to a point, in several vectors
+        yield (2, 37), (20, 37 * factor), Resample.half_pixel()
+        yield (2, 37), (20, 37 * factor - 9), Resample.half_pixel()
+        yield (3, 37), (20, 35 * factor), Resample.deconv(factor, factor + 3)
     yield (4, 5), (10, 13), Resample.half_pixel(scale_factor=(2.6, 2.7))
 
 
@@ -145,6 +149,19 @@ def test_geometries(isa: str) -> None:
         assert error <= 5e-7 or error <= 2 * relative_error(truth(scores, target, resample)[1], exact_grad), (
             what
         )
+
+
+@pytest.mark.parametrize("density", [0.0005, 0.005, 0.05])
+def test_scattered_pixels(isa: str, density: float) -> None:
+    """Few count: their cells share vectors, wherever they lie."""
+    for factor, size_in in ((8, (4, 90)), (16, (3, 50)), (32, (2, 40))):
+        scores, target = problem(size_in, (20, 39 * 16), classes=3, images=1)
+        target[torch.rand(target.shape) >= density] = 255
+        target[0, 5, ::200] = torch.randint(0, 3, target[0, 5, ::200].shape)
+        loss, grad = run(scores, target, Resample.deconv(factor, 5))
+        exact, exact_grad = truth(scores.double(), target, Resample.deconv(factor, 5))
+        assert relative_error(loss, exact) <= 5e-7, f"{isa} {factor}"
+        assert relative_error(grad, exact_grad) <= 5e-7, f"{isa} {factor}"
 
 
 @pytest.mark.parametrize("spread", [8.0, 15.0, 30.0, 60.0])
