@@ -60,7 +60,6 @@ class BandWorker {
   LabelError error() const { return labels_.error(); }
 
  private:
-  static constexpr int kStretchesPerBlock = 16;  // moving so many stretches of cells costs as much as a block
   static constexpr int64_t kNoRow = INT64_MIN;
   static constexpr double kNatsPerLog2 = 0.69314718055994531;
 
@@ -116,7 +115,7 @@ class BandWorker {
     if (labels_.active_count() == 0) return;
     read_points(n, row);
     const int64_t packed_runs = (labels_.active_count() + kLanes - 1) / kLanes;
-    const bool neighbours = packed_runs + labels_.stretches() / kStretchesPerBlock >= labels_.active_runs();
+    const bool neighbours = 5 * packed_runs >= 4 * labels_.active_runs();  // moving corners takes a fifth more
     ahead_ = labels_.ahead(n, y_ + rows);
     ahead_.class_bytes = scores_.class_bytes();
     ahead_.divide((neighbours ? labels_.active_runs() : packed_runs) * classes_);

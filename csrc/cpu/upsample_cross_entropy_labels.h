@@ -135,8 +135,6 @@ class LabelRows {
   int64_t active_count() const { return active_count_; }
   // How many runs of kLanes neighbouring cells, the first starting at cell 0, hold one of them.
   int64_t active_runs() const { return active_runs_; }
-  // How many stretches of neighbouring cells they form.
-  int64_t stretches() const { return stretches_; }
 
   BlockLabels<L> at(int64_t cell) const { return {words_ + cell, cells_}; }
 
@@ -219,15 +217,13 @@ class LabelRows {
       for (int i = 0; i < Labels::kWords; i += 2)
         pack_row(labels_ + v * stride_ + i * Labels::kPerWord, past_end_ + i / 2 * cells_,
                  words_ + (v * Labels::kWords + i) * cells_);
-    active_count_ = active_runs_ = stretches_ = 0;
-    int64_t last_run = -1, next = -1;
+    active_count_ = active_runs_ = 0;
+    int64_t last_run = -1;
     for (int64_t cell = 0; cell < columns_.count; ++cell) {
       if (blank_[cell] == ~uint64_t{0}) continue;
       active_[active_count_++] = static_cast<int32_t>(cell);
       active_runs_ += cell / kLanes != last_run;
       last_run = cell / kLanes;
-      stretches_ += cell != next;
-      next = cell + 1;
     }
   }
 
@@ -260,7 +256,7 @@ class LabelRows {
   uint32_t* draws_;  // first words of a row of sampling cells
   L* dropped_;       // [x], all bits set where one probability for all pixels drops them
   int64_t even_from_ = 0;  // the first cell of those, up to the last one, that begin kCellPixels apart
-  int64_t active_count_ = 0, active_runs_ = 0, stretches_ = 0;
+  int64_t active_count_ = 0, active_runs_ = 0;
   int64_t drawn_image_ = -1, drawn_row_ = -1;
   LabelError error_{-1, 0, true};
 };
