@@ -56,7 +56,7 @@ class Shares {
   int64_t count() const { return count_; }
   int64_t begin(int64_t share) const {
     const int64_t left = count_ - share;
-    return count_ == 0 ? 0 : share + rest_ - rest_ * left * left / (count_ * count_);
+    return share + rest_ - rest_ * left * left / (count_ * count_);
   }
   int64_t end(int64_t share) const { return begin(share + 1); }
 
