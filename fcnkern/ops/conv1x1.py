@@ -44,7 +44,7 @@ def conv1x1(
         TypeError, ValueError: an argument has another type, rank, shape or device than stated above.
     """
     checks.check_images("x", x, 4, checks.FLOATS)
-    checks.check_tensor("weight", weight, 4, checks.FLOATS)
+    checks.check_images("weight", weight, 4, checks.FLOATS)
     checks.check_shape("weight", weight, (weight.shape[0], x.shape[1], 1, 1), "O×C×1×1, C of x")
     x, weight = checks.autocast(x), checks.autocast(weight)
     bias = None if bias is None else checks.autocast(bias)

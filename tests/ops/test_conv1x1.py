@@ -136,6 +136,8 @@ def test_bad_arguments_are_named() -> None:
         conv1x1(x, weight, bias, dropout_p=1.0)
     with pytest.raises(ValueError, match="x must not be empty"):
         conv1x1(x[:, :, :0], weight, bias)
+    with pytest.raises(ValueError, match="weight must not be empty, got float32 0×20×1×1"):
+        conv1x1(x, weight[:0])
     with pytest.raises(ValueError, match="seed must be an int64 tensor of one element"):
         conv1x1(x, weight, bias, dropout_p=0.5, seed=torch.ones(2))
 
