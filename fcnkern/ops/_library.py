@@ -17,6 +17,7 @@ LIBRARY = torch.library.Library("fcnkern", "DEF")
 
 Compute = Callable[..., Any]
 Packing = Callable[[tuple[Any, ...]], tuple[Any, ...]]
+_PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
 
 
 def _as_they_are(args: Any) -> Any:
@@ -27,8 +28,8 @@ class Operator:
     """The operator ``fcnkern::name``.
 
     A call goes through PyTorch's dispatcher wherever something may watch it or take its place: a compiler, a
-    tracer, a dispatch mode, a function transform, a tensor subclass. Otherwise it takes the same steps without
-    the dispatcher, which costs more than a small kernel.
+    tracer, a dispatch mode, a function transform, a tensor that is more or less than its memory. Otherwise it takes
+    the same steps without the dispatcher, which costs more than a small kernel.
 
     Args:
         compute: the implementation, for every device.
@@ -94,13 +95,26 @@ def is_watched(args: tuple[Any, ...]) -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch._C._get_tracing_state() is not None
-        or any(map(_is_tensor_subclass, map(type, args)))
+        or _holds_other_than_memory(args)
     )
+
+
+def _holds_other_than_memory(args: tuple[Any, ...]) -> bool:
+    """Whether the elements of a tensor are not what lies at its address: a subclass, no memory, a sign kept apart."""
+    for value in args:
+        kind = type(value)
+        if kind in _PLAIN_TENSORS:
+            # One look at `torch._C._dispatch_keys` takes longer than these three.
+            if value.is_meta or value.is_neg() or value._is_zerotensor():
+                return True
+        elif _is_tensor_subclass(kind):
+            return True
+    return False
 
 
 @lru_cache(maxsize=64)
 def _is_tensor_subclass(kind: type) -> bool:
-    return issubclass(kind, Tensor) and kind not in (Tensor, torch.nn.Parameter)
+    return issubclass(kind, Tensor)
 
 
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:

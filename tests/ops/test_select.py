@@ -1,18 +1,36 @@
-"""A Triton that is missing, too old or has no GPU is refused with the reason, and all else goes on."""
+"""A Triton that is missing, too old or has no GPU is refused with the reason, and all else goes on.
+
+Tensors that are more or less than their memory go through PyTorch's dispatcher, which knows what they stand for.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor
 
-from fcnkern import conv1x1
+from fcnkern import Resample, confusion_matrix, conv1x1, max_pool2d, upsample_add, upsample_argmax
+from fcnkern import upsample_cross_entropy as ce
 from fcnkern.backends import select
+
+LABELS = torch.zeros(2, 8, 8, dtype=torch.uint8)
+CALLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "conv1x1": lambda x: conv1x1(x, torch.ones(5, 3, 1, 1).to(x)),
+    "max_pool2d": lambda x: max_pool2d(x, 2),
+    "upsample_add": lambda x: upsample_add(x, stride=2),
+    "upsample_cross_entropy": lambda x: ce(x, LABELS.to(x.device), Resample.half_pixel()),
+    "losses": lambda x: ce(x, LABELS.to(x.device), Resample.half_pixel(), reduction="none"),
+    "upsample_argmax": lambda x: upsample_argmax(x, Resample.deconv(2)),
+    "confusion_matrix": lambda x: confusion_matrix(x, LABELS.to(x.device), resample=Resample.half_pixel()),
+}
+every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+differentiable = pytest.mark.parametrize("call", list(CALLS.values())[:5], ids=list(CALLS)[:5])
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +84,26 @@ def test_everything_else_works_without_triton() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
     assert run.stdout.strip() == "done", run.stderr
+
+
+def negated(*shape: int) -> Tensor:
+    """A tensor whose memory holds its elements with the other sign."""
+    return torch.randn(shape, dtype=torch.complex64).conj().imag
+
+
+@every_call
+def test_elements_that_are_not_in_memory(call: Callable[[Tensor], Tensor]) -> None:
+    for x in (negated(2, 3, 4, 4), torch._efficientzerotensor(2, 3, 4, 4)):
+        assert torch.equal(call(x), call(x.clone()))
+    x = torch.randn(2, 3, 4, 4)
+    there, here = call(x.to("meta")), call(x)
+    assert (there.is_meta, there.shape, there.dtype) == (True, here.shape, here.dtype)
+
+
+@differentiable
+def test_gradients_that_are_not_in_memory(call: Callable[[Tensor], Tensor]) -> None:
+    x = torch.randn(2, 3, 4, 4, requires_grad=True)
+    shape = call(x).shape
+    for slope in (negated(*shape), torch._efficientzerotensor(shape)):
+        found, wanted = (torch.autograd.grad(call(x), x, each)[0] for each in (slope, slope.clone()))
+        assert torch.equal(found, wanted)
