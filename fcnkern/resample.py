@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from operator import index
+from typing import Any, Literal, NamedTuple
+
+from torch import SymInt
 
 Kind = Literal["deconv", "half_pixel", "align_corners", "identity"]
 Pair = tuple[int, int]
+_WHOLE = (int, SymInt)
+"""Types that stay as they are: `operator.index` would pin a size that `torch.export` leaves open."""
 
 
 class Axis(NamedTuple):
@@ -26,9 +31,19 @@ class Axis(NamedTuple):
     zero: bool
 
 
+def as_whole(name: str, value: Any, wanted: str = "a whole number") -> int:
+    """`value` as an int; TypeError calls it `name`."""
+    try:
+        whole: int = value if type(value) in _WHOLE else index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be {wanted}, got {value!r}") from None
+    return whole
+
+
 def as_pair(name: str, value: int | Sequence[int], minimum: int) -> Pair:
-    """`value` for both axes, or as it is, each at least `minimum`; ValueError calls it `name`."""
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    """`value` for both axes, or as it is, each at least `minimum`; TypeError and ValueError call it `name`."""
+    given: Any = value if hasattr(value, "__len__") else (value, value)
+    pair = tuple(as_whole(name, each, "a whole number or a pair of them") for each in given)
     if len(pair) != 2:
         raise ValueError(f"{name} must be a whole number or a pair of them, got {value!r}")
     if min(pair) < minimum:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fcnkern.resample import as_whole
+
 
 def _probabilities(name: str, values: Sequence[float]) -> tuple[float, ...]:
     kept = tuple(float(value) for value in values)
@@ -37,11 +39,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         _probabilities("p", self.keep)
-        if self.cell < 1:
+        if as_whole("cell", self.cell) < 1:
             raise ValueError(f"cell must be at least 1 pixel, got {self.cell}")
         if self.threshold is not None and not 0.0 <= self.threshold <= 1.0:
             raise ValueError(f"threshold must lie in 0..1, got {self.threshold}")
-        if self.min_kept < 0:
+        if as_whole("min_kept", self.min_kept) < 0:
             raise ValueError(f"min_kept must not be negative, got {self.min_kept}")
 
     @classmethod

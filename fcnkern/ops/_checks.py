@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fcnkern.resample import as_whole
+
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 LABELS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 MAX_SEED = 2**63 - 1
@@ -61,6 +63,7 @@ def seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
         if seed.numel() != 1 or seed.dtype != torch.int64:
             raise ValueError(f"seed must be an int64 tensor of one element, got {shape_text(seed)}")
         return seed.to(device)
+    seed = as_whole("seed", seed, "a whole number or an int64 tensor")
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed must lie in 0..2**64-1, got {seed}")
     return torch.full((), seed if seed <= MAX_SEED else seed - 2**64, dtype=torch.int64, device=device)

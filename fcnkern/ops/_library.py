@@ -7,7 +7,7 @@ same with a wrapper that fills in every default of the schema at each call, whic
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import wraps
 from typing import Any
 
 import torch
@@ -102,19 +102,13 @@ def is_watched(args: tuple[Any, ...]) -> bool:
 def _holds_other_than_memory(args: tuple[Any, ...]) -> bool:
     """Whether the elements of a tensor are not what lies at its address: a subclass, no memory, a sign kept apart."""
     for value in args:
-        kind = type(value)
-        if kind in _PLAIN_TENSORS:
+        if type(value) in _PLAIN_TENSORS:
             # One look at `torch._C._dispatch_keys` takes longer than these three.
             if value.is_meta or value.is_neg() or value._is_zerotensor():
                 return True
-        elif _is_tensor_subclass(kind):
+        elif isinstance(value, Tensor):
             return True
     return False
-
-
-@lru_cache(maxsize=64)
-def _is_tensor_subclass(kind: type) -> bool:
-    return issubclass(kind, Tensor)
 
 
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:

@@ -44,9 +44,10 @@ def confusion_matrix(
             pixel has a label outside 0..C-1.
     """
     checks.check_images("target", target, 3, checks.LABELS)
+    dims, types = (3, checks.LABELS) if resample is None else (4, checks.FLOATS)
+    checks.check_images("prediction", prediction, dims, types)
     checks.check_device("target", target, "prediction", prediction)
     if resample is None:
-        checks.check_tensor("prediction", prediction, 3, checks.LABELS)
         checks.check_shape("prediction", prediction, tuple(target.shape), "the shape of target")
         if num_classes is None:
             raise ValueError("num_classes is needed where prediction is a label map")

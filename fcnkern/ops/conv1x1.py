@@ -47,9 +47,10 @@ def conv1x1(
     checks.check_images("weight", weight, 4, checks.FLOATS)
     checks.check_shape("weight", weight, (weight.shape[0], x.shape[1], 1, 1), "O×C×1×1, C of x")
     x, weight = checks.autocast(x), checks.autocast(weight)
-    bias = None if bias is None else checks.autocast(bias)
     checks.check_same("weight", weight, "x", x)
     if bias is not None:
+        checks.check_tensor("bias", bias, 1, checks.FLOATS)
+        bias = checks.autocast(bias)
         checks.check_shape("bias", bias, (weight.shape[0],), "O of weight")
         checks.check_same("bias", bias, "x", x)
     if not 0.0 <= dropout_p < 1.0:

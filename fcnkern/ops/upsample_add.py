@@ -54,9 +54,8 @@ def upsample_add(
     strides = as_pair("stride", stride, 1)
     offset = as_pair("skip_offset", skip_offset, 0)
     x = checks.autocast(x)
-    weight, skip, skip_weight, skip_bias = (
-        None if each is None else checks.autocast(each) for each in (weight, skip, skip_weight, skip_bias)
-    )
+    weight, skip = _cast("weight", weight, 4), _cast("skip", skip, 4)
+    skip_weight, skip_bias = _cast("skip_weight", skip_weight, 4), _cast("skip_bias", skip_bias, 1)
     _check_weight(x, weight)
     _, channels, height, width = out_shape(x, weight, strides)
     if skip is None:
@@ -72,10 +71,16 @@ def upsample_add(
     return _OP(x, weight, skip, skip_weight, skip_bias, strides, offset, skip_scale, backend)
 
 
+def _cast(name: str, tensor: Tensor | None, dims: int) -> Tensor | None:
+    if tensor is None:
+        return None
+    checks.check_images(name, tensor, dims, checks.FLOATS)
+    return checks.autocast(tensor)
+
+
 def _check_weight(x: Tensor, weight: Tensor | None) -> None:
     if weight is None:
         return
-    checks.check_images("weight", weight, 4, checks.FLOATS)
     checks.check_same("weight", weight, "x", x)
     if weight.shape[0] != x.shape[1]:
         raise ValueError(
@@ -86,7 +91,6 @@ def _check_weight(x: Tensor, weight: Tensor | None) -> None:
 def _check_skip(
     x: Tensor, skip: Tensor, skip_weight: Tensor | None, skip_bias: Tensor | None, channels: int
 ) -> None:
-    checks.check_images("skip", skip, 4, checks.FLOATS)
     checks.check_same("skip", skip, "x", x)
     if skip.shape[0] != x.shape[0]:
         raise ValueError(f"skip must hold {x.shape[0]} images (those of x), got {checks.shape_text(skip)}")

@@ -95,8 +95,8 @@ def upsample_cross_entropy(
         TypeError, ValueError: an argument has another type, rank, shape or device than stated above; on the CPU
             also a label outside 0..C-1 that is not ``ignore_index``.
     """
-    target_size = (target.shape[1], target.shape[2]) if target.dim() == 3 else None
-    check_resampled(scores, weight, resample, target_size)
+    checks.check_images("target", target, 3, checks.LABELS)
+    check_resampled(scores, weight, resample, (target.shape[1], target.shape[2]))
     _check_target(scores, target, resample)
     classes = scores.shape[1] if weight is None else _outputs(weight, scores)
     if class_weight is not None:
@@ -129,7 +129,6 @@ def _outputs(weight: Tensor, scores: Tensor) -> int:
 
 
 def _check_target(scores: Tensor, target: Tensor, resample: Resample) -> None:
-    checks.check_images("target", target, 3, checks.LABELS)
     checks.check_device("target", target, "scores", scores)
     height, width = resample.size or (target.shape[1], target.shape[2])
     checks.check_shape(

@@ -100,6 +100,10 @@ def test_bad_arguments_are_named() -> None:
     prediction, target = torch.zeros(2, 5, 6, dtype=torch.uint8), labels(3, (2, 5, 6))
     with pytest.raises(ValueError, match="num_classes is needed"):
         confusion_matrix(prediction, target)
+    with pytest.raises(TypeError, match="prediction must be a tensor, got ndarray"):
+        confusion_matrix(prediction.numpy(), target, 3)
+    with pytest.raises(TypeError, match="prediction must be a tensor, got NoneType"):
+        confusion_matrix(None, target, resample=Resample.identity())
     with pytest.raises(ValueError, match="prediction must be 2×5×6"):
         confusion_matrix(prediction[:, :4], target, 3)
     with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):

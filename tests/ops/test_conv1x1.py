@@ -132,6 +132,8 @@ def test_bad_arguments_are_named() -> None:
         conv1x1(x, weight.double(), bias)
     with pytest.raises(ValueError, match=r"bias must be 7 \(O of weight\), got float32 3"):
         conv1x1(x, weight, bias[:3])
+    with pytest.raises(TypeError, match="bias must be a tensor, got int"):
+        conv1x1(x, weight, 5)
     with pytest.raises(ValueError, match=r"dropout_p must lie in \[0, 1\), got 1\.0"):
         conv1x1(x, weight, bias, dropout_p=1.0)
     with pytest.raises(ValueError, match="x must not be empty"):
@@ -140,6 +142,8 @@ def test_bad_arguments_are_named() -> None:
         conv1x1(x, weight[:0])
     with pytest.raises(ValueError, match="seed must be an int64 tensor of one element"):
         conv1x1(x, weight, bias, dropout_p=0.5, seed=torch.ones(2))
+    with pytest.raises(TypeError, match=r"seed must be a whole number or an int64 tensor, got 1\.5"):
+        conv1x1(x, weight, bias, dropout_p=0.5, seed=1.5)
 
 
 @pytest.mark.fp64

@@ -158,6 +158,8 @@ def test_bad_arguments_are_named() -> None:
         max_pool2d(x, 16, padding=8)
     with pytest.raises(ValueError, match="stride must be at least 1, got 0"):
         max_pool2d(x, 2, 0)
+    with pytest.raises(TypeError, match=r"stride must be a whole number or a pair of them, got 1\.5"):
+        max_pool2d(x, 2, (1, 1.5))
     with pytest.raises(
         ValueError, match=r"padding must be at most half of kernel_size \(3, 3\), got \(2, 0\)"
     ):

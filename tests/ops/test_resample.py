@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 
 from fcnkern import Resample, Sampling
 
@@ -42,6 +44,17 @@ def test_an_odd_kernel_puts_source_points_on_pixels() -> None:
         Resample.deconv(2, odd=True).check((3, 3), (8, 8))
 
 
+def test_whole_numbers_of_any_type() -> None:
+    for two in (np.int64(2), np.array([2, 2]), torch.tensor([2, 2]), [2, np.uint8(2)]):
+        assert Resample.deconv(two) == Resample.deconv(2)
+        assert {type(each) for each in Resample.deconv(two).factor} == {int}
+    for factor in (2.0, (2, 2.5), "22", None, torch.ones(2)):
+        with pytest.raises(TypeError, match="factor must be a whole number or a pair of them, got"):
+            Resample.deconv(factor)
+    with pytest.raises(ValueError, match=r"factor must be a whole number or a pair of them, got \(2, 2, 2\)"):
+        Resample.deconv((2, 2, 2))
+
+
 def test_bad_descriptions_are_named() -> None:
     with pytest.raises(ValueError, match="factor must be at least 1, got 0"):
         Resample.deconv(0)
@@ -55,9 +68,13 @@ def test_bad_descriptions_are_named() -> None:
         Sampling(1.5)
     with pytest.raises(ValueError, match="cell must be at least 1 pixel, got 0"):
         Sampling(0.5, cell=0)
+    with pytest.raises(TypeError, match=r"cell must be a whole number, got 2\.5"):
+        Sampling(0.5, cell=2.5)
     with pytest.raises(ValueError, match=r"threshold must lie in 0\.\.1, got 2"):
         Sampling.hard(2)
     with pytest.raises(ValueError, match="min_kept must not be negative, got -1"):
         Sampling.hard(0.5, -1)
+    with pytest.raises(TypeError, match=r"min_kept must be a whole number, got 1\.5"):
+        Sampling.hard(0.5, 1.5)
     with pytest.raises(ValueError, match=r"class_p must lie in 0\.\.1"):
         Sampling.balanced([])

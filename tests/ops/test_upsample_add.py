@@ -187,10 +187,16 @@ def test_bad_arguments_are_named() -> None:
         upsample_add(x, weight, skip, stride=2, skip_weight=skip_weight[:, :3])
     with pytest.raises(ValueError, match="skip_weight and skip_bias need skip"):
         upsample_add(x, weight, stride=2, skip_weight=skip_weight)
+    for name in ("weight", "skip", "skip_weight", "skip_bias"):
+        given = {"skip": skip, "skip_weight": skip_weight, name: 5}
+        with pytest.raises(TypeError, match=f"^{name} must be a tensor, got int"):
+            upsample_add(x, stride=2, **given)
     with pytest.raises(ValueError, match="skip_bias needs skip_weight"):
         upsample_add(x, weight, skip[:, :6], stride=2, skip_bias=skip_bias)
     with pytest.raises(ValueError, match="stride must be at least 1, got 0"):
         upsample_add(x, weight, stride=0)
+    with pytest.raises(TypeError, match=r"stride must be a whole number or a pair of them, got 2\.0"):
+        upsample_add(x, weight, stride=2.0)
     with pytest.raises(TypeError, match="x must be of type"):
         upsample_add(x.int(), weight, stride=2)
     with pytest.raises(TypeError, match=r"skip must be torch\.float32 as x is"):
