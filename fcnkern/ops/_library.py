@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 LIBRARY = torch.library.Library("fcnkern", "DEF")
 
@@ -79,6 +80,10 @@ class Operator:
             return self.overload(*self.pack(args))
 
     def _run(self, run: Compute, args: tuple[Any, ...]) -> Any:
+        if forward_ad._current_level >= 0 and any(map(_has_tangent, args)):
+            raise NotImplementedError(
+                f"{self.name} has no forward-mode derivative, got an argument with a tangent"
+            )
         if self.record is not None and torch.is_grad_enabled() and any(map(_needs_gradient, args)):
             return self.record(run, *args)
         return run(*args)
@@ -86,6 +91,10 @@ class Operator:
 
 def _needs_gradient(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
+
+
+def _has_tangent(value: Any) -> bool:
+    return isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None
 
 
 def is_watched(args: tuple[Any, ...]) -> bool:

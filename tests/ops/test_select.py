@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fcnkern import Resample, confusion_matrix, conv1x1, max_pool2d, upsample_add, upsample_argmax
 from fcnkern import upsample_cross_entropy as ce
@@ -107,3 +108,17 @@ def test_gradients_that_are_not_in_memory(call: Callable[[Tensor], Tensor]) -> N
     for slope in (negated(*shape), torch._efficientzerotensor(shape)):
         found, wanted = (torch.autograd.grad(call(x), x, each)[0] for each in (slope, slope.clone()))
         assert torch.equal(found, wanted)
+
+
+@differentiable
+def test_a_tangent_is_refused(call: Callable[[Tensor], Tensor]) -> None:
+    """It would be lost without a word."""
+    x = torch.randn(2, 3, 4, 4)
+    with pytest.raises(
+        NotImplementedError, match="has no forward-mode derivative, got an argument with a tangent"
+    ):
+        torch.func.jvp(call, (x,), (x,))
+    with forward_ad.dual_level():
+        with pytest.raises(NotImplementedError, match="has no forward-mode derivative"):
+            call(forward_ad.make_dual(x, x))
+        assert torch.isfinite(call(x)).all()
