@@ -125,7 +125,7 @@ class BandWorker {
     block.columns = job_.columns.max_pixels == 1 ? 1 : (job_.columns.max_pixels + 1) / 2 * 2;
     block.du = job_.columns.step;
     block.v0 = job_.rows.weight[row_cell];
-    block.dv = job_.rows.step;
+    block.dv = rows > 1 ? job_.rows.step : 0;  // not to be multiplied by 0 where it is steep
     const int64_t count = labels_.active_count();
     for (int64_t i = 0, end; i < count; i = end) {
       const int64_t cell = labels_.active()[i] / kLanes * kLanes;

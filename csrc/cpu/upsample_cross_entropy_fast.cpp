@@ -23,6 +23,13 @@ constexpr float kLowest = -119 * kLog2E;
 // to 7 pixels more: 2^(46 + 1.44 * 46 * 7/8) is the largest term, and it is finite.
 constexpr float kJump = 46 * kLog2E;
 
+// The same for a block. Pixels further apart than half a cell run on for more than that: a ratio from row to
+// row, a step to the right of the cell's last pixel, has at most jump * steepest * (1 + 2 * steepest).
+FCNKERN_INLINE float greatest_jump(const Block<float>& block) {
+  const float steepest = block.du > block.dv ? block.du : block.dv;
+  return steepest > 0.5f ? kJump * 0.5f / steepest : kJump;
+}
+
 FCNKERN_INLINE VecF clamp_low(VecF z) { return vmax(splat(kLowest), z); }  // keeps NaN
 
 template <int kColumns>
@@ -202,7 +209,7 @@ VecF sum_logs_weighted(const Block<float>& block, const FastScratch& scratch) {
 template <bool kNarrow>
 bool fill_geometric(const Block<float>& block, const FastScratch& scratch) {
   VecI fits = splat(-1);
-  const float du = block.du, v0 = block.v0, dv = block.dv;
+  const float du = block.du, v0 = block.v0, dv = block.dv, jump = greatest_jump(block);
   for (int64_t c = 0; c < block.classes; ++c) {
     const int64_t at = c * block.stride;
     VecF tl = load(block.top_left + at), tr = load(block.top_right + at);
@@ -210,7 +217,7 @@ bool fill_geometric(const Block<float>& block, const FastScratch& scratch) {
     if (!kNarrow) {
       tl = clamp_low(tl), tr = clamp_low(tr), bl = clamp_low(bl), br = clamp_low(br);
       const VecF range = vmax(vmax(tl, tr), vmax(bl, br)) - vmin(vmin(tl, tr), vmin(bl, br));
-      fits &= range + ((tl + br) + (tr + bl)) * 0.0f <= kJump;  // the sum brings in NaN, which vmax may drop
+      fits &= range + ((tl + br) + (tr + bl)) * 0.0f <= jump;  // the sum brings in NaN, which vmax may drop
     }
     const VecF left_slope = bl - tl, right_slope = br - tr;
     const VecF left = tl + v0 * left_slope, right = tr + v0 * right_slope;
@@ -225,8 +232,9 @@ bool fill_geometric(const Block<float>& block, const FastScratch& scratch) {
 // Whether no score lies further than a jump below the greatest: then none jumps further, and none is clamped.
 bool is_narrow(const Block<float>& block) {
   const int64_t at = block.classes * block.stride;
-  return all((load(block.top_left + at) >= -kJump) & (load(block.top_right + at) >= -kJump) &
-             (load(block.bottom_left + at) >= -kJump) & (load(block.bottom_right + at) >= -kJump));
+  const float least = -greatest_jump(block);
+  return all((load(block.top_left + at) >= least) & (load(block.top_right + at) >= least) &
+             (load(block.bottom_left + at) >= least) & (load(block.bottom_right + at) >= least));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -180,6 +181,26 @@ def test_steep_scores(isa: str, spread: float, classes: int) -> None:
                 torch.float32,
                 f"spread {spread}",
             )
+
+
+@pytest.mark.parametrize("spread", [2.0, 4.0, 8.0, 16.0])
+def test_steep_scores_that_lie_hardly_further_apart_than_pixels(isa: str, spread: float) -> None:
+    """Then the geometric sequences are steep too, and of some cells only a first row or column counts."""
+    sizes = (
+        ((16, 16), (18, 18)),
+        ((40, 8), (10, 64)),
+        ((64, 16), (32, 64)),
+        ((8, 2), (16, 2)),
+        ((12, 12), (18, 29)),
+    )
+    for (size_in, size_out), seed in itertools.product(sizes, range(5)):
+        torch.manual_seed(seed)
+        scores, target = problem(size_in, size_out, classes=21, images=1, spread=spread)
+        loss, grad = run(scores, target, Resample.half_pixel())
+        exact, exact_grad = truth(scores.double(), target, Resample.half_pixel())
+        what = f"{isa} {size_in} -> {size_out}, seed {seed}"
+        assert relative_error(loss, exact) <= 1e-6, what
+        assert relative_error(grad, exact_grad) <= 1e-6, what
 
 
 @pytest.mark.parametrize("axis", [2, 3])
