@@ -10,6 +10,7 @@
 
 #include "argmax_rows.h"
 #include "confusion_matrix.h"
+#include "label_limit.h"
 #include "scratch.h"
 
 namespace fcnkern::FCNKERN_ISA {
@@ -31,7 +32,7 @@ FCNKERN_INLINE int64_t label_at(const LabelMap& map, int64_t offset) {
 }
 
 // out = label where it is a class, `classes` where it is ignored, the largest Narrow elsewhere.
-// The comparisons are unsigned in the wider of the two types, which sign-extension makes exact.
+// The comparisons are unsigned in the wider of the two types, which sign-extension and label_limit make exact.
 template <class Narrow, class Label>
 void narrow(const Label* labels, int64_t stride, int n, int64_t classes, const int64_t* ignore, Narrow* out) {
   using Wide = std::make_unsigned_t<std::conditional_t<(sizeof(Label) > sizeof(Narrow)), Label, Narrow>>;
@@ -39,7 +40,7 @@ void narrow(const Label* labels, int64_t stride, int n, int64_t classes, const i
   const bool can_match = ignore != nullptr && static_cast<Label>(*ignore) == *ignore;
   const Wide ignored = can_match ? static_cast<Wide>(static_cast<Label>(*ignore)) : 0;
   const Wide mark = can_match ? static_cast<Wide>(classes) : 0;
-  const Wide limit = static_cast<Wide>(classes);
+  const Wide limit = static_cast<Wide>(label_limit<Label>(classes));
   Label packed[kChunk];
   if (stride != 1) {
     for (int i = 0; i < n; ++i) packed[i] = labels[i * stride];

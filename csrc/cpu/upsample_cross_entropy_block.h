@@ -131,7 +131,7 @@ struct Totals {
 };
 
 // Factors of the loss of a pixel with label t:
-// lse_weight[t] * logsumexp(z) - hard[t] * z[t] - sum over c of soft[c] * z[c].
+// lse[t] * logsumexp(z) - hard[t] * z[t] - sum over c of soft[c] * z[c].
 template <class T>
 struct LossWeights {
   const T* lse;     // [class], 0 at [classes] and at kNone of 8-bit labels

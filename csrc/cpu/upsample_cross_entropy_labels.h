@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "label_limit.h"
 #include "philox_run.h"
 #include "upsample_cross_entropy.h"
 #include "upsample_cross_entropy_block.h"
@@ -18,7 +19,7 @@ bool narrow_row(const Label* labels, int64_t stride, int64_t n, int64_t classes,
   constexpr Wide kAll = static_cast<Wide>(-1);
   const Wide can_match = static_cast<Label>(ignore_index) == ignore_index ? kAll : 0;
   const Wide ignored = static_cast<Wide>(static_cast<Label>(ignore_index)),
-             limit = static_cast<Wide>(classes);
+             limit = static_cast<Wide>(label_limit<Label>(classes));
   Wide bad = 0;
   const auto convert = [&](int64_t i, Label value) {
     const Wide label = static_cast<Wide>(value);
@@ -73,7 +74,7 @@ bool truncate_row(const Label* labels, int64_t n, int64_t classes, int64_t ignor
     row.take(from, n, out);
   else
     row.take(from + n - kPart, kPart, out + n - kPart);
-  return row.most <= classes && (sizeof(Label) <= sizeof(L) || row.sums <= kNone);
+  return row.most <= label_limit<Label>(classes) && (sizeof(Label) <= sizeof(L) || row.sums <= kNone);
 }
 
 // Up to kCellPixels rows of one image.
