@@ -273,21 +273,36 @@ class BandWorker {
     moments_.close(job_.weights.weight);
     float* losses = static_cast<float*>(p_.losses);
     log_sums(block, fast_);
+    const Corners<float> all = smoothed_corners(block);
     each_pixel(block, cells, [&](int v, int r, int lane, int label, int64_t at) {
       const float u = block.u0[lane] + static_cast<float>(r) * block.du,
                   w = block.v0 + static_cast<float>(v) * block.dv;
-      const auto score = [&](int64_t c) {
-        const int64_t i = c * block.stride + lane;
-        const float top = block.top_left[i] + u * (block.top_right[i] - block.top_left[i]);
-        const float bottom = block.bottom_left[i] + u * (block.bottom_right[i] - block.bottom_left[i]);
-        return top + w * (bottom - top);
+      const auto blend = [=](float top_left, float top_right, float bottom_left, float bottom_right) {
+        const float top = top_left + u * (top_right - top_left);
+        return top + w * (bottom_left + u * (bottom_right - bottom_left) - top);
       };
-      float loss = job_.weights.lse[label] * fast_.sums[v * kCellPixels + r][lane] -
-                   job_.weights.hard[label] * score(label);
-      if (job_.weights.soft != nullptr)
-        for (int64_t c = 0; c < classes_; ++c) loss -= job_.weights.soft[c] * score(c);
-      losses[at] = loss * Unit<float>::kNats;
+      const int64_t i = label * block.stride + lane;
+      const float own = blend(block.top_left[i], block.top_right[i], block.bottom_left[i], block.bottom_right[i]);
+      const float smoothed =
+          blend(all.top_left[lane], all.top_right[lane], all.bottom_left[lane], all.bottom_right[lane]);
+      const float sum = fast_.sums[v * kCellPixels + r][lane];
+      losses[at] =
+          (job_.weights.lse[label] * sum - job_.weights.hard[label] * own - smoothed) * Unit<float>::kNats;
     });
+  }
+
+  // Of each corner the sum of all scores, each times its share of label smoothing.
+  Corners<float> smoothed_corners(const Block<float>& block) const {
+    Corners<float> sums{};
+    for (int64_t c = 0; job_.weights.soft != nullptr && c < classes_; ++c) {
+      const int64_t at = c * block.stride;
+      const float share = job_.weights.soft[c];
+      sums.top_left += share * load(block.top_left + at);
+      sums.top_right += share * load(block.top_right + at);
+      sums.bottom_left += share * load(block.bottom_left + at);
+      sums.bottom_right += share * load(block.bottom_right + at);
+    }
+    return sums;
   }
 
   void run_pixels(const Block<T>& block, const LaneCells<L>& cells) {
