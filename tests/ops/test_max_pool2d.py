@@ -87,6 +87,12 @@ def test_every_small_size(backend: str, layout: torch.memory_format) -> None:
                     assert_same(x, window, True, backend)
 
 
+@pytest.mark.parametrize("kernel_size", [(15, 17), (17, 15)])
+def test_the_largest_windows(backend: str, kernel_size: tuple[int, int]) -> None:
+    """Of 255 elements, the number that stands for no winner."""
+    assert_same(-torch.rand(1, 1, 21, 21), {"kernel_size": kernel_size, "stride": 2}, True, backend)
+
+
 def test_a_part_of_a_map(backend: str) -> None:
     x = torch.randn(2, 4, 12, 30)[:, 1:3, 1:10, 2:29:2]
     x = x.detach().requires_grad_()

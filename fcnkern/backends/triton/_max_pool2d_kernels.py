@@ -87,7 +87,7 @@ def _max_pool2d_bwd_kernel(
         winner = tl.load(winners_ptr + source, mask=holds, other=NO_WINNER).to(tl.int32)[:, None]
         grad = tl.load(grad_ptr + source, mask=holds, other=0.0).to(tl.float32)[:, None]
         row_of, column_of = down + up * STRIDE_Y, right + left * STRIDE_X
-        won = (winner == row_of * KERNEL_X + column_of) & (column_of < KERNEL_X)
+        won = (winner == row_of * KERNEL_X + column_of) & (row_of < KERNEL_Y) & (column_of < KERNEL_X)
         total += tl.where(won, grad, 0.0)
     row, column = y[:, None] * STRIDE_Y - PAD_Y + down, x[:, None] * STRIDE_X - PAD_X + right
     inside = there[:, None] & (element < STRIDE_Y * STRIDE_X) & (row < height) & (column < width)
