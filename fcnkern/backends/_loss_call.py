@@ -56,6 +56,7 @@ class Pixels(NamedTuple):
         """These pixels where they are hard; ``mined``: the result of a run over those `for_mining`."""
         assert self.call.hard is not None
         losses, _, _, stats = mined
+        losses.clamp_(min=0)  # so that ignored pixels, which have 0, rank behind all others
         threshold, min_kept = self.call.hard
         above = torch.full((), -math.log(threshold) if threshold > 0 else math.inf, device=losses.device)
         least = torch.full_like(above, math.inf)

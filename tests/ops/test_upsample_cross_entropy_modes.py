@@ -108,6 +108,17 @@ def test_hard_pixels(backend: str, threshold: float, min_kept: int) -> None:
     assert float((ours - expected).norm()) <= 1e-2 * float(expected.norm()) + 1e-6
 
 
+def test_confident_pixels_rank_before_ignored_ones(backend: str) -> None:
+    """Their losses are 0, or by rounding less."""
+    target = torch.randint(0, 5, (1, 3, 4)).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    scores = F.one_hot(target[:, ::8, ::8], 5).movedim(3, 1) * 15 + torch.rand(1, 5, 3, 4)
+    target[0, :3] = 255
+    valid = int((target != 255).sum())
+    options = {"sampling": Sampling.hard(0.0, valid), "return_stats": True, "backend": backend}
+    _, stats = upsample_cross_entropy(scores, target, Resample.half_pixel(), **options)
+    assert int(stats[0]) == valid
+
+
 def test_seed_comes_from_torch_and_may_be_a_tensor(backend: str) -> None:
     scores, target = problem()
     scores = scores.detach()
