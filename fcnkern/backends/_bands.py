@@ -52,6 +52,12 @@ class Band(NamedTuple):
     """1×C×H'×W."""
 
 
+def classes_of(scores: Tensor, weight: Tensor | None) -> int:
+    """The number of channels of upsampled scores; ``weight``: a learned one."""
+    channels = scores.shape[1]
+    return channels if weight is None or is_depthwise(weight, channels) else weight.shape[1]
+
+
 class LearnedUpsampling:
     """A transposed convolution and a crop, as `Resample.deconv` and a learned weight give them.
 
@@ -65,8 +71,7 @@ class LearnedUpsampling:
         self.deconvolution = deconvolution
         self.scores, self.resample, self.size = scores, resample, size
         self.weight = weight.to(torch.promote_types(scores.dtype, torch.float32))
-        channels = scores.shape[1]
-        self.classes = channels if is_depthwise(weight, channels) else weight.shape[1]
+        self.classes = classes_of(scores, weight)
         self.columns = (resample.offset[1], resample.offset[1] + size[1])
 
     def bands(self) -> Iterator[Band]:
