@@ -8,6 +8,7 @@ first. In the interpreter the words are there when the kernel returns, and the s
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import NamedTuple
 
 import torch
@@ -15,11 +16,13 @@ from torch import Tensor
 
 from fcnkern.backends.errors import label_error
 
+_PLACES = 1024
+"""Reports of a device: as many as launches wait in a queue, so that a kernel has ended before its report serves anew."""
+
 
 class _Place(NamedTuple):
     """What a report refers to."""
 
-    device: torch.device
     name: str
     height: int
     width: int
@@ -27,20 +30,48 @@ class _Place(NamedTuple):
     ignore_index: int | None
 
 
-_reports: dict[_Place, Tensor] = {}
+class _Reports:
+    """The reports of one device. A new place takes the one that was not asked for the longest."""
+
+    def __init__(self, device: torch.device) -> None:
+        # A fourth word, unused, for pointers of one alignment, on which Triton specialises.
+        self.words = torch.zeros(_PLACES, 4, dtype=torch.int64, pin_memory=device.type != "cpu")
+        self.array = self.words.numpy()
+        self.rows: dict[_Place, int] = {}
+
+    def row(self, place: _Place) -> Tensor:
+        row = self.rows.pop(place, len(self.rows))
+        if row == _PLACES:
+            row = self.rows.pop(next(iter(self.rows)))
+        self.rows[place] = row
+        return self.words[row]
+
+    def take(self) -> tuple[_Place, int, int] | None:
+        """What a place's kernel has met: the index of the pixel and the label."""
+        if not self.array[: len(self.rows), 0].any():
+            return None
+        place, row = next((place, row) for place, row in self.rows.items() if self.array[row, 0])
+        index, label = int(self.array[row, 0]) - 1, int(self.array[row, 1])
+        self.array[row] = 0
+        return place, index, label
+
+
+_reports: dict[torch.device, _Reports] = {}
+_lock = Lock()
 
 
 def label_flag(name: str, labels: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
-    """Three int64 words in pinned host memory for a kernel that reads N×H×W ``labels``.
+    """Int64 words, of which three are used, in pinned host memory for a kernel that reads N×H×W ``labels``.
 
     Raises:
         ValueError: an earlier call on this device met a label out of range.
     """
     raise_reported(labels.device)
-    place = _Place(labels.device, name, labels.shape[1], labels.shape[2], num_classes, ignore_index)
-    if place not in _reports:
-        _reports[place] = torch.zeros(3, dtype=torch.int64, pin_memory=labels.device.type != "cpu")
-    return _reports[place]
+    place = _Place(name, labels.shape[1], labels.shape[2], num_classes, ignore_index)
+    with _lock:
+        if labels.device not in _reports:
+            _reports[labels.device] = _Reports(labels.device)
+        return _reports[labels.device].row(place)
 
 
 def raise_reported(device: torch.device) -> None:
@@ -49,11 +80,12 @@ def raise_reported(device: torch.device) -> None:
     Raises:
         ValueError: naming the tensor, the label and its position.
     """
-    for place, report in _reports.items():
-        if place.device != device or int(report[0]) == 0:
-            continue
-        index, label = int(report[0]) - 1, int(report[1])
-        report.zero_()
-        row = index // place.width
-        position = (row // place.height, row % place.height, index % place.width)
-        raise label_error(place.name, label, position, place.num_classes, place.ignore_index)
+    with _lock:
+        reports = _reports.get(device)
+        report = None if reports is None else reports.take()
+    if report is None:
+        return
+    place, index, label = report
+    row = index // place.width
+    position = (row // place.height, row % place.height, index % place.width)
+    raise label_error(place.name, label, position, place.num_classes, place.ignore_index)
