@@ -23,7 +23,8 @@ SHARES = {
     "for (int i = 0; i < K * K; ++i) {": 0.0,
     "total.loss += add_steep_cells": 0.0,
     "targets_of<Offset>(p, column_again(), row, begin, y));": 0.0,
-    "if (!gentle) return exp2_fast(x) - 1.0f;": 0.0,
+    "else add_exponentials<K, false>(sums, score);": 0.0,
+    "else m = moments<K, false>(sums, score);": 0.0,
 }
 
 

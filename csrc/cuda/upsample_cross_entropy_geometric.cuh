@@ -43,10 +43,12 @@ __device__ __forceinline__ float largest_jump(float jump, const Corners& s) {
   return max_or_nan(max_or_nan(jump, fabsf(s.bottom_left - s.top_left)), fabsf(s.bottom_right - s.top_right));
 }
 
-// 2^x - 1, near 0 to a few units in the last place of the result, for the use of high powers of 2^x: a polynomial of
-// x / 8 for |x| up to 6 where the twist is gentle, else one exponential.
-__device__ __forceinline__ float exp2_less_1(float x, bool gentle) {
-  if (!gentle) return exp2_fast(x) - 1.0f;
+// By what the ratio of a row differs from that of the row before, x in binary orders: where GENTLE 2^x - 1, near 0 to a
+// few units in the last place of the result, for the use of high powers of 2^x (a polynomial of x / 8 for |x| up to
+// 6.6); else 2^x, which may be so small that 2^x - 1 were -1.
+template <bool GENTLE>
+__device__ __forceinline__ float twist_of(float x) {
+  if constexpr (!GENTLE) return exp2_fast(x);
   const float y = x * (0.125f * kLn2);
   float p = fmaf(y, 1.0f / 720, 1.0f / 120);
   p = fmaf(y, fmaf(y, p, 1.0f / 24), 1.0f / 6);
@@ -56,11 +58,17 @@ __device__ __forceinline__ float exp2_less_1(float x, bool gentle) {
   return p * (p + 2.0f);
 }
 
-// Adds one class's exponentials to the sums of all K x K pixels: 3 exponentials and 1.5 operations a pixel.
-template <int K>
-__device__ __forceinline__ void add_exponentials(float (&sums)[K * K], const Bilinear& score, bool gentle) {
+template <bool GENTLE>
+__device__ __forceinline__ float twisted(float ratio, float twist) {
+  return GENTLE ? fmaf(ratio, twist, ratio) : ratio * twist;
+}
+
+// Adds one class's exponentials to the sums of all K x K pixels: 3 exponentials (4 unless GENTLE) and 1.5 operations a
+// pixel.
+template <int K, bool GENTLE>
+__device__ __forceinline__ void add_exponentials(float (&sums)[K * K], const Bilinear& score) {
   float start = exp2_fast(score.z), ratio = exp2_fast(score.dz);
-  const float down = exp2_fast(score.gz), twist = exp2_less_1(score.dg, gentle);
+  const float down = exp2_fast(score.gz), twist = twist_of<GENTLE>(score.dg);
 #pragma unroll
   for (int v = 0; v < K; ++v) {
     float term = start;
@@ -72,7 +80,7 @@ __device__ __forceinline__ void add_exponentials(float (&sums)[K * K], const Bil
       term *= square;
     }
     start *= down;
-    ratio = fmaf(ratio, twist, ratio);
+    ratio = twisted<GENTLE>(ratio, twist);
   }
 }
 
@@ -82,11 +90,11 @@ struct Moments {
 };
 
 // Moments of factor * exponential, rows and columns counted from 1: by Horner's rule from the last pixel, 2 operations a
-// pixel and 3 exponentials.
-template <int K>
-__device__ __forceinline__ Moments moments(const float (&factors)[K * K], const Bilinear& score, bool gentle) {
+// pixel and 3 exponentials (4 unless GENTLE).
+template <int K, bool GENTLE>
+__device__ __forceinline__ Moments moments(const float (&factors)[K * K], const Bilinear& score) {
   float ratio = exp2_fast(fmaf(K - 1.0f, score.dg, score.dz));
-  const float down = exp2_fast(score.gz), untwist = exp2_less_1(-score.dg, gentle);
+  const float down = exp2_fast(score.gz), untwist = twist_of<GENTLE>(-score.dg);
   Moments m{0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
   for (int v = K - 1; v >= 0; --v) {
@@ -100,7 +108,7 @@ __device__ __forceinline__ Moments moments(const float (&factors)[K * K], const 
     m.by_row = fmaf(m.by_row, down, m.plain);
     m.by_column = fmaf(m.by_column, down, q);
     m.by_both = fmaf(m.by_both, down, m.by_column);
-    ratio = fmaf(ratio, untwist, ratio);
+    ratio = twisted<GENTLE>(ratio, untwist);
   }
   const float start = exp2_fast(score.z);
   return {m.plain * start, m.by_row * start, m.by_column * start, m.by_both * start};

@@ -134,7 +134,9 @@ __global__ void __launch_bounds__(kWarp, kWarpsPerProcessor) upsample_cross_entr
       for (int c = 0; c < classes; ++c, offset += scores.stride) {
         const Corners corners = scores.corners(offset);
         jump = largest_jump(jump, corners);
-        add_exponentials<K>(sums, bilinear(corners, at), p.gentle_twist);
+        const Bilinear score = bilinear(corners, at);
+        if (p.gentle_twist) add_exponentials<K, true>(sums, score);
+        else add_exponentials<K, false>(sums, score);
       }
     }
     const bool steep = labels.kept != 0 && !(jump <= p.steep);
@@ -177,7 +179,9 @@ __global__ void __launch_bounds__(kWarp, kWarpsPerProcessor) upsample_cross_entr
                            aimed.by_both * score.dg;
         total.loss -= gentle != 0 ? loss : 0.0f;
         if (has_grad) {
-          Moments m = moments<K>(sums, score, p.gentle_twist);
+          Moments m;
+          if (p.gentle_twist) m = moments<K, true>(sums, score);
+          else m = moments<K, false>(sums, score);
           m.plain -= aimed.plain, m.by_row -= aimed.plain + aimed.by_row;
           m.by_column -= aimed.plain + aimed.by_column;
           m.by_both -= (aimed.plain + aimed.by_row) + (aimed.by_column + aimed.by_both);

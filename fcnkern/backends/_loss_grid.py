@@ -10,6 +10,14 @@ from fcnkern.backends._axes import Cells, cells
 from fcnkern.backends._loss_call import Pixels
 
 
+STEEP = 34.0
+"""Largest jump between neighbouring corners, in nats, that geometric sequences take (steps of half a cell at most).
+
+With J = 49 bits a sum of exponentials is at least 2^-J, no Horner sum exceeds 2^(2 J + 6), what is flushed to zero at
+a cell's first pixel is at most 2^(2 J - 126) of a sum elsewhere, and the twist is at most 2 J · step_y · step_x bits.
+"""
+
+
 class LossGrid(NamedTuple):
     """How the cells are divided among programs."""
 
@@ -29,6 +37,11 @@ class LossGrid(NamedTuple):
     def rows(self) -> int:
         """Rows of parts of cells."""
         return (self.y.end - self.y.begin) * self.y.parts
+
+    @property
+    def steepest(self) -> float:
+        """Largest jump that geometric sequences take here: of longer steps the second may leave the cell."""
+        return STEEP * min(1.0, 0.5 / max(self.y.step, self.x.step))
 
     @staticmethod
     def of(scores: Tensor, pixels: Pixels, resident_warps: int) -> LossGrid:

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcnkern import Resample, Sampling
+from fcnkern.backends._loss_call import Pixels
 from fcnkern.nn import UpsampleCrossEntropyLoss
+from fcnkern.ops._loss_call import LossCall
 from tests.ops._truth import upsampled
 from tests.placement import device_of, raises_label_error, upsample_cross_entropy
 
@@ -108,15 +110,15 @@ def test_hard_pixels(backend: str, threshold: float, min_kept: int) -> None:
     assert float((ours - expected).norm()) <= 1e-2 * float(expected.norm()) + 1e-6
 
 
-def test_confident_pixels_rank_before_ignored_ones(backend: str) -> None:
-    """Their losses are 0, or by rounding less."""
-    target = torch.randint(0, 5, (1, 3, 4)).repeat_interleave(8, 1).repeat_interleave(8, 2)
-    scores = F.one_hot(target[:, ::8, ::8], 5).movedim(3, 1) * 15 + torch.rand(1, 5, 3, 4)
-    target[0, :3] = 255
-    valid = int((target != 255).sum())
-    options = {"sampling": Sampling.hard(0.0, valid), "return_stats": True, "backend": backend}
-    _, stats = upsample_cross_entropy(scores, target, Resample.half_pixel(), **options)
-    assert int(stats[0]) == valid
+def test_confident_pixels_rank_before_ignored_ones() -> None:
+    """Their losses are 0, or by rounding less; those of ignored pixels are 0."""
+    call = LossCall(DECONV, 255, 0.0, "valid", (), 1, (0.0, 2), False, False)
+    pixels = Pixels.of(torch.tensor([[[0, 0, 255, 255]]]), None, None, None, call)
+    losses = torch.tensor([[[-8e-7, -4e-7, 0.0, 0.0]]])
+    hard = pixels.only_hard((losses, None, None, torch.tensor([2, 0])))
+    assert hard.hard_losses is not None
+    assert hard.cuts is not None
+    assert (hard.hard_losses >= hard.cuts[1]).all()
 
 
 def test_seed_comes_from_torch_and_may_be_a_tensor(backend: str) -> None:

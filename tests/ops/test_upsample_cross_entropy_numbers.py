@@ -66,3 +66,16 @@ def test_initial_loss_is_log_of_classes(backend: str) -> None:
         target = torch.randint(0, classes, (1, 3, 5))
         loss = upsample_cross_entropy(torch.zeros(1, classes, 2, 2), target, DECONV, backend=backend)
         assert float(loss) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("factor", "spread"), [(1.125, 1.4), (1.25, 2.5), (2.0, 2.5), (3.5, 2.5)])
+def test_twisted_scores_of_large_cells(backend: str, factor: float, spread: float) -> None:
+    """Within a cell a class's scores turn by 24 bits and more: its gradient is right even where 2^-24 is nothing."""
+    size = (10, 11)
+    scores, target = problem(size, (int(size[0] * factor), int(size[1] * factor)), images=1)
+    leaf = (scores.float() * spread).requires_grad_()
+    truth = leaf.detach().double().requires_grad_()
+    resample = Resample.half_pixel()
+    upsample_cross_entropy(leaf, target, resample, reduction="sum", backend=backend).backward()
+    plain(truth, target, resample, reduction="sum").backward()
+    assert (leaf.grad - truth.grad).abs().max() <= 1.5e-6 * truth.grad.abs().max()

@@ -22,12 +22,6 @@ WARPS_PER_MULTIPROCESSOR = 11
 EMULATED_WARPS = 4
 SHARED_BYTES = 48 << 10
 MOST_PARTS = 32
-STEEP = 34.0
-"""Largest jump between neighbouring corners, in nats, that geometric sequences take (steps of half a cell at most).
-
-With J = 49 bits a sum of exponentials is at least 2^-J, no Horner sum exceeds 2^(2 J + 6), and what is flushed to
-zero at a cell's first pixel is at most 2^(2 J - 126) of a sum elsewhere.
-"""
 
 
 class Arguments:
@@ -129,8 +123,8 @@ def run_cells(scores: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor | None, Te
         x=_axis(grid.x),
         slots=slots,
         zero=call.resample.kind == "deconv",
-        steep=STEEP * min(1.0, 0.5 / max(grid.y.step, grid.x.step)),
-        gentle_twist=grid.y.step * grid.x.step < 1 / 10,
+        steep=grid.steepest,
+        gentle_twist=grid.y.step * grid.x.step < 1 / 15,
         lanes=n * grid.columns,
         columns=grid.columns,
         x_begin=grid.x_begin,

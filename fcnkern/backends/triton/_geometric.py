@@ -12,13 +12,6 @@ import triton.language as tl
 
 from fcnkern.backends.triton._math import LOG2_E
 
-STEEP = tl.constexpr(34.0)
-"""Largest jump between neighbouring corners, in nats, that the sequences take.
-
-With J = 49 bits a sum of exponentials is at least 2^-J, no Horner sum exceeds 2^(2 J + 6), what is flushed to zero at
-a cell's first pixel is at most 2^(2 J - 126) of a sum elsewhere, and the twist is at most 2 J · step_y · step_x bits.
-"""
-
 
 @triton.jit
 def corner_scores(scores, corners, exist, maxima, ZERO: tl.constexpr):
@@ -79,13 +72,14 @@ def bilinear(corners, start_y, step_y, start_x, step_x):
 
 
 @triton.jit
-def _exp2_less_1(x, DOUBLINGS: tl.constexpr):
-    """2^x - 1, near 0 to a few ulp of the result, for the use of high powers of 2^x.
+def _twist(x, DOUBLINGS: tl.constexpr):
+    """By what the ratio of a row differs from that of the row before, for `_twisted`; x in binary orders.
 
-    A polynomial of x / 2^DOUBLINGS, for |x| up to 2 · DOUBLINGS; none (and one exponential) where DOUBLINGS is 0.
+    2^x - 1, near 0 to a few ulp of the result, for the use of high powers of 2^x: a polynomial of x / 2^DOUBLINGS, for
+    |x| up to 2.2 · DOUBLINGS. Where DOUBLINGS is 0, 2^x, which may be so small that 2^x - 1 were -1.
     """
     if DOUBLINGS == 0:
-        return tl.exp2(x) - 1.0
+        return tl.exp2(x)
     y = x * (0.5**DOUBLINGS / LOG2_E)
     p = 1.0 / 120 + y * (1.0 / 720)
     p = 1.0 / 6 + y * (1.0 / 24 + y * p)
@@ -93,6 +87,14 @@ def _exp2_less_1(x, DOUBLINGS: tl.constexpr):
     for _ in tl.static_range(DOUBLINGS):
         p = p * (p + 2.0)
     return p
+
+
+@triton.jit
+def _twisted(ratio, twist, DOUBLINGS: tl.constexpr):
+    """The next row's ratio."""
+    if DOUBLINGS == 0:
+        return ratio * twist
+    return ratio + ratio * twist
 
 
 @triton.jit
@@ -105,7 +107,7 @@ def add_exponentials(sums, score, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DOU
     start = tl.exp2(z)
     ratio = tl.exp2(dz)
     down = tl.exp2(gz)
-    twist = _exp2_less_1(dg, DOUBLINGS)
+    twist = _twist(dg, DOUBLINGS)
     total = ()
     for v in tl.static_range(ROWS):
         term = start
@@ -116,7 +118,7 @@ def add_exponentials(sums, score, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DOU
         if COLUMNS % 2 == 1:
             total = total + (sums[v * COLUMNS + COLUMNS - 1] + term,)
         start = start * down
-        ratio = ratio + ratio * twist
+        ratio = _twisted(ratio, twist, DOUBLINGS)
     return total
 
 
@@ -130,7 +132,7 @@ def moments(factors, score, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DOUBLINGS
     z, dz, gz, dg = score
     ratio = tl.exp2(dz + (ROWS - 1) * dg)
     down = tl.exp2(gz)
-    untwist = _exp2_less_1(-dg, DOUBLINGS)
+    untwist = _twist(-dg, DOUBLINGS)
     for v in tl.static_range(ROWS - 1, -1, -1):
         p = factors[v * COLUMNS + COLUMNS - 1]
         q = p
@@ -144,6 +146,6 @@ def moments(factors, score, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DOUBLINGS
             by_row = by_row * down + plain
             by_column = by_column * down + q
             by_both = by_both * down + by_column
-        ratio = ratio + ratio * untwist
+        ratio = _twisted(ratio, untwist, DOUBLINGS)
     start = tl.exp2(z)
     return plain * start, by_row * start, by_column * start, by_both * start

@@ -107,9 +107,9 @@ def run_cells(scores: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor | None, Te
         classes, h, w, *target.shape[1:], n * grid.columns, grid.columns, grid.x_begin, grid.y.begin, grid.rows,
         grid.band,
         *scores.stride(), *target.stride(), *strides,
-        grid.y.step, grid.x.step, call.ignore_index, call.cell, call.label_smoothing,
+        grid.y.step, grid.x.step, grid.steepest, call.ignore_index, call.cell, call.label_smoothing,
         LANES=grid.lanes, ROWS=grid.y.slots, COLUMNS=grid.x.slots, ROW_PARTS=grid.y.parts, PARTS=grid.x.parts,
-        DOUBLINGS=2 if step < 1 / 30 else 3 if step < 1 / 10 else 0,
+        DOUBLINGS=2 if step < 1 / 30 else 3 if step < 1 / 15 else 0,
         ZERO=call.resample.kind == "deconv", GRAD=call.need_grad,
         COARSE=coarse, OFFSET=tl.int64 if wide else tl.int32, **pixels.modes(), **_options(pixels),
     )  # fmt: skip

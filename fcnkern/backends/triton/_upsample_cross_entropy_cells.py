@@ -33,7 +33,6 @@ from fcnkern.backends.triton._cell_labels import (
     unpack,
 )
 from fcnkern.backends.triton._geometric import (
-    STEEP,
     add_exponentials,
     bilinear,
     corner_scores,
@@ -243,7 +242,7 @@ def _upsample_cross_entropy_cells_kernel(
     y_first, y_counts, y_start, x_first, x_counts, x_start,
     C, h, w, H, W, lanes, columns, x_begin, y_begin, rows, band,
     s_n, s_c, s_h, s_w, t_n, t_h, t_w, g_n, g_c, g_h, g_w,
-    step_y, step_x, ignore_index, sampling_cell, smoothing,
+    step_y, step_x, steepest, ignore_index, sampling_cell, smoothing,
     LANES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ROW_PARTS: tl.constexpr, PARTS: tl.constexpr,
     DOUBLINGS: tl.constexpr, ZERO: tl.constexpr, GRAD: tl.constexpr, MAP: tl.constexpr, WEIGHTED: tl.constexpr,
     SMOOTH: tl.constexpr, PIXEL_WEIGHT: tl.constexpr, SAMPLING: tl.constexpr, COARSE: tl.constexpr,
@@ -352,7 +351,7 @@ def _upsample_cross_entropy_cells_kernel(
                 kept, weights, scores, corners, exist, maxima, cell, C, stride_c,
                 ROWS, COLUMNS, DOUBLINGS, ZERO, WEIGHTED, MAP and SMOOTH,
             )  # fmt: skip
-            if tl.min((jump <= STEEP).to(tl.int32), 0) == 0:
+            if tl.min((jump <= steepest).to(tl.int32), 0) == 0:
                 usable = -1
             else:
                 if MAP:
