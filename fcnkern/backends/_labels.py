@@ -17,7 +17,7 @@ from torch import Tensor
 from fcnkern.backends.errors import label_error
 
 _PLACES = 1024
-"""Reports of a device: as many as launches wait in a queue, so that a kernel has ended before its report serves anew."""
+"""Reports of a device: as many as launches wait in a queue, so that no kernel is left that uses one taken anew."""
 
 
 class _Place(NamedTuple):

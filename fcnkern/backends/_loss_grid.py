@@ -9,7 +9,6 @@ from torch import Tensor
 from fcnkern.backends._axes import Cells, cells
 from fcnkern.backends._loss_call import Pixels
 
-
 STEEP = 34.0
 """Largest jump between neighbouring corners, in nats, that geometric sequences take (steps of half a cell at most).
 

@@ -75,7 +75,7 @@ def bilinear(corners, start_y, step_y, start_x, step_x):
 def _twist(x, DOUBLINGS: tl.constexpr):
     """By what the ratio of a row differs from that of the row before, for `_twisted`; x in binary orders.
 
-    2^x - 1, near 0 to a few ulp of the result, for the use of high powers of 2^x: a polynomial of x / 2^DOUBLINGS, for
+    2^x - 1, near 0 to a few ulp of the result, for the use of high powers of 2^x: a polynomial of x / 2^DOUBLINGS for
     |x| up to 2.2 · DOUBLINGS. Where DOUBLINGS is 0, 2^x, which may be so small that 2^x - 1 were -1.
     """
     if DOUBLINGS == 0:
