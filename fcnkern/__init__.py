@@ -1,5 +1,8 @@
 """Kernels for dense prediction on PyTorch, and the fully convolutional networks built on them."""
 
+import importlib
+from types import ModuleType
+
 from fcnkern import functional, metrics, models, nn, weights
 from fcnkern._info import format_info, info
 from fcnkern._version import __version__
@@ -38,3 +41,12 @@ __all__ = [
     "upsample_cross_entropy",
     "weights",
 ]
+
+_LATE = ("data", "engine", "export")
+"""Modules that an import of the package leaves out, as kernels and networks need none of them."""
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LATE:
+        return importlib.import_module(f"fcnkern.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

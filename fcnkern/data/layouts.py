@@ -162,6 +162,13 @@ def _class_names(root: Path) -> list[str]:
     for file in _by_stem(root / "labels").values():
         label = read_label(file)
         highest = max(highest, int(np.max(label, where=label != IGNORE, initial=0)))
+    if highest < 0:
+        raise DataError(f"{root / 'labels'} holds no label map, wanted {', '.join(IMAGE_SUFFIXES)}")
+    if highest == 0:
+        raise DataError(
+            f"{root / 'labels'} holds no label but 0 and {IGNORE}, which is ignored: of two classes the second is "
+            "stored as 1; a data set of one class has a classes.txt"
+        )
     return [f"class_{k}" for k in range(highest + 1)]
 
 

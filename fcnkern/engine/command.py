@@ -124,7 +124,10 @@ def _run_one(trainer: Trainer) -> int:
     _print(f"trained {result.iteration} iterations in {result.elapsed:.0f} s; written to {trainer.out}")
     if result.metrics is not None:
         _print(scores_table(result.scores))
+    if result.best_mean_iu >= 0:
         _print(f"best validation mean IU so far: {100 * result.best_mean_iu:.2f} %, in {trainer.best}")
+    elif result.metrics is not None:
+        _print(f"no validation pixel has a class: {trainer.best} is not written")
     return 0
 
 

@@ -89,7 +89,13 @@ def starting_network(
     channels = channels_of(wanted)
     model = new_network(settings, n_class, channels)
     if settings.init_from is not None:
-        return model, str(_start_from(model, settings.init_from, channels))
+        report = _start_from(model, settings.init_from, channels)
+        if settings.preprocess is not None and _preset(settings.preprocess, channels) != model.preprocess:
+            raise ValueError(
+                f"preprocess must be that of init_from {settings.init_from}, {model.preprocess!r}, or left out, got "
+                f"{settings.preprocess!r}"
+            )
+        return model, str(report)
     if settings.weights is not None:
         return model, str(_fill(model, settings, wanted))
     chosen = settings.preprocess
@@ -182,6 +188,10 @@ def _start(model: FCN, source: Segmenter, path: str, channels: int) -> LoadRepor
             )
         model.preprocess = source.preprocess
         if same_kind:
+            if source.n_class != model.n_class:
+                raise ValueError(
+                    f"it has {source.n_class} classes, the data set {model.n_class}: --weights takes its body alone"
+                )
             model.load_state_dict(source.state_dict())
             return LoadReport(path, ("every layer",), (), ())
         if same_body and source.taps == model.taps[1:]:

@@ -144,7 +144,7 @@ class HiddenBody(Body):
         if torch.compiler.is_exporting() or isinstance(hidden, fx.Proxy):
             # In layers that other programs know too.
             return self.drop7(self.relu7(self.fc7(hidden)))
-        dropout_p = self.drop7.p if self.training else 0.0
+        dropout_p = getattr(self.drop7, "p", 0.0) if self.drop7.training else 0.0
         return F.conv1x1(hidden, self.fc7.weight, self.fc7.bias, relu=True, dropout_p=dropout_p)
 
 

@@ -153,6 +153,21 @@ def test_folder_without_options(by_stem: Path) -> None:
         folder(by_stem, "test")
 
 
+def test_folder_whose_labels_tell_no_classes(by_stem: Path) -> None:
+    for path in (by_stem / "labels").rglob("*.png"):
+        mask = np.array(Image.open(path)) > 3
+        Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+    with expect(DataError, "holds no label but 0 and 255", "is stored as 1"):
+        folder(by_stem)
+    (by_stem / "classes.txt").write_text("ground\n")
+    assert folder(by_stem).classes == ["ground"]
+    (by_stem / "classes.txt").unlink()
+    for path in (by_stem / "labels").rglob("*.png"):
+        path.rename(path.with_suffix(".gif"))
+    with expect(DataError, "holds no label map", ".png"):
+        folder(by_stem)
+
+
 def test_lists_with_suffixes_comments_and_blank_lines(by_stem: Path) -> None:
     (by_stem / "train.txt").write_bytes("\ufeff# mine\r\na.png\r\n\r\nc  # last\r\n".encode())
     assert [s.name for s in folder(by_stem)] == ["a", "c"]

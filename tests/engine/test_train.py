@@ -23,6 +23,7 @@ from fcnkern.engine import (
     start_run,
 )
 from fcnkern.engine.log import read_log
+from fcnkern.engine.network import starting_network
 from fcnkern.engine.trainer import Trainer
 from tests.engine._runs import TINY, Images, losses, stopping_after, tiny
 
@@ -208,6 +209,19 @@ def test_from_coarse_to_fine(tmp_path: Path) -> None:
         tiny(tmp_path / "no", init_from=str(tmp_path / "fcn32s" / "last.pt"))
     with pytest.raises(ValueError, match=r"last\.pt does not fit the network"):
         tiny(tmp_path / "no", arch="fcn16s", width=0.05, init_from=str(tmp_path / "fcn32s" / "last.pt"))
+
+
+def test_a_start_that_contradicts_the_run_is_refused(tmp_path: Path) -> None:
+    tiny(tmp_path / "a", arch="fcn32s", iterations=1, preprocess="caffe").run()
+    begun = {"arch": "fcn32s", "init_from": str(tmp_path / "a" / "last.pt")}
+    assert tiny(tmp_path / "b", preprocess="caffe", **begun).model.preprocess == "caffe"
+    with pytest.raises(
+        ValueError, match=r"preprocess must be that of init_from .*'caffe', or left out, got 'torch"
+    ):
+        tiny(tmp_path / "c", preprocess="torchvision", **begun)
+    settings = TrainSettings(**{**TINY, **begun})
+    with pytest.raises(ValueError, match="it has 11 classes, the data set 7: --weights takes its body alone"):
+        starting_network(settings, 7)
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:

@@ -202,6 +202,18 @@ def test_dropout_is_element_wise_and_off_in_eval() -> None:
     assert torch.equal(model(x), model(x))
 
 
+@pytest.mark.parametrize("layer", ["drop6", "drop7"])
+def test_dropout_follows_its_own_mode(layer: str) -> None:
+    model = small("FCN32s", n_class=3).eval()
+    model.get_submodule(layer).train()
+    pool5 = torch.rand(1, 32, 12, 12)
+    assert not torch.equal(model.classify(pool5), model.classify(pool5))
+    model.train()
+    for name in ("drop6", "drop7"):
+        setattr(model, name, torch.nn.Identity())
+    assert torch.equal(model.classify(pool5), model.classify(pool5))
+
+
 @pytest.mark.parametrize(
     ("x", "error", "text"),
     [
