@@ -11,7 +11,10 @@ from fcnkern.resample import as_whole
 
 
 def _probabilities(name: str, values: Sequence[float]) -> tuple[float, ...]:
-    kept = tuple(float(value) for value in values)
+    try:
+        kept = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number or several, got {values!r}") from None
     if not kept or not all(0.0 <= value <= 1.0 for value in kept):
         raise ValueError(f"{name} must lie in 0..1, got {values!r}")
     return kept

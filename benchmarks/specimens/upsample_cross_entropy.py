@@ -34,7 +34,7 @@ def _loss(
 
     n, classes, h, w, factor = shape
     resample = Resample.identity() if full_size else Resample.half_pixel()
-    call = LossCall(resample, 255, 0.0, "valid", (), 1, None, True, False)
+    call = LossCall(resample, 255, 0.0, "valid", (), 1, None, True, False, False)
     scores = torch.empty(n, classes, h * factor, w * factor) if full_size else torch.empty(n, classes, h, w)
     target = torch.empty(n, h * factor, w * factor, dtype=labels)
     class_weight = torch.empty(classes) if weighted else None

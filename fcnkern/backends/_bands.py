@@ -8,7 +8,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from fcnkern.ops.upsample_add import is_depthwise
+from fcnkern.ops._checks import dense_format
+from fcnkern.ops._loss_call import LossCall
+from fcnkern.ops.upsample_add import outputs_of
 from fcnkern.resample import Pair, Resample
 
 BAND_BYTES = 1 << 22
@@ -52,12 +54,6 @@ class Band(NamedTuple):
     """1×C×H'×W."""
 
 
-def classes_of(scores: Tensor, weight: Tensor | None) -> int:
-    """The number of channels of upsampled scores; ``weight``: a learned one."""
-    channels = scores.shape[1]
-    return channels if weight is None or is_depthwise(weight, channels) else weight.shape[1]
-
-
 class LearnedUpsampling:
     """A transposed convolution and a crop, as `Resample.deconv` and a learned weight give them.
 
@@ -71,7 +67,7 @@ class LearnedUpsampling:
         self.deconvolution = deconvolution
         self.scores, self.resample, self.size = scores, resample, size
         self.weight = weight.to(torch.promote_types(scores.dtype, torch.float32))
-        self.classes = classes_of(scores, weight)
+        self.classes = outputs_of(scores, weight)
         self.columns = (resample.offset[1], resample.offset[1] + size[1])
 
     def bands(self) -> Iterator[Band]:
@@ -87,12 +83,24 @@ class LearnedUpsampling:
                 scores = self.deconvolution.deconv_rows_fwd(source, self.weight, stride, rows, self.columns)
                 yield Band(image, first_row, rows, source, scores)
 
-    def backward(self, band: Band, grad: Tensor, grad_scores: Tensor, grad_weight: Tensor) -> None:
+    def zero_grads(self, call: LossCall) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients for the low-resolution scores and for the weight, where the call needs them, to be summed up."""
+        grad_scores = grad_weight = None
+        if call.need_grad:
+            layout = dense_format(self.scores)
+            grad_scores = torch.zeros_like(self.scores, dtype=self.weight.dtype, memory_format=layout)
+        if call.need_weight_grad:
+            grad_weight = torch.zeros_like(self.weight, memory_format=torch.contiguous_format)
+        return grad_scores, grad_weight
+
+    def backward(
+        self, band: Band, grad: Tensor, grad_scores: Tensor | None, grad_weight: Tensor | None
+    ) -> None:
         """Adds what the gradient of a band's scores gives for the low-resolution scores and for the weight."""
-        settings = (self.resample.factor, band.rows, self.columns, (True, True))
-        deconv_rows_bwd = self.deconvolution.deconv_rows_bwd
-        source_grad, weight_grad = deconv_rows_bwd(grad, band.source, self.weight, *settings)
-        assert source_grad is not None
-        assert weight_grad is not None
-        grad_scores[band.image] += source_grad[0]
-        grad_weight += weight_grad
+        needs = (grad_scores is not None, grad_weight is not None)
+        settings = (self.resample.factor, band.rows, self.columns, needs)
+        of_source, of_weight = self.deconvolution.deconv_rows_bwd(grad, band.source, self.weight, *settings)
+        if grad_scores is not None and of_source is not None:
+            grad_scores[band.image] += of_source[0]
+        if grad_weight is not None and of_weight is not None:
+            grad_weight += of_weight

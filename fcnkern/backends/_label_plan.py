@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from fcnkern.backends._axes import Cells, Taps, cells, taps
+from fcnkern.backends._limits import check_classes
 from fcnkern.resample import Pair, Resample
-
-MAX_CLASSES = 65534
-"""Labels have 16 bits in the kernels."""
 
 
 class Plan(NamedTuple):
@@ -57,12 +55,6 @@ def plan(backend: str, scores: Tensor, resample: Resample, size: Pair) -> Plan:
     device = scores.device
     tables = cells(rows, device), cells(columns, device), taps(columns, device)
     return Plan(scores, size, *tables, rows.zero, resample.kind in {"deconv", "identity"})
-
-
-def check_classes(backend: str, name: str, classes: int) -> None:
-    """Refuses more classes than 16-bit labels hold beside a marker."""
-    if classes > MAX_CLASSES:
-        raise ValueError(f"{name}: the {backend} kernels take at most {MAX_CLASSES} classes, got {classes}")
 
 
 def can_ignore(target: Tensor, ignore_index: int | None) -> bool:

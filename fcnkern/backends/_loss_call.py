@@ -49,8 +49,7 @@ class Pixels(NamedTuple):
 
     def for_mining(self) -> Pixels:
         """The same pixels, with equal weights, for a map of plain losses."""
-        plain = self.call._replace(reduction="none", label_smoothing=0.0, need_grad=False, need_stats=False)
-        return Pixels(self.target, None, None, None, plain, ())
+        return Pixels(self.target, None, None, None, self.call.plain_losses(), ())
 
     def only_hard(self, mined: tuple[Tensor, Any, Any, Tensor]) -> Pixels:
         """These pixels where they are hard; ``mined``: the result of a run over those `for_mining`."""

@@ -45,21 +45,19 @@ class FullSizeLoss(NamedTuple):
         learned = LearnedUpsampling(self.deconvolution, scores, weight, call.resample, size)
         parts = []
         losses = _map(pixels)
-        grad = grad_weight = None
-        if call.need_grad:
-            grad = torch.zeros_like(scores, dtype=torch.float32, memory_format=dense_format(scores))
-            grad_weight = torch.zeros_like(learned.weight, memory_format=torch.contiguous_format)
+        grads = learned.zero_grads(call)
+        is_backward = call.need_grad or call.need_weight_grad
         for band in learned.bands():
-            band_grad = torch.empty_like(band.scores) if call.need_grad else None
+            band_grad = torch.empty_like(band.scores) if is_backward else None
             place = (band.image, band.first_row)
             parts.append(self.launch(band.scores, pixels, place, losses, band_grad))
-            if band_grad is not None and grad is not None and grad_weight is not None:
-                learned.backward(band, band_grad, grad, grad_weight)
+            if band_grad is not None:
+                learned.backward(band, band_grad, *grads)
         loss, scale, stats = self.total(torch.cat(parts, 1), pixels.divisor)
-        if grad is not None and grad_weight is not None:
-            grad.mul_(scale)
-            grad_weight.mul_(scale)
-        return loss if losses is None else losses, grad, grad_weight, stats
+        for grad in grads:
+            if grad is not None:
+                grad.mul_(scale)
+        return loss if losses is None else losses, *grads, stats
 
 
 def _map(pixels: Pixels) -> Tensor | None:

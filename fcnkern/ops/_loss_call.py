@@ -8,7 +8,7 @@ from fcnkern.resample import Resample
 
 SETTINGS_SCHEMA = (
     "str resample, int ignore_index, float label_smoothing, str reduction, float[] keep, int cell, "
-    "float[] hard, bool need_grad, bool need_stats"
+    "float[] hard, bool need_grad, bool need_weight_grad, bool need_stats"
 )
 REDUCTIONS = ("valid", "batch", "sum", "none")
 
@@ -26,7 +26,15 @@ class LossCall(NamedTuple):
     hard: tuple[float, int] | None
     """(threshold, min_kept) of hard-pixel mining."""
     need_grad: bool
+    """Whether the gradient for the scores is wanted; ``need_weight_grad``: that for a learned weight."""
+    need_weight_grad: bool
     need_stats: bool
+
+    def plain_losses(self) -> LossCall:
+        """The call for a map of losses alone, by which hard pixels are found."""
+        return self._replace(
+            reduction="none", label_smoothing=0.0, need_grad=False, need_weight_grad=False, need_stats=False
+        )
 
     def settings(self) -> tuple[Any, ...]:
         """The values of SETTINGS_SCHEMA."""

@@ -116,14 +116,18 @@ def is_depthwise(weight: Tensor, channels: int) -> bool:
     return weight.shape[1] == 1 and channels > 1
 
 
+def outputs_of(x: Tensor, weight: Tensor | None) -> int:
+    """Channels of the transposed convolution of ``x``; without a weight it is bilinear, as many as there are."""
+    channels = x.shape[1]
+    return channels if weight is None or is_depthwise(weight, channels) else weight.shape[1]
+
+
 def out_shape(x: Tensor, weight: Tensor | None, stride: Sequence[int]) -> tuple[int, int, int, int]:
     """Shape of the transposed convolution of ``x``."""
-    n, channels, h, w = x.shape
+    n, _, h, w = x.shape
     sy, sx = stride
-    if weight is None:
-        return n, channels, (h - 1) * sy + 2 * sy - sy % 2, (w - 1) * sx + 2 * sx - sx % 2
-    outputs = channels if is_depthwise(weight, channels) else weight.shape[1]
-    return n, outputs, (h - 1) * sy + weight.shape[2], (w - 1) * sx + weight.shape[3]
+    kh, kw = (2 * sy - sy % 2, 2 * sx - sx % 2) if weight is None else weight.shape[2:]
+    return n, outputs_of(x, weight), (h - 1) * sy + kh, (w - 1) * sx + kw
 
 
 def _compute(

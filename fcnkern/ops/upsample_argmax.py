@@ -12,7 +12,7 @@ from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
 from fcnkern.ops._library import Operator
 from fcnkern.ops._resampled import check_resampled
-from fcnkern.ops.upsample_add import is_depthwise
+from fcnkern.ops.upsample_add import outputs_of
 from fcnkern.resample import Resample
 
 
@@ -72,9 +72,7 @@ def upsample_argmax(
     resample.check(in_size, size, kernel)
     if out_dtype not in checks.LABELS:
         raise TypeError(f"out_dtype must be uint8, int16, int32 or int64, got {out_dtype}")
-    classes = scores.shape[1]
-    if weight is not None and not is_depthwise(weight, classes):
-        classes = weight.shape[1]
+    classes = outputs_of(scores, weight)
     if out_dtype == torch.uint8 and classes > 256:
         raise ValueError(f"out_dtype uint8 holds 256 classes, got {classes}; ask for torch.int16")
     given = None if weight is None else weight.detach()

@@ -12,6 +12,7 @@ from fcnkern.ops import _checks as checks
 from fcnkern.ops._library import Compute, Operator, once_differentiable
 from fcnkern.ops._loss_call import REDUCTIONS, SETTINGS_SCHEMA, LossCall
 from fcnkern.ops._resampled import check_resampled
+from fcnkern.ops.upsample_add import outputs_of
 from fcnkern.resample import Resample
 from fcnkern.sampling import Sampling
 
@@ -98,7 +99,7 @@ def upsample_cross_entropy(
     checks.check_images("target", target, 3, checks.LABELS)
     check_resampled(scores, weight, resample, (target.shape[1], target.shape[2]))
     _check_target(scores, target, resample)
-    classes = scores.shape[1] if weight is None else _outputs(weight, scores)
+    classes = outputs_of(scores, weight)
     if class_weight is not None:
         checks.check_tensor("class_weight", class_weight, 1, checks.FLOATS)
         checks.check_shape("class_weight", class_weight, (classes,), "one per class")
@@ -108,7 +109,7 @@ def upsample_cross_entropy(
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
     keep, seed = _draw(sampling, classes, scores)
-    tracked = scores.requires_grad or (weight is not None and weight.requires_grad)
+    formed = torch.is_grad_enabled() and reduction != "none"
     call = LossCall(
         resample,
         ignore_index,
@@ -117,15 +118,12 @@ def upsample_cross_entropy(
         keep,
         1 if sampling is None else sampling.cell,
         None if sampling is None or sampling.threshold is None else (sampling.threshold, sampling.min_kept),
-        need_grad=tracked and torch.is_grad_enabled() and reduction != "none",
+        need_grad=formed and scores.requires_grad,
+        need_weight_grad=formed and weight is not None and weight.requires_grad,
         need_stats=return_stats,
     )
     loss, _, _, stats = _OP(scores, target, weight, class_weight, seed, None, call, backend)
     return (loss, stats) if return_stats else loss
-
-
-def _outputs(weight: Tensor, scores: Tensor) -> int:
-    return scores.shape[1] if weight.shape[1] == 1 and scores.shape[1] > 1 else weight.shape[1]
 
 
 def _check_target(scores: Tensor, target: Tensor, resample: Resample) -> None:
@@ -137,6 +135,8 @@ def _check_target(scores: Tensor, target: Tensor, resample: Resample) -> None:
 
 
 def _draw(sampling: Sampling | None, classes: int, scores: Tensor) -> tuple[tuple[float, ...], Tensor | None]:
+    if sampling is not None and not isinstance(sampling, Sampling):
+        raise TypeError(f"sampling must be a Sampling, such as Sampling(p, cell), got {sampling!r}")
     if sampling is None or not sampling.is_random:
         return (), None
     if len(sampling.keep) not in (1, classes):
@@ -187,8 +187,8 @@ def _fake(
     grad, grad_weight = (scores.new_empty(0, dtype=dtype) for _ in range(2))
     if call.need_grad:
         grad = torch.empty_like(scores, dtype=dtype, memory_format=checks.dense_format(scores))
-        if weight is not None:
-            grad_weight = scores.new_empty(weight.shape, dtype=dtype)
+    if call.need_weight_grad and weight is not None:
+        grad_weight = scores.new_empty(weight.shape, dtype=dtype)
     return loss, grad, grad_weight, scores.new_empty(2, dtype=torch.int64)
 
 
@@ -234,8 +234,9 @@ def _record(run: Compute, *args: Any) -> tuple[Any, ...]:
 
 
 def _form(ctx: Any, call: LossCall, pixel_weight: Tensor | None) -> list[Tensor | None]:
-    """The gradients for the scores and for the weight, if there is one, from the saved inputs."""
-    call = call._replace(need_grad=True, need_stats=False)
+    """The gradients that are needed, for the scores and for the weight, from the saved inputs."""
+    need_grad, need_weight_grad = ctx.needs_input_grad[:2]
+    call = call._replace(need_grad=need_grad, need_weight_grad=need_weight_grad, need_stats=False)
     _, grad, grad_weight, _ = _OP(*ctx.saved_tensors, pixel_weight, call, ctx.backend)
     return [grad, grad_weight]
 

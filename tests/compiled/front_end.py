@@ -183,7 +183,7 @@ def _upsample_cross_entropy() -> Iterator[tuple[str, Call]]:
     from fcnkern.backends.triton.upsample_cross_entropy import upsample_cross_entropy_fwd
     from fcnkern.ops._loss_call import LossCall
 
-    plain = LossCall(Resample.half_pixel(), 255, 0.0, "valid", (), 1, None, True, False)
+    plain = LossCall(Resample.half_pixel(), 255, 0.0, "valid", (), 1, None, True, False, False)
     modes: list[dict[str, Any]] = [
         {},
         {"label_smoothing": 0.1, "reduction": "none"},

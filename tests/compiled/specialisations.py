@@ -61,7 +61,7 @@ def _loss(height: int, width: int) -> Call:
     from fcnkern.backends.triton.upsample_cross_entropy import upsample_cross_entropy_fwd
     from fcnkern.ops._loss_call import LossCall
 
-    call = LossCall(Resample.half_pixel(), 255, 0.0, "valid", (), 1, None, True, False)
+    call = LossCall(Resample.half_pixel(), 255, 0.0, "valid", (), 1, None, True, False, False)
     target = torch.empty(1, height, width, dtype=torch.uint8)
     scores = _image(21, -(-height // 8), -(-width // 8))
     return partial(upsample_cross_entropy_fwd, scores, target, None, None, None, None, call)

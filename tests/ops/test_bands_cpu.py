@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fcnkern import Resample, upsample_argmax, upsample_cross_entropy
-from fcnkern.backends._bands import BAND_BYTES, classes_of
+from fcnkern.backends._bands import BAND_BYTES
+from fcnkern.ops.upsample_add import outputs_of
 from tests.ops._truth import relative_error
 
 SIZE = (330, 300)
@@ -48,5 +49,5 @@ def test_bits_do_not_depend_on_threads(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(("shape", "classes"), [((5, 3, 8, 8), 3), ((5, 7, 8, 8), 7), ((5, 1, 8, 8), 5)])
 def test_classes_are_the_channels_that_come_out(shape: tuple[int, ...], classes: int) -> None:
     """Of a dense weight its own, also where the scores have more; of a depthwise one the scores'."""
-    assert classes_of(torch.zeros(1, 5, 3, 4), torch.zeros(shape)) == classes
-    assert classes_of(torch.zeros(1, 5, 3, 4), None) == 5
+    assert outputs_of(torch.zeros(1, 5, 3, 4), torch.zeros(shape)) == classes
+    assert outputs_of(torch.zeros(1, 5, 3, 4), None) == 5

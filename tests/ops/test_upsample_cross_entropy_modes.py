@@ -112,7 +112,7 @@ def test_hard_pixels(backend: str, threshold: float, min_kept: int) -> None:
 
 def test_confident_pixels_rank_before_ignored_ones() -> None:
     """Their losses are 0, or by rounding less; those of ignored pixels are 0."""
-    call = LossCall(DECONV, 255, 0.0, "valid", (), 1, (0.0, 2), False, False)
+    call = LossCall(DECONV, 255, 0.0, "valid", (), 1, (0.0, 2), False, False, False)
     pixels = Pixels.of(torch.tensor([[[0, 0, 255, 255]]]), None, None, None, call)
     losses = torch.tensor([[[-8e-7, -4e-7, 0.0, 0.0]]])
     hard = pixels.only_hard((losses, None, None, torch.tensor([2, 0])))
@@ -158,6 +158,10 @@ def test_bad_arguments_are_named() -> None:
         ce(scores, target[0], DECONV)
     with pytest.raises(TypeError, match="target must be a tensor, got NoneType"):
         ce(scores, None, DECONV)
+    with pytest.raises(TypeError, match=r"sampling must be a Sampling, such as Sampling\(p, cell\), got 0.5"):
+        ce(scores, target, DECONV, sampling=0.5)
+    with pytest.raises(TypeError, match=r"p must be a number or several, got \('half',\)"):
+        Sampling("half")
     with pytest.raises(TypeError, match="target must be of type uint8"):
         ce(scores, target.float(), DECONV)
     with pytest.raises(ValueError, match=r"target must be 2×7×10.*got int64 1×7×10"):
@@ -222,9 +226,29 @@ def test_opcheck(backend: str, reduction: str, layout: torch.memory_format) -> N
     device = device_of(backend)
     leaf = torch.randn(1, 3, 2, 3).to(device, memory_format=layout).requires_grad_()
     target = torch.randint(0, 3, (1, 3, 4)).to(device)
-    settings = ("deconv:2,2:1,1", 255, 0.0, reduction, [0.5], 8, [], reduction != "none", True)
+    settings = ("deconv:2,2:1,1", 255, 0.0, reduction, [0.5], 8, [], reduction != "none", False, True)
     args = (leaf, target, None, None, torch.tensor(3, device=device), None, *settings, backend)
     torch.library.opcheck(torch.ops.fcnkern.upsample_cross_entropy.default, args)
+
+
+@pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True)])
+def test_gradients_of_a_learned_weight_are_formed_where_they_are_needed(
+    backend: str, needs: tuple[bool, bool]
+) -> None:
+    device = device_of(backend)
+    scores, weight = (torch.randn(shape).to(device) for shape in ((1, 3, 2, 3), (3, 3, 4, 4)))
+    target = torch.randint(0, 3, (1, 3, 4)).to(device)
+    for leaf, need in zip((scores, weight), needs, strict=True):
+        leaf.requires_grad_(need)
+    settings = ("deconv:2,2:1,1", 255, 0.0, "valid", [], 1, [], *needs, True)
+    args = (scores, target, weight, None, None, None, *settings, backend)
+    torch.library.opcheck(torch.ops.fcnkern.upsample_cross_entropy.default, args)
+    formed = torch.ops.fcnkern.upsample_cross_entropy(*args)[1:3]
+    assert [grad.numel() > 0 for grad in formed] == list(needs)
+    loss = upsample_cross_entropy(scores, target, Resample.deconv(2, 1), weight=weight, backend=backend)
+    loss.backward()
+    for leaf, grad, need in zip((scores, weight), formed, needs, strict=True):
+        assert torch.equal(leaf.grad, grad) if need else leaf.grad is None
 
 
 def test_compile_and_export() -> None:

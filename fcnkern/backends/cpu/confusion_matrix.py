@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fcnkern.backends._arguments import label_map, upsampling
+from fcnkern.backends._limits import check_classes
 from fcnkern.backends.cpu._extension import kernels
-from fcnkern.backends.cpu._limits import check_classes
 from fcnkern.backends.errors import label_error
 from fcnkern.resample import Resample
 
@@ -23,7 +23,7 @@ def confusion_matrix(
         ValueError: a target label that is neither a class nor ``ignore_index``, a prediction at a counted
             pixel that is no class, or too many classes.
     """
-    check_classes("num_classes", num_classes)
+    check_classes("CPU", "num_classes", num_classes)
     n, h, w = target.shape
     matrix = torch.empty(num_classes, num_classes, dtype=torch.int64)
     settings = (n, h, w), num_classes, ignore_index, matrix.data_ptr(), torch.get_num_threads()

@@ -12,7 +12,7 @@ from fcnkern.backends._arguments import TensorArguments, accumulation_type, tens
 from fcnkern.backends.cpu._extension import kernels
 from fcnkern.backends.cpu.conv1x1 import score_backward
 from fcnkern.ops._checks import dense_format
-from fcnkern.ops.upsample_add import is_depthwise
+from fcnkern.ops.upsample_add import is_depthwise, outputs_of
 from fcnkern.resample import Pair
 
 _DENSE, _DEPTHWISE, _SHARED = range(3)
@@ -138,9 +138,7 @@ class _Deconv(NamedTuple):
         if weight is None:
             return _Deconv(dense, _bilinear_kernel(stride, dtype), _SHARED, x.shape[1], stride)
         kind = _DEPTHWISE if is_depthwise(weight, x.shape[1]) else _DENSE
-        outputs = x.shape[1] if kind == _DEPTHWISE else weight.shape[1]
-        weight = weight.to(dtype).contiguous()
-        return _Deconv(dense, weight, kind, outputs, stride)
+        return _Deconv(dense, weight.to(dtype).contiguous(), kind, outputs_of(x, weight), stride)
 
     @property
     def kernel(self) -> Pair:

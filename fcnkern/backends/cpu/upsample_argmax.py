@@ -7,9 +7,9 @@ from torch import Tensor
 
 from fcnkern.backends._arguments import LABEL_TYPES, accumulation_type, upsampling
 from fcnkern.backends._bands import LearnedUpsampling
+from fcnkern.backends._limits import check_classes
 from fcnkern.backends.cpu import upsample_add
 from fcnkern.backends.cpu._extension import kernels
-from fcnkern.backends.cpu._limits import check_classes
 from fcnkern.resample import Pair, Resample
 
 
@@ -46,7 +46,7 @@ def _label(
     scores: Tensor, resample: Resample, size: Pair, labels: Tensor, probability: Tensor | None
 ) -> None:
     """Fills contiguous ``labels`` and ``probability``."""
-    check_classes("scores", scores.shape[1])
+    check_classes("CPU", "scores", scores.shape[1])
     kernels.upsample_argmax(
         upsampling(scores, resample, size),
         labels.data_ptr(),

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fcnkern.backends._arguments import accumulation_type, label_map, upsampling
 from fcnkern.backends._bands import LearnedUpsampling
+from fcnkern.backends._limits import check_classes
 from fcnkern.backends.cpu import upsample_add
 from fcnkern.backends.cpu._extension import kernels
-from fcnkern.backends.cpu._limits import check_classes
 from fcnkern.backends.errors import label_error
 from fcnkern.ops._checks import dense_format
 from fcnkern.ops._loss_call import LossCall
@@ -97,8 +97,7 @@ def _with_hard_pixels(
     scores: Tensor, learned: LearnedUpsampling | None, pixels: _Pixels, hard: tuple[float, int]
 ) -> _Pixels:
     threshold, min_kept = hard
-    call = pixels.call._replace(reduction="none", label_smoothing=0.0, need_grad=False, need_stats=False)
-    plain = _Pixels(pixels.target, [], 0, None, call, ())
+    plain = _Pixels(pixels.target, [], 0, None, pixels.call.plain_losses(), ())
     losses, _, _, counts = _run(scores, plain) if learned is None else _run_bands(learned, plain)
     losses.clamp_(min=0)  # so that ignored pixels, which have 0, rank behind all others
     count = min(min_kept, counts[0])
@@ -124,25 +123,25 @@ def _run_bands(learned: LearnedUpsampling, pixels: _Pixels) -> tuple[Tensor, Gra
     """Upsampling by a learned weight."""
     call, target, kind = pixels.call, pixels.target, learned.weight.dtype
     losses = torch.empty(target.shape, dtype=kind) if call.reduction == "none" else None
-    grad = torch.zeros_like(learned.scores, dtype=kind, memory_format=dense_format(learned.scores))
-    grad_weight = torch.zeros_like(learned.weight, memory_format=torch.contiguous_format)
+    grads = learned.zero_grads(call)
+    is_backward = call.need_grad or call.need_weight_grad
     parts = []
     for band in learned.bands():
         place = (band.image, band.first_row, band.scores.shape[2])
-        band_grad = torch.empty(band.scores.shape, dtype=kind) if call.need_grad else None
+        band_grad = torch.empty(band.scores.shape, dtype=kind) if is_backward else None
         band_losses = None if losses is None else losses[band.image, band.first_row :]
         parts.append(
             _kernel(band.scores, Resample.identity(), pixels.rows(*place), 1.0, band_losses, band_grad)
         )
         if band_grad is not None:
-            learned.backward(band, band_grad, grad, grad_weight)
+            learned.backward(band, band_grad, *grads)
     sums = _Part(*map(sum, zip(*parts, strict=True)))
     divisor = {"valid": sums.weight, "batch": float(target.shape[0])}.get(call.reduction, 1.0)
     scale = 1 / divisor if divisor > 0 else 0.0
-    counts = sums.valid, sums.correct
-    if not call.need_grad:
-        return _loss(sums.loss * scale, losses, kind), None, None, counts
-    return _loss(sums.loss * scale, losses, kind), grad.mul_(scale), grad_weight.mul_(scale), counts
+    for grad in grads:
+        if grad is not None:
+            grad.mul_(scale)
+    return _loss(sums.loss * scale, losses, kind), *grads, (sums.valid, sums.correct)
 
 
 def _loss(total: float, losses: Tensor | None, kind: torch.dtype) -> Tensor:
@@ -158,7 +157,7 @@ def _kernel(
     grad: Tensor | None,
 ) -> _Part:
     """Sums over some pixels; fills the maps from the start of ``losses`` and ``grad``."""
-    check_classes("scores", scores.shape[1])
+    check_classes("CPU", "scores", scores.shape[1])
     height, width = pixels.target.shape[1:]
     *sums, error = kernels.upsample_cross_entropy(
         upsampling(scores, resample, (height, width)),

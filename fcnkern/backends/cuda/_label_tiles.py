@@ -19,11 +19,6 @@ _IDENTITY, _DECIDE, _ALL = range(3)
 """Codes of csrc/cuda/label_tiles.h's TileMode."""
 
 
-def check_classes(name: str, classes: int) -> None:
-    """Refuses more classes than the kernels take."""
-    _label_plan.check_classes("CUDA", name, classes)
-
-
 def label_tiles(scores: Tensor, resample: Resample, size: Pair) -> tuple[Any, ...]:
     """The arguments for N×C×h×w ``scores`` that become ``size`` (H, W) labels.
 

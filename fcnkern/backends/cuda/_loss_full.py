@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from fcnkern.backends._arguments import tensor_view
-from fcnkern.backends._bands import classes_of
 from fcnkern.backends._loss_call import Pixels
 from fcnkern.backends._loss_full import FullSizeLoss
 from fcnkern.backends.cuda import upsample_add
@@ -14,6 +13,7 @@ from fcnkern.backends.cuda._extension import kernels, stream_of
 from fcnkern.backends.cuda._loss_cells import Arguments, total
 from fcnkern.backends.cuda._structs import filled
 from fcnkern.backends.cuda.upsample_argmax import upsample_argmax
+from fcnkern.ops.upsample_add import outputs_of
 
 BLOCK = 128
 
@@ -49,7 +49,7 @@ def count_correct(scores: Tensor, weight: Tensor | None, pixels: Pixels) -> Tens
     """How many of the pixels that count are predicted right, int64; holds one label map meanwhile."""
     target = pixels.target
     n, height, width = target.shape
-    classes = classes_of(scores, weight)
+    classes = outputs_of(scores, weight)
     predicted, _ = upsample_argmax(scores, weight, pixels.call.resample, (height, width), torch.int32, False)
     partials = torch.empty(-(-height * width // BLOCK) * n, dtype=torch.int32, device=target.device)
     arguments = Arguments(pixels, classes)

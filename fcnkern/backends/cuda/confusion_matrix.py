@@ -8,8 +8,9 @@ from torch import Tensor
 from fcnkern.backends._arguments import label_map
 from fcnkern.backends._label_plan import can_ignore
 from fcnkern.backends._labels import label_flag, raise_reported
+from fcnkern.backends._limits import check_classes
 from fcnkern.backends.cuda._extension import kernels, stream_of
-from fcnkern.backends.cuda._label_tiles import check_classes, label_tiles, resident_blocks
+from fcnkern.backends.cuda._label_tiles import label_tiles, resident_blocks
 from fcnkern.resample import Resample
 
 _MOST_COPIES = 64
@@ -30,7 +31,7 @@ def confusion_matrix(
     Raises:
         ValueError: too many classes; an earlier call on this device met a label out of range.
     """
-    check_classes("num_classes", num_classes)
+    check_classes("CUDA", "num_classes", num_classes)
     copies = _copies(num_classes)
     counts = torch.zeros(copies, num_classes, num_classes, dtype=torch.int64, device=target.device)
     if target.numel() > 0:

@@ -47,11 +47,16 @@ def upsample_cross_entropy_fwd(
     loss = losses if call.reduction == "none" else losses.sum() * scale
     right = (logits.argmax(1) == pixels.label) & pixels.valid
     stats = torch.stack((pixels.valid.sum(), right.sum() if call.need_stats else pixels.valid.sum() * 0))
-    if not call.need_grad:
+    if not (call.need_grad or call.need_weight_grad):
         return loss, None, None, stats
     grad = _logits_grad(log_p, weights, pixels, call.label_smoothing) * scale
     grad_scores, grad_weight = upsample_backward(grad, low, kernel, call.resample)
-    return loss, grad_scores, grad_weight, stats
+    return (
+        loss,
+        grad_scores if call.need_grad else None,
+        grad_weight if call.need_weight_grad else None,
+        stats,
+    )
 
 
 def _pixels(

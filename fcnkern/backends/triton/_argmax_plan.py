@@ -31,11 +31,6 @@ def plan(scores: Tensor, resample: Resample, size: Pair) -> Plan:
     return _label_plan.plan("Triton", scores, resample, size)
 
 
-def check_classes(name: str, classes: int) -> None:
-    """Refuses more classes than the kernels take."""
-    _label_plan.check_classes("Triton", name, classes)
-
-
 def lanes(given: Plan) -> int:
     """Lanes that a cell part takes."""
     return int(triton.next_power_of_2(given.x.slots))

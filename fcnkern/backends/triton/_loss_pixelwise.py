@@ -6,7 +6,6 @@ import torch
 import triton
 from torch import Tensor
 
-from fcnkern.backends._bands import classes_of
 from fcnkern.backends._labels import label_flag
 from fcnkern.backends._loss_call import Pixels, given
 from fcnkern.backends._loss_full import FullSizeLoss
@@ -17,6 +16,7 @@ from fcnkern.backends.triton._upsample_cross_entropy_pixels import (
     _upsample_cross_entropy_pixels_kernel,
 )
 from fcnkern.backends.triton.upsample_argmax import upsample_argmax
+from fcnkern.ops.upsample_add import outputs_of
 
 _BLOCK = 128
 
@@ -48,7 +48,7 @@ def count_correct(scores: Tensor, weight: Tensor | None, pixels: Pixels) -> Tens
     """How many of the pixels that count are predicted right, int64; holds one label map meanwhile."""
     target, call = pixels.target, pixels.call
     n, height, width = target.shape
-    classes = classes_of(scores, weight)
+    classes = outputs_of(scores, weight)
     kind = torch.uint8 if classes <= 256 else torch.int16 if classes <= 2**15 else torch.int32
     predicted, _ = upsample_argmax(scores, weight, call.resample, (height, width), kind, False)
     grid = (triton.cdiv(height * width, _BLOCK), n)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fcnkern.backends._label_plan import can_ignore
 from fcnkern.backends._labels import label_flag, raise_reported
+from fcnkern.backends._limits import check_classes
 from fcnkern.backends.triton import _argmax_plan as plans
 from fcnkern.backends.triton._confusion_matrix_kernels import (
     RUN,
@@ -37,7 +38,7 @@ def confusion_matrix(
     Raises:
         ValueError: too many classes; an earlier call on this device met a label out of range.
     """
-    plans.check_classes("num_classes", num_classes)
+    check_classes("Triton", "num_classes", num_classes)
     copies = max(1, min(_MOST_COPIES, _MOST_COUNTS // num_classes**2))
     counts = torch.zeros(copies, num_classes, num_classes, dtype=torch.int64, device=target.device)
     if target.numel() > 0:
