@@ -196,11 +196,26 @@ __device__ __forceinline__ void finish_pixels(float (&sums)[K * K], uint64_t kep
   }
 }
 
-// Completes the map of losses of a cell that is not steep. With label smoothing each pixel goes over the classes again.
+// The corners' scores that label smoothing aims at: the sum of all classes', times their part in the loss of any pixel.
+template <class Scores>
+__device__ __forceinline__ Corners smoothed_corners(const LossPixels& pixels, const Scores& scores) {
+  Corners sum{0.0f, 0.0f, 0.0f, 0.0f};
+  if (pixels.smoothing <= 0.0f) return sum;
+  for (int c = 0; c < pixels.classes; ++c) {
+    const float part = class_factors(pixels, c).everywhere;
+    const Corners s = scores.corners(c * scores.stride);
+    sum = {fmaf(part, s.top_left, sum.top_left), fmaf(part, s.top_right, sum.top_right),
+           fmaf(part, s.bottom_left, sum.bottom_left), fmaf(part, s.bottom_right, sum.bottom_right)};
+  }
+  return sum;
+}
+
+// Completes the map of losses of a cell that is not steep.
 template <int K, class Scores>
 __device__ __forceinline__ void store_losses(const LossCells& p, const Scores& scores, const Window& cell,
                                              const Fractions& at, uint64_t kept) {
   const LossPixels& pixels = p.pixels;
+  const Bilinear smoothed = bilinear(smoothed_corners(pixels, scores), at);
 #pragma unroll 1
   for (int i = 0; i < K * K; ++i) {
     if (!(kept >> i & 1)) continue;
@@ -208,13 +223,9 @@ __device__ __forceinline__ void store_losses(const LossCells& p, const Scores& s
     const int64_t offset = cell.n * pixels.target.strides[0] + (cell.y + v) * pixels.target.strides[1] +
                            (cell.x + r) * pixels.target.strides[2];
     const int kind = class_of(label_at(pixels.target, offset), pixels);
-    const auto score_of = [&](int c) {
-      const Bilinear score = bilinear(scores.corners(c * scores.stride), at);
-      return score.z + r * score.dz + v * score.gz + r * v * score.dg;
-    };
-    float aimed = class_factors(pixels, kind).target * score_of(kind);
-    if (pixels.smoothing > 0.0f)
-      for (int c = 0; c < pixels.classes; ++c) aimed = fmaf(class_factors(pixels, c).everywhere, score_of(c), aimed);
+    const auto value = [&](const Bilinear& s) { return s.z + r * s.dz + v * s.gz + r * v * s.dg; };
+    const Bilinear of_target = bilinear(scores.corners(kind * scores.stride), at);
+    const float aimed = fmaf(class_factors(pixels, kind).target, value(of_target), value(smoothed));
     float* loss = p.losses + place_of(pixels, cell.n, cell.y + v, cell.x + r);  // holds factor * log2(sum)
     *loss = (*loss - aimed) * kLn2;
   }
