@@ -27,6 +27,12 @@ FCNKERN_INLINE void clear_columns(T* block, int64_t stride, int64_t rows, int64_
     for (int64_t c = from; c < to; ++c) block[r * stride + c] = 0;
 }
 
+// Whether elements of this type are Ts as they lie.
+template <class T>
+FCNKERN_INLINE bool is_type(DType dtype) {
+  return dtype == (sizeof(T) == 8 ? DType::kF64 : DType::kF32);
+}
+
 FCNKERN_INLINE int64_t size_of(DType dtype) {
   return dtype == DType::kF64 ? 8 : dtype == DType::kF32 ? 4 : 2;
 }

@@ -2,6 +2,7 @@
 // whole.
 #include "conv1x1.h"
 
+#include "conv1x1_by_pixels.h"
 #include "conv1x1_tile.h"
 #include "dropout.h"
 
@@ -41,14 +42,14 @@ void finish_row(const Conv1x1Params& p, const Dropout& dropout, int64_t channel,
 
 template <class T>
 void forward(const Conv1x1Params& p) {
+  if (ProductByPixels<T>::suits(p)) return ProductByPixels<T>(p).run();
   const int64_t count = p.images * p.height * p.width;
   const int threads = worth_threads(p.threads, count * p.inputs * p.outputs);
   const Tiling tiles(p.outputs, count, threads, kStrip<T>, near_pixels(p.x));
   const Pixels from(p.x, p.height, p.width), to(p.y, p.height, p.width);
   const Dropout dropout(p.dropout_p, p.seed);
-  const int64_t acc_size = tiles.rows * tiles.stride(), a_size = tiles.rows * kDepth,
-                b_size = kDepth * kPackColumns;
-  const int64_t per_thread = round_up(acc_size + a_size + b_size, 64);
+  const int64_t acc_size = tiles.rows * tiles.stride();
+  const int64_t per_thread = round_up(acc_size + conv1x1_work(tiles.rows), 64);
   Scratch scratch(static_cast<size_t>(threads * per_thread) * sizeof(T));
   for_each(tiles.count(), threads, [&](int64_t tile, int thread) {
     T* const acc = reinterpret_cast<T*>(scratch.data()) + thread * per_thread;
@@ -56,8 +57,7 @@ void forward(const Conv1x1Params& p) {
                   column = tile % tiles.column_tiles * tiles.columns;
     const int64_t rows = least(tiles.rows, p.outputs - row), columns = least(tiles.columns, count - column);
     clear_columns(acc, tiles.stride(), rows, 0, tiles.stride());
-    add_conv1x1<T>(p, from, row, static_cast<int>(rows), column, columns, acc, tiles.stride(), acc + acc_size,
-                   acc + acc_size + a_size);
+    add_conv1x1<T>(p, from, row, static_cast<int>(rows), column, columns, acc, tiles.stride(), acc + acc_size);
     for (int64_t r = 0; r < rows; ++r)
       finish_row(p, dropout, row + r, column, columns, acc + r * tiles.stride());
     to.for_each_run(column, columns, [&](int64_t offset, int64_t done, int64_t length) {
@@ -80,15 +80,58 @@ class GradientMask {
         dropout_(p.dropout_p, p.seed) {}
 
   void run() const {
-    for_each_share(p_.channels * ceil_div(count_, kChunk), worth_threads(p_.threads, count_ * p_.channels),
-                   [&](int64_t first, int64_t last, int) {
-                     for (int64_t chunk = first; chunk < last; ++chunk)
-                       mask_pixels(chunk % p_.channels, chunk / p_.channels * kChunk);
-                   });
+    if (is_side_by_side()) {
+      const int64_t width = least(p_.channels, kChunk), parts = ceil_div(p_.channels, width);
+      return for_each_unit(parts * ceil_div(count_, kChunk / width), [&](int64_t unit) {
+        mask_channels(unit / parts * (kChunk / width), unit % parts * width, width);
+      });
+    }
+    for_each_unit(p_.channels * ceil_div(count_, kChunk), [&](int64_t unit) {
+      mask_pixels(unit % p_.channels, unit / p_.channels * kChunk);
+    });
   }
 
  private:
-  static constexpr int64_t kChunk = 1024;  // pixels
+  static constexpr int64_t kChunk = 1024;  // elements
+
+  template <class Mask>
+  void for_each_unit(int64_t units, Mask mask) const {
+    for_each_share(units, worth_threads(p_.threads, count_ * p_.channels),
+                   [&](int64_t first, int64_t last, int) {
+                     for (int64_t unit = first; unit < last; ++unit) mask(unit);
+                   });
+  }
+
+  // Whether rows of channels can be masked: an output tells all, a dropout word hangs on the pixel's place.
+  bool is_side_by_side() const {
+    return p_.y.data != nullptr && p_.grad.stride[1] == 1 && p_.y.stride[1] == 1 && p_.result.stride[1] == 1;
+  }
+
+  // Up to `width` channels of kChunk / width pixels.
+  void mask_channels(int64_t pixel, int64_t channel, int64_t width) const {
+    const int64_t pixels = least(kChunk / width, count_ - pixel);
+    const int channels = static_cast<int>(least(width, p_.channels - channel));
+    T grad[kChunk] = {}, output[kChunk] = {};
+    const auto load = [&](const TensorView& image, const Pixels& places, T* rows) {
+      places.for_each_run(pixel, pixels, [&](int64_t offset, int64_t done, int64_t length) {
+        load_block<T>(image.dtype, image.data, offset + channel, places.stride_x, 1, static_cast<int>(length),
+                      channels, rows + done * width, width);
+      });
+    };
+    load(p_.grad, grads_, grad);
+    load(p_.y, outputs_, output);
+    let_pass(kChunk, output, grad);
+    results_.for_each_run(pixel, pixels, [&](int64_t offset, int64_t done, int64_t length) {
+      store_block<T>(p_.result.dtype, p_.result.data, offset + channel, results_.stride_x, 1, length, channels,
+                     grad + done * width, width);
+    });
+  }
+
+  // A gradient where ReLU and dropout let the output pass, else 0.
+  void let_pass(int64_t n, const T* output, T* grad) const {
+    const T scale = static_cast<T>(dropout_.scale());
+    for (int64_t i = 0; i < n; ++i) grad[i] = output[i] <= 0 ? T{0} : grad[i] * scale;
+  }
 
   void mask_pixels(int64_t channel, int64_t first) const {
     const int64_t n = least(kChunk, count_ - first);
@@ -96,8 +139,7 @@ class GradientMask {
     load_row(p_.grad, grads_, channel, first, n, grad);
     if (p_.y.data != nullptr) {
       load_row(p_.y, outputs_, channel, first, n, output);
-      const T scale = static_cast<T>(dropout_.scale());
-      for (int64_t i = 0; i < n; ++i) grad[i] = output[i] <= 0 ? T{0} : grad[i] * scale;
+      let_pass(n, output, grad);
     } else {
       for_each_image(area_, p_.channels, channel, first, n,
                      [&](int64_t done, int64_t length, uint64_t element) {

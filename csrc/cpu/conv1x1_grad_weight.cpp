@@ -80,11 +80,19 @@ class WeightGradient {
       load_rows(p_.x, x_pixels_, k, length, channel, real, target);
       for (int i = 0; real < n && i < length; ++i) target[real * kDotLength + i] = 1;
     };
+    const auto where = [&](int64_t k, int length, int64_t c) {
+      const int64_t channel = first_column_ + column + c;
+      const bool ready = is_type<T>(p_.x.dtype) && channel + kDotColumns <= p_.inputs &&
+                         k % x_pixels_.width + length <= x_pixels_.width;
+      const int64_t plane = p_.x.stride[1];
+      return DotColumns<T>{
+          ready ? static_cast<const T*>(p_.x.data) + x_pixels_.offset(k) + channel * plane : nullptr, plane};
+    };
     const auto ahead = [&](int64_t k, int length, int64_t c) {
       return features_ahead(k, length, first_column_ + column + c);
     };
     multiply_by_dots<T>(rows, columns, split * split_length_, least(count_, (split + 1) * split_length_),
-                        load_a, load_b, ahead, acc, tiles_.stride(), a, b);
+                        load_a, load_b, where, ahead, acc, tiles_.stride(), a, b);
   }
 
   // Rows of a crop have gaps between them, spread here over the pixels. The address may lie past the last one.

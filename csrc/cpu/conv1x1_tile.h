@@ -3,6 +3,7 @@
 #pragma once
 
 #include "conv1x1.h"
+#include "dots.h"
 #include "gemm.h"
 
 namespace fcnkern::FCNKERN_ISA {
@@ -35,11 +36,54 @@ FCNKERN_INLINE int64_t near_pixels(const TensorView& x) {
   return x.stride[1] == 1 ? 512 : Tiling::kTileElements;
 }
 
+// Dots read features as they lie, and add up their lanes in the end: the fewer outputs and the more inputs, the
+// better. Measured: twice as fast for 21 outputs of 512 inputs, 5 % slower for 48 of 256.
+constexpr int64_t kMostDotted = 40, kLeastDotInputs = 256;
+
+// Numbers that add_conv1x1 works on beside its accumulator, for so many outputs.
+FCNKERN_INLINE int64_t conv1x1_work(int64_t rows) {
+  const int64_t by_dots = rows > kMostDotted ? 0 : (rows + kDotColumns) * kDotLength;
+  return most(by_dots, (rows + kPackColumns) * kDepth);
+}
+
+// As add_conv1x1, where the channels of features and weights lie side by side, and outputs are few.
+template <class T>
+void add_conv1x1_by_dots(const Conv1x1Params& p, const Pixels& pixels, int64_t first_row, int rows,
+                         int64_t first_pixel, int64_t count, T* acc, int64_t acc_stride, T* work) {
+  const auto load_a = [&](int64_t k, int length, T* target) {
+    load_block<T>(p.weight.dtype, p.weight.data, first_row * p.weight.stride[0] + k, p.weight.stride[0], 1, rows,
+                  length, target, kDotLength);
+    scale_values(target, int64_t{rows} * kDotLength, static_cast<T>(p.scale));
+  };
+  const auto load_b = [&](int64_t k, int length, int64_t column, int n, T* target) {
+    pixels.for_each_run(first_pixel + column, n, [&](int64_t offset, int64_t done, int64_t run) {
+      load_block<T>(p.x.dtype, p.x.data, offset + k, pixels.stride_x, 1, static_cast<int>(run), length,
+                    target + done * kDotLength, kDotLength);
+    });
+  };
+  const auto where = [&](int64_t k, int, int64_t column) {
+    const int64_t pixel = first_pixel + column;
+    const bool ready = is_type<T>(p.x.dtype) && pixel % pixels.width + kDotColumns <= pixels.width;
+    return DotColumns<T>{ready ? static_cast<const T*>(p.x.data) + pixels.offset(pixel) + k : nullptr,
+                         pixels.stride_x};
+  };
+  const auto ahead = [&](int64_t k, int, int64_t column) {
+    const int64_t size = size_of(p.x.dtype), pixel = least(first_pixel + column, first_pixel + count - 1);
+    return ColumnsAhead{static_cast<const char*>(p.x.data) + (pixels.offset(pixel) + k) * size,
+                        kRegister<T> * size, pixels.stride_x * size, 0};
+  };
+  multiply_by_dots<T>(rows, count, 0, p.inputs, load_a, load_b, where, ahead, acc, acc_stride, work,
+                      work + int64_t{rows} * kDotLength);
+}
+
 // acc[o - first_row][p - first_pixel] += scale * sum over channels of weight[o][c] x[c][p], for `rows`
 // outputs and `count` pixels. Features are read once; those of the next block are prefetched.
 template <class T>
 void add_conv1x1(const Conv1x1Params& p, const Pixels& pixels, int64_t first_row, int rows,
-                 int64_t first_pixel, int64_t count, T* acc, int64_t acc_stride, T* a, T* b) {
+                 int64_t first_pixel, int64_t count, T* acc, int64_t acc_stride, T* work) {
+  if (p.x.stride[1] == 1 && p.weight.stride[1] == 1 && rows <= kMostDotted && p.inputs >= kLeastDotInputs)
+    return add_conv1x1_by_dots(p, pixels, first_row, rows, first_pixel, count, acc, acc_stride, work);
+  T *const a = work, *const b = work + int64_t{rows} * kDepth;
   const int64_t stride_o = p.weight.stride[0], stride_c = p.weight.stride[1], plane = p.x.stride[1];
   const auto load_a = [&](int64_t k, int depth, int m, int width, T* target) {
     if (stride_c == 1) prefetch_rows(p.weight, (first_row + m) * stride_o + k + depth, stride_o, width);

@@ -32,11 +32,18 @@ struct ColumnsAhead {
   }
 };
 
+// Columns of b: [n * stride + k].
+template <class T>
+struct DotColumns {
+  const T* at;
+  int64_t stride;
+};
+
 // acc[m][n] += sum over k < length of a[m][k] * b[n][k] for kRows rows and kDotColumns columns; `length` is a
 // multiple of kRegister<T>. A step reads kRows + kDotColumns registers for kRows * kDotColumns multiply-adds.
 template <class T, int kRows>
-void add_dots(int length, const T* __restrict a, const T* __restrict b, T* __restrict acc,
-              int64_t acc_stride, ColumnsAhead ahead) {
+void add_dots(int length, const T* __restrict a, DotColumns<T> b, T* __restrict acc, int64_t acc_stride,
+              ColumnsAhead ahead) {
   using V = typename RegisterOf<T>::Type;
   using U = typename RegisterOf<T>::Unaligned;
   V sum[kRows][kDotColumns];
@@ -51,7 +58,7 @@ void add_dots(int length, const T* __restrict a, const T* __restrict b, T* __res
     for (int m = 0; m < kRows; ++m) row[m] = *reinterpret_cast<const U*>(a + m * kDotLength + k);
 #pragma GCC unroll 16
     for (int n = 0; n < kDotColumns; ++n) {
-      const V column = *reinterpret_cast<const U*>(b + n * kDotLength + k);
+      const V column = *reinterpret_cast<const U*>(b.at + n * b.stride + k);
 #pragma GCC unroll 16
       for (int m = 0; m < kRows; ++m) sum[m][n] += row[m] * column;
     }
@@ -63,7 +70,7 @@ void add_dots(int length, const T* __restrict a, const T* __restrict b, T* __res
 }
 
 template <class T>
-void add_dots(int rows, int length, const T* a, const T* b, T* acc, int64_t acc_stride,
+void add_dots(int rows, int length, const T* a, DotColumns<T> b, T* acc, int64_t acc_stride,
               ColumnsAhead ahead) {
   switch (rows) {
 #define FCNKERN_ROWS(N) \
@@ -83,11 +90,11 @@ void add_dots(int rows, int length, const T* a, const T* b, T* acc, int64_t acc_
 
 // acc += a b^T for one tile; acc_stride >= columns rounded up to kDotColumns. load_a(k, length, target) packs
 // all rows of a panel, load_b(k, length, column, count, target) `count` columns, with kDotLength from one to
-// the next; ahead(k, length, column) says where columns lie. `a` holds rows * kDotLength numbers, `b`
-// kDotColumns * kDotLength.
-template <class T, class LoadA, class LoadB, class WhereB>
+// the next; where(k, length, column) says where kDotColumns of them lie ready, at nullptr if they do not;
+// ahead(k, length, column) what to fetch. `a` holds rows * kDotLength numbers, `b` kDotColumns * kDotLength.
+template <class T, class LoadA, class LoadB, class WhereB, class AheadB>
 void multiply_by_dots(int rows, int64_t columns, int64_t k_begin, int64_t k_end, LoadA load_a, LoadB load_b,
-                      WhereB ahead, T* acc, int64_t acc_stride, T* a, T* b) {
+                      WhereB where, AheadB ahead, T* acc, int64_t acc_stride, T* a, T* b) {
   for (int64_t k = k_begin; k < k_end; k += kDotLength) {
     const int length = static_cast<int>(least(kDotLength, k_end - k));
     const int padded = static_cast<int>(round_up(length, kRegister<T>));
@@ -95,14 +102,19 @@ void multiply_by_dots(int rows, int64_t columns, int64_t k_begin, int64_t k_end,
     clear_columns(a, kDotLength, rows, length, padded);
     for (int64_t column = 0; column < columns; column += kDotColumns) {
       const int count = static_cast<int>(least(kDotColumns, columns - column));
-      load_b(k, length, column, count, b);
-      clear_columns(b, kDotLength, count, length, padded);
-      clear_columns(b + count * kDotLength, kDotLength, kDotColumns - count, 0, padded);
+      DotColumns<T> ready{nullptr, kDotLength};
+      if (count == kDotColumns && length == padded) ready = where(k, length, column);
+      if (ready.at == nullptr) {
+        load_b(k, length, column, count, b);
+        clear_columns(b, kDotLength, count, length, padded);
+        clear_columns(b + count * kDotLength, kDotLength, kDotColumns - count, 0, padded);
+        ready = {b, kDotLength};
+      }
       const bool last = column + kDotColumns >= columns;
       ColumnsAhead next = last ? ahead(k + length, length, int64_t{0}) : ahead(k, length, column + kDotColumns);
       for (int m = 0, left = kDotColumns; m < rows; m += kDotRows) {
         next.count = static_cast<int>(ceil_div(left, ceil_div(rows - m, kDotRows)));
-        add_dots(static_cast<int>(least(kDotRows, rows - m)), padded, a + m * kDotLength, b,
+        add_dots(static_cast<int>(least(kDotRows, rows - m)), padded, a + m * kDotLength, ready,
                  acc + m * acc_stride + column, acc_stride, next);
         next.at += next.count * next.column_stride;
         left -= next.count;

@@ -47,10 +47,9 @@ class Forward {
 
   void run() {
     const int64_t acc_stride = round_up(bands_.rows * width_, 16), acc_size = bands_.block * acc_stride;
-    const int64_t panels = bands_.block * kDepth + kDepth * kPackColumns;
     const int64_t repeated = round_up(depthwise_.repeated_size(bands_.rows), 16);
     const int64_t upsampling = p_.depthwise ? repeated + depthwise_.pattern_size() : dense_.scratch_size();
-    const int64_t per_thread = round_up(acc_size + most(most(panels, upsampling), width_), 64);
+    const int64_t per_thread = round_up(acc_size + most(most(conv1x1_work(bands_.block), upsampling), width_), 64);
     const int64_t weights_size = p_.depthwise ? 0 : dense_.weights_size();
     Scratch scratch(static_cast<size_t>(weights_size + threads_ * per_thread) * sizeof(T));
     T* const weights = reinterpret_cast<T*>(scratch.data());
@@ -108,7 +107,7 @@ class Forward {
     const int64_t first = first_pixel(band, row), count = band.rows * width_;
     if (u_.skip_channels > 0) {
       add_conv1x1<T>(score_, skip_pixels_, band.channel, static_cast<int>(band.channels), first, count, acc,
-                     acc_stride, work, work + bands_.block * kDepth);
+                     acc_stride, work);
       add_bias(band, count, acc, acc_stride);
       return;
     }

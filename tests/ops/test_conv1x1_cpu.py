@@ -12,7 +12,8 @@ from torch import Tensor
 pytest.importorskip("fcnkern.backends.cpu.conv1x1", reason="needs the compiled part")
 
 from fcnkern._native import extension
-from fcnkern.backends.cpu.conv1x1 import conv1x1_bwd, conv1x1_fwd
+from fcnkern.backends.cpu.conv1x1 import _before_epilogue as before_epilogue
+from fcnkern.backends.cpu.conv1x1 import conv1x1_bwd, conv1x1_fwd, score_backward
 from fcnkern.backends.reference import conv1x1 as reference
 
 ALL = (True, True, True)
@@ -161,3 +162,62 @@ def test_no_images() -> None:
     _, grad_weight, grad_bias = conv1x1_bwd(grad, x, weight, None, False, 0.0, None, ALL)
     assert not grad_weight.any()
     assert not grad_bias.any()
+
+
+@pytest.mark.parametrize("scores", [1, 5, 21, 130, 512, 513])
+@pytest.mark.parametrize("features", [47, 48, 50, 100, 257])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_gradient_of_features_with_channels_side_by_side(
+    scores: int, features: int, dtype: torch.dtype
+) -> None:
+    """The bits of the gradient in PyTorch's own layout, also written to a window; nothing outside is touched."""
+    rng = torch.Generator().manual_seed(scores * features)
+    grad = torch.randn(3, scores, 5, 9, generator=rng).to(dtype)
+    weight = (torch.randn(scores, features, 1, 1, generator=rng) * scores**-0.5).to(dtype)
+    x = torch.randn(3, features, 5, 9, generator=rng).to(dtype)
+    wanted = x.new_empty(x.shape)
+    score_backward(grad, x, weight, 0.5, wanted, None, None)
+    whole = x.new_full((3, features, 8, 12), 7.0).to(memory_format=torch.channels_last)
+    found = whole[:, :, 2:7, 1:10]
+    last = grad.to(memory_format=torch.channels_last)
+    score_backward(last, x, weight, 0.5, found, None, None)
+    assert torch.equal(found, wanted)
+    found.fill_(7.0)
+    assert torch.equal(whole, torch.full_like(whole, 7.0))
+    exact = torch.einsum("ok,nohw->nkhw", weight[:, :, 0, 0].double(), grad.double()) * 0.5
+    assert error(wanted, exact) < {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 3e-3}[dtype]
+
+
+@pytest.mark.parametrize("outputs", [1, 5, 64, 700, 1030])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_gradient_before_relu_with_channels_side_by_side(outputs: int, dtype: torch.dtype) -> None:
+    """The bits of that in PyTorch's own layout; 0 where the output is 0, NaN where it is."""
+    rng = torch.Generator().manual_seed(outputs)
+    grad, out = (torch.randn(2, outputs, 5, 7, generator=rng).to(dtype) for _ in range(2))
+    out.clamp_(min=0)[0, 0, 0, 0] = torch.nan
+    wanted = before_epilogue(grad, out, 0.25, torch.tensor(3))
+    dense = (tensor.to(memory_format=torch.channels_last) for tensor in (grad, out))
+    found = before_epilogue(*dense, 0.25, torch.tensor(3))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found, wanted)
+    assert torch.equal(found == 0, out == 0)
+    torch.testing.assert_close(found[1], torch.where(out[1] > 0, grad[1].to(found.dtype) / 0.75, 0))
+
+
+@pytest.mark.parametrize("channels", [256, 300, 512, 700])
+@pytest.mark.parametrize("outputs", [1, 21, 40, 41])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_scores_of_features_with_channels_side_by_side(
+    channels: int, outputs: int, dtype: torch.dtype
+) -> None:
+    """Of a window of a larger map, whose rows of 9 pixels have gaps between them; the same bits for any threads."""
+    rng = torch.Generator().manual_seed(channels + outputs)
+    whole = torch.randn(2, channels, 8, 12, generator=rng).to(dtype).to(memory_format=torch.channels_last)
+    x = whole[:, :, 2:7, 1:10]
+    weight = (torch.randn(outputs, channels, 1, 1, generator=rng) * channels**-0.5).to(dtype)
+    bias = torch.randn(outputs, generator=rng).to(dtype)
+    out = conv1x1_fwd(x, weight, bias, False, 0.0, None)
+    exact = F.conv2d(x.double(), weight.double(), bias.double())
+    assert error(out, exact) < {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 3e-3}[dtype]
+    torch.set_num_threads(1)
+    assert torch.equal(conv1x1_fwd(x, weight, bias, False, 0.0, None), out)
