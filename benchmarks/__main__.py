@@ -19,7 +19,7 @@ from benchmarks.bounds import Ceilings, ceilings, work
 from benchmarks.cases import NETWORKS, Case, chosen
 from benchmarks.compare import slower
 from benchmarks.contenders import Contender, build, everyone
-from benchmarks.kernel_time import kernel_milliseconds
+from benchmarks.kernel_time import kernel_share
 from benchmarks.memory import extra_bytes
 from benchmarks.peers import missing_peers
 from benchmarks.report import Row, as_json, as_markdown, circumstances
@@ -48,8 +48,9 @@ def measure(case: Case, device: str, quick: bool, seconds: float, can: Ceilings)
         extra = extra_bytes(case, name, device, contenders[name]) if weighed else None
         ratio = times[name].median / times["ours"].median if "ours" in times else None
         row = Row(case.name, name, times[name], ratio, case.rivals.get(name), extra, errors[name], bound)
-        alone = name == "ours" and device == "cpu" and case.operation not in NETWORKS
-        yield row._replace(kernel=kernel_milliseconds(contenders[name].run)) if alone else row
+        if name == "ours" and device == "cpu" and case.operation not in NETWORKS:
+            row = row._replace(kernel=kernel_share(contenders[name].run) * times[name].median)
+        yield row
 
 
 def _checked(

@@ -64,6 +64,7 @@ def contenders(case: Case) -> dict[str, Contender]:
     rounded = (inputs[0].bfloat16(), inputs[1].bfloat16(), inputs[2].bfloat16())
     return {
         "ours": by_us(inputs),
+        "ours, channels_last": by_us(dense),
         "ours, bf16": by_us(rounded),
         "eager": by_eager(inputs),
         "eager, channels_last": by_eager(dense),

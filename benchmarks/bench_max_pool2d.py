@@ -31,13 +31,14 @@ def contenders(case: Case) -> dict[str, Contender]:
     def truth(x: Tensor) -> Callable[[], Result]:
         return calling(lambda x: ours(x, "reference"), x.double())
 
-    rounded = x.bfloat16()
+    dense, rounded = in_channels_last(x), x.bfloat16()
     return {
         "ours": Contender(calling(ours, x), truth(x)),
+        "ours, channels_last": Contender(calling(ours, dense), truth(x)),
         "ours, bf16": Contender(calling(ours, rounded), truth(rounded)),
         "eager": Contender(calling(eager, x), truth(x)),
         "compiled eager": Contender(calling(compiled(eager), x), truth(x)),
-        "eager, channels_last": Contender(calling(eager, in_channels_last(x)), truth(x)),
+        "eager, channels_last": Contender(calling(eager, dense), truth(x)),
         "eager, bf16": Contender(calling(eager, rounded), truth(rounded)),
     }
 

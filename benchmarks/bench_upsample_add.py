@@ -58,6 +58,7 @@ def contenders(case: Case) -> dict[str, Contender]:
     rounded = tuple(tensor.bfloat16() for tensor in inputs)
     return {
         "ours": Contender(calling(step()), truth()),
+        "ours, channels_last": Contender(calling(step(), dense), truth()),
         "ours, bf16": Contender(calling(step(), rounded), truth(rounded)),
         "eager": Contender(calling(eager), truth()),
         "eager, channels_last": Contender(calling(eager, dense), truth()),

@@ -48,6 +48,9 @@ def contenders(case: Case) -> dict[str, Contender]:
         "interpolate, bf16": Contender(
             lambda: (interpolated(rounded),), lambda: truth(half_pixel, rounded), part=BF16_COUNT_BOUND
         ),
+        "ours, channels_last": Contender(
+            lambda: (upsample_argmax(dense, ours),), lambda: truth(case.resample)
+        ),
         "ours, bf16": Contender(
             lambda: (upsample_argmax(rounded, ours),), lambda: truth(case.resample, rounded)
         ),

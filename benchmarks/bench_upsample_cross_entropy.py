@@ -48,7 +48,8 @@ def contenders(case: Case) -> dict[str, Contender]:
     def interpolated(x: Tensor) -> Tensor:
         return rivals.cross_entropy(rivals.interpolate(x, size), masked.long())
 
-    half_pixel, rounded = Resample.half_pixel(), scores.bfloat16()
+    half_pixel = Resample.half_pixel()
+    dense, rounded = in_channels_last(scores), scores.bfloat16()
     found = {
         "ours": Contender(with_gradients(ours, scores), lambda: truth(case.resample, target, sampling)),
         "all pixels": Contender(
@@ -61,11 +62,14 @@ def contenders(case: Case) -> dict[str, Contender]:
         ),
     }
     found |= {
+        "ours, channels_last": Contender(
+            with_gradients(ours, dense), lambda: truth(case.resample, target, sampling)
+        ),
         "ours, bf16": Contender(
             with_gradients(ours, rounded), lambda: truth(case.resample, target, sampling, rounded)
         ),
         "interpolate, channels_last": Contender(
-            with_gradients(interpolated, in_channels_last(scores)), lambda: truth(half_pixel, masked)
+            with_gradients(interpolated, dense), lambda: truth(half_pixel, masked)
         ),
         "interpolate, bf16": Contender(
             with_gradients(interpolated, rounded), lambda: truth(half_pixel, masked, x=rounded)

@@ -107,9 +107,8 @@ BF16, UINT8 = torch.bfloat16, torch.uint8
 
 
 def _in_other_forms(*names: str) -> dict[str, float | None]:
-    """Rivals with their input in channels_last, and in bf16 beside ours in bf16."""
-    forms = [f"{name}, {form}" for name in names for form in ("channels_last", "bf16")]
-    return dict.fromkeys([*forms, "ours, bf16"])
+    """Rivals, and ours, with their input in channels_last and in bf16."""
+    return {f"{name}, {form}": None for name in (*names, "ours") for form in ("channels_last", "bf16")}
 
 
 def _losses() -> list[Case]:

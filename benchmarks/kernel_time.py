@@ -14,8 +14,11 @@ SECONDS, MOST_CALLS = 0.3, 200
 NOT_KERNELS = {"build_info", "use_isa", "philox4x32", "poison_scratch"}
 
 
-def kernel_milliseconds(call: Callable[[], Any]) -> float:
-    """Median of the milliseconds between the entries and returns of the functions of ``fcnkern._C`` in a call."""
+def kernel_share(call: Callable[[], Any]) -> float:
+    """What part of a call lies between the entries and returns of ``fcnkern._C``: the median of many calls.
+
+    A part, as it is the same in a busy moment of the machine as in a quiet one.
+    """
     spent = 0.0
 
     def timed(kernel: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,12 +34,13 @@ def kernel_milliseconds(call: Callable[[], Any]) -> float:
     kernels = {
         name: each for name, each in vars(extension).items() if callable(each) and name not in NOT_KERNELS
     }
-    times: list[float] = []
+    shares: list[float] = []
     begin = time.perf_counter()
     replaced: dict[str, Any] = {name: timed(each) for name, each in kernels.items()}
     with patch.multiple(extension, **replaced):
-        while not times or (len(times) < MOST_CALLS and time.perf_counter() - begin < SECONDS):
+        while not shares or (len(shares) < MOST_CALLS and time.perf_counter() - begin < SECONDS):
             spent = 0.0
+            start = time.perf_counter()
             call()
-            times.append(spent)
-    return 1e3 * statistics.median(times)
+            shares.append(spent / (time.perf_counter() - start))
+    return statistics.median(shares)
