@@ -113,6 +113,8 @@ def test_predict_never_overwrites_its_inputs(
     Image.new("RGB", (8, 8)).save(tmp_path / "sub" / "a.bmp")
     twins = [*words, str(tmp_path / "sub" / "a.bmp"), "--out", str(tmp_path / "out")]
     assert "would both be written to" in refused(twins, capsys)
+    pollutes = ["predict", "--checkpoint", str(checkpoint), str(tmp_path), "--out", str(tmp_path)]
+    assert f"out must not be a folder of inputs, got {tmp_path}" in refused(pollutes, capsys)
     assert image.read_bytes() == before
     assert not (tmp_path / "out").exists()
 

@@ -98,6 +98,8 @@ def starting_network(
         return model, str(report)
     if settings.weights is not None:
         return model, str(_fill(model, settings, wanted))
+    if settings.freeze_body:
+        raise ValueError("freeze_body needs a trained body: give weights or init_from")
     chosen = settings.preprocess
     if chosen is not None or wanted is not None:
         model.preprocess = _preset(chosen or str(wanted), channels)

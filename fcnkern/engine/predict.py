@@ -118,8 +118,12 @@ def predict_files(
         the paths written, of several tasks one image's behind the other's.
 
     Raises:
+        ValueError: ``out`` is a folder of inputs, in which the pictures would be taken for images the next time.
         FileNotFoundError, ValueError: see ``find_images``, ``plan_outputs`` and ``read_input``.
     """
+    inputs = list(inputs)
+    if any(Path(each).is_dir() and Path(each).resolve() == Path(out).resolve() for each in inputs):
+        raise ValueError(f"out must not be a folder of inputs, got {out}: choose another output folder")
     images = find_images(inputs)
     plan = plan_outputs(images, Path(out), trained.tasks)
     palettes = np.split(trained.palette, np.cumsum([*trained.tasks.values()])[:-1])

@@ -75,7 +75,7 @@ class TrainSettings:
     device: str = setting("auto", RUN, "auto, cpu, cuda or cuda:N", metavar="NAME", resumable=True)
     compile: bool = setting(False, RUN, "run the network through torch.compile", resumable=True)
     tensorboard: bool = setting(False, RUN, "write events for TensorBoard, too", resumable=True)
-    seed: int = setting(0, RUN, "of everything random", parse=int, metavar="N", least=0)
+    seed: int = setting(0, RUN, "of everything random", parse=int, metavar="N", least=0, most=2**63 - 1)
 
     data: str = setting("scenes", DATA, forms(), metavar="SPEC", resumable=True)
     val_split: str = setting("val", DATA, "split to validate on, or none", metavar="NAME", resumable=True)
@@ -150,6 +150,10 @@ class TrainSettings:
         "checkpoint of the coarser, or of the same, network to start from; of late fusion also one of each network: "
         "COLOUR,HHA",
         metavar="FILE",
+    )
+
+    freeze_body: bool = setting(
+        False, NETWORK, "train the classifiers alone, on the body as it is: the paper's FCN-32s-fixed"
     )
 
     lr: float = setting(0.01, LEARNING, "learning rate", parse=float, metavar="X", above=0)
@@ -234,6 +238,12 @@ class TrainSettings:
             raise ValueError(f"stages and arch {self.arch} exclude each other: at once is without stages")
         if self.aux is not None and 32 in stages:
             raise ValueError("aux and the stage 32 exclude each other: fcn32s has one stream")
+
+    def progress(self, iteration: int, elapsed: float) -> float:
+        """How much of the run is done, in [0, 1]: by iterations or by seconds, whichever is further."""
+        by_count = iteration / self.iterations if self.iterations else 0.0
+        by_time = elapsed / self.time_limit if self.time_limit else 0.0
+        return max(by_count, by_time)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for a checkpoint."""

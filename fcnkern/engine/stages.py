@@ -69,8 +69,9 @@ def stage_settings(settings: TrainSettings) -> dict[str, TrainSettings]:
 def run_stages(settings: TrainSettings, out: str | Path, *, quiet: bool = False) -> list[StageResult]:
     """Trains the stages that are not complete in ``out``, each in a folder of its own, from where they stand.
 
-    So the same call begins a run and, after whatever ended it, goes on with it. A stage starts from the last
-    checkpoint of the one before (the paper's way), not from its best.
+    So the same call begins a run and, after whatever ended it, goes on with it; with more iterations or time a
+    complete run goes on with its last stage. A stage starts from the last checkpoint of the one before (the paper's
+    way), not from its best.
 
     Returns:
         The stages, up to one that a signal stopped.
@@ -83,22 +84,31 @@ def run_stages(settings: TrainSettings, out: str | Path, *, quiet: bool = False)
         write_config(out / CONFIG, settings)
     results: list[StageResult] = []
     before: Path | None = None
-    for name, stage in stage_settings(settings).items():
+    plan = stage_settings(settings)
+    for name, stage in plan.items():
         if before is not None:
             stage = dataclasses.replace(stage, init_from=str(before))
-        results.append(run_stage(name, stage, out / name, quiet))
+        is_last = len(results) + 1 == len(plan)
+        results.append(run_stage(name, stage, out / name, quiet, extend=is_last))
         if results[-1].signal:
             break
         before = out / name / LAST
     return results
 
 
-def run_stage(name: str, settings: TrainSettings, folder: Path, quiet: bool) -> StageResult:
-    """Trains one network in its folder from where it stands; one that is complete is left as it is."""
+def run_stage(
+    name: str, settings: TrainSettings, folder: Path, quiet: bool, extend: bool = False
+) -> StageResult:
+    """Trains one network in its folder from where it stands; one that is complete is left as it is.
+
+    Args:
+        extend: go on with a complete one where the settings want more iterations and more time than it had.
+    """
     last = folder / LAST
     if last.exists():
         record = load_checkpoint(last)
-        if record["complete"]:
+        is_done = settings.progress(record["iteration"], record["elapsed"]) >= 1
+        if record["complete"] and (is_done or not extend):
             confusion, classes = record["confusion"], record["classes"]
             metrics, scores = None, {}
             if confusion is not None:

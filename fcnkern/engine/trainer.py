@@ -121,6 +121,9 @@ class Trainer:
         self._outputs = Outputs(out, tensorboard=settings.tensorboard)
         self._sampling = LossSampling(settings, class_p)
         self._augment = augmentation(settings)
+        if settings.freeze_body:
+            for parameter in model.body_parameters():
+                parameter.requires_grad_(False)
         self._learner = Learner(
             model,
             settings,
@@ -234,11 +237,7 @@ class Trainer:
         )
 
     def _progress(self) -> float:
-        """How much of the run is done, in [0, 1]: by iterations or by time, whichever is further."""
-        settings, position = self.settings, self.position
-        by_count = position.iteration / settings.iterations if settings.iterations else 0.0
-        by_time = position.elapsed / settings.time_limit if settings.time_limit else 0.0
-        return max(by_count, by_time)
+        return self.settings.progress(self.position.iteration, self.position.elapsed)
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.position.iteration % every == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fcnkern import functional as F
-from fcnkern.models.layers import BodyConv2d
+from fcnkern.models.layers import BodyConv2d, is_conv1x1, is_plain
 
 FC_CHANNELS = 4096
 
@@ -120,7 +121,8 @@ class Body(Network):
 class HiddenBody(Body):
     """A body with two hidden layers before its classifier: fc6, then fc7 (1x1), each with ReLU and dropout.
 
-    The ReLU and the dropout after fc7 run inside `fcnkern.functional.conv1x1`. Dropout is element-wise, as
+    fc7 with its ReLU and dropout is one `fcnkern.functional.conv1x1`, or the three modules in turn where one of them
+    has hooks or was replaced by another kind. Dropout is element-wise, as
     Caffe's is (pytorch-fcn drops whole channels), and set by `set_dropout` or by `drop6.p` and `drop7.p`.
     """
 
@@ -141,11 +143,18 @@ class HiddenBody(Body):
     def classify(self, pool5: Tensor) -> Tensor:
         """pool5 -> fc7 features (after dropout, in training), smaller by fc6's kernel less one on each axis."""
         hidden = self.drop6(self.relu6(self.fc6(pool5)))
-        if torch.compiler.is_exporting() or isinstance(hidden, fx.Proxy):
-            # In layers that other programs know too.
+        # An exported program and a traced one are made of layers that other programs know too.
+        in_layers = torch.compiler.is_exporting() or isinstance(hidden, fx.Proxy)
+        if in_layers or not (is_conv1x1(self.fc7) and is_plain(self.relu7, nn.ReLU)):
             return self.drop7(self.relu7(self.fc7(hidden)))
-        dropout_p = getattr(self.drop7, "p", 0.0) if self.drop7.training else 0.0
+        if not is_plain(self.drop7, nn.Dropout):
+            return self.drop7(F.conv1x1(hidden, self.fc7.weight, self.fc7.bias, relu=True))
+        dropout_p = self.drop7.p if self.drop7.training else 0.0
         return F.conv1x1(hidden, self.fc7.weight, self.fc7.bias, relu=True, dropout_p=dropout_p)
+
+
+class UnknownTapError(ValueError):
+    """A feature map that a body does not have."""
 
 
 class Taps:
@@ -181,8 +190,11 @@ class Taps:
             elif isinstance(returned, Mapping) and name in returned:
                 found[name] = returned[name]
             else:
-                raise ValueError(
+                known = [key for key, _ in module.named_modules() if key]
+                near = difflib.get_close_matches(str(name), known, n=1)
+                raise UnknownTapError(
                     f"tap {name!r} is neither a submodule of {type(module).__name__} nor a key of what it returns"
+                    f"{f' (did you mean {near[0]}?)' if near else ''}"
                 )
         return found
 
@@ -207,10 +219,10 @@ def check_images(x: Tensor, channels: int = 3) -> None:
     """Refuse what is no batch of preprocessed images: TypeError, ValueError. A graph's stand-in passes."""
     if isinstance(x, fx.Proxy):
         return
-    if not x.is_floating_point():
+    if not isinstance(x, Tensor) or not x.is_floating_point():
         raise TypeError(
-            f"x must be a floating-point tensor of preprocessed images, got {x.dtype}; "
-            "see fcnkern.data for the presets"
+            "x must be a floating-point tensor of preprocessed images, got "
+            f"{x.dtype if isinstance(x, Tensor) else type(x).__name__}; see fcnkern.data for the presets"
         )
     if x.dim() != 4 or x.shape[1] != channels:
         raise ValueError(f"x must have shape (N, {channels}, H, W), got {tuple(x.shape)}")

@@ -5,7 +5,7 @@ Crop offsets and kernels come from the traced body (`fcnkern.models.alignment`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, overload
 
@@ -20,6 +20,7 @@ from fcnkern.models.body import Body, Chain, Network, Taps, check_images, parame
 from fcnkern.models.elision import elided_features
 from fcnkern.models.elision_chain import chain_of, geometry
 from fcnkern.models.layers import BilinearDeconv2d, ScoreConv2d
+from fcnkern.models.skip import add_skip, score, upsample
 from fcnkern.models.tiling import tiled
 from fcnkern.models.tracing import trace
 from fcnkern.resample import Pair, Resample
@@ -59,7 +60,8 @@ class FCN(Network):
 
     The layers of the head: `score_fr` (coarsest tap) and `score_<tap>`; `upscore2` (the first upsampling, by 2) and
     `upscore_<tap>` (of the sum with that tap); `upscore<final stride>`, or `upscore` with one tap. Dots in the name
-    of a tap become underscores.
+    of a tap become underscores. Layers with hooks, and classifiers replaced by other modules, are called as modules;
+    of the last upsampling that is so in `forward` alone, as `loss` and `predict` never form its output.
 
     Raises:
         ValueError: an argument out of range; an unknown tap; or taps that do not line up, with the reason.
@@ -206,11 +208,12 @@ class FCN(Network):
         check_images(x, self._in_channels)
         size = (x.shape[2], x.shape[3])
         features = self._feature_maps(x)
-        scores = F.conv1x1(features[self.taps[-1]], self.score_fr.weight, self.score_fr.bias)
+        scores = score(self.score_fr, features[self.taps[-1]])
         skips = reversed(self.taps[:-1])
         steps = zip(skips, self.alignment.steps, self._step_layers, reversed(self._scales), strict=True)
         for tap, step, layer, scale in steps:
-            scores = self._add_skip(scores, self._deconv(layer), step, features[tap], tap, scale)
+            classifier = getattr(self, self._score_name(tap))
+            scores = add_skip(scores, self._deconv(layer), step, features[tap], classifier, scale)
         summed = (scores, _to_image(self.alignment, size))
         return [summed, *(self._stream(tap, features[tap], own, size) for tap, own in (alone or {}).items())]
 
@@ -225,9 +228,8 @@ class FCN(Network):
         name, scale = "score_fr", 1.0
         if tap != self.taps[-1]:
             name, scale = self._score_name(tap), self._scales[self.taps.index(tap)]
-        score = getattr(self, name)
         moved = own._replace(final=own.final._replace(offset=start * factor - offset))
-        return F.conv1x1(seen, score.weight * scale, score.bias), _to_image(moved, size)
+        return score(getattr(self, name), seen, scale), _to_image(moved, size)
 
     def final_weight(self) -> Tensor | None:
         """Weight (C, C, k, k) of the last upsampling, in the dtype of the scores under autocast, or None where it is
@@ -242,8 +244,7 @@ class FCN(Network):
         if torch.compiler.is_exporting():
             return portable.logits(self, x)
         scores, _ = self.scores(x)
-        weight = self._deconv(self.final_layer).step_weight()
-        full = F.upsample_add(scores, weight, stride=self.final_stride)
+        full = upsample(self._deconv(self.final_layer), scores)
         height, width = x.shape[2], x.shape[3]
         start = self.final_offset
         return full[:, :, start : start + height, start : start + width].contiguous()
@@ -333,6 +334,20 @@ class FCN(Network):
                 self.get_parameter(f"{layer}.weight").div_(scale)
         return report
 
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of the classifiers and of the upsampling layers."""
+        scores = [self._score_name(tap) for tap in self.taps[:-1]]
+        for name in ("score_fr", *scores, *self._step_layers, self.final_layer):
+            yield from self.get_submodule(name).parameters()
+
+    def body_parameters(self) -> Iterator[nn.Parameter]:
+        """All others. Frozen, they leave the classifiers to be trained alone: the paper's FCN-32s-fixed (Table 2).
+
+        On VGG16 `body` is the network itself, whose parameters are the head's too.
+        """
+        head = set(self.head_parameters())
+        return (parameter for parameter in self.parameters() if parameter not in head)
+
     def _chain(self) -> Chain:
         return chain_of(self.body, self.taps)
 
@@ -360,33 +375,9 @@ class FCN(Network):
 
     def _deconv(self, name: str) -> BilinearDeconv2d:
         layer = getattr(self, name)
-        assert isinstance(layer, BilinearDeconv2d)
+        if not isinstance(layer, BilinearDeconv2d):
+            raise TypeError(f"layer {name!r} must be a BilinearDeconv2d, got {type(layer).__name__}")
         return layer
-
-    def _add_skip(
-        self, coarse: Tensor, deconv: BilinearDeconv2d, step: Step, skip: Tensor, tap: str, scale: float
-    ) -> Tensor:
-        """Upsample `coarse` and add the scores of `skip` where both are; the rest of either is cropped."""
-        score = getattr(self, self._score_name(tap))
-        weight, offset = deconv.step_weight(), step.offset
-        height, width = (step.layer.output_size(side) for side in coarse.shape[2:])
-        if 0 <= offset <= min(skip.shape[2] - height, skip.shape[3] - width):
-            return F.upsample_add(
-                coarse,
-                weight,
-                skip,
-                stride=step.factor,
-                skip_offset=offset,
-                skip_weight=score.weight,
-                skip_bias=score.bias,
-                skip_scale=scale,
-            )
-        scores = F.conv1x1(skip, score.weight * scale, score.bias)
-        beyond = (width + offset - skip.shape[3], height + offset - skip.shape[2])
-        aligned = nn.functional.pad(scores, (-offset, beyond[0], -offset, beyond[1]))
-        summed = F.upsample_add(coarse, weight, aligned, stride=step.factor)
-        start = max(0, -offset)
-        return summed[:, :, start : height - max(0, beyond[1]), start : width - max(0, beyond[0])]
 
 
 def _plain(tap: str) -> str:

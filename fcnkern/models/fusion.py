@@ -6,7 +6,7 @@ For the third, four channels into one network, see `fcnkern.models.surgery.fuse_
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -130,6 +130,16 @@ class LateFusion(Network):
         else:
             scores, resample = averaged_probabilities(self, x, scales, flip), Resample.identity()
         return F.upsample_argmax(scores, resample, out_dtype=out_dtype)
+
+    def body_parameters(self) -> Iterator[nn.Parameter]:
+        """As `FCN.body_parameters`, of both networks."""
+        yield from self.color.body_parameters()
+        yield from self.hha.body_parameters()
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """As `FCN.head_parameters`, of both networks."""
+        yield from self.color.head_parameters()
+        yield from self.hha.head_parameters()
 
     def check_ready(self) -> None:
         """As `Network.check_ready`, of both networks."""

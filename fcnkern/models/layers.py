@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ def in_turn(layers: Sequence[tuple[str, nn.Module]], x: Tensor) -> Iterator[tupl
 def _spread(layers: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
     """The layers, in place of a sequence those in it, of which the last bears its name."""
     for name, layer in layers:
-        if type(layer) is not nn.Sequential or not len(layer) or _is_observed(layer):
+        if type(layer) is not nn.Sequential or not len(layer) or is_observed(layer):
             yield name, layer
             continue
         *others, (_, last) = layer._modules.items()  # a layer that comes twice stands there twice
@@ -60,12 +60,15 @@ def _spread(layers: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.M
 
 def is_one_pass(relu: nn.Module, pool: Any, x: Tensor) -> bool:
     """Whether ``pool.pooled(x, relu=True)`` may take the place of ``pool(relu(x))``: nothing looks at either."""
-    if type(relu) is not nn.ReLU or type(pool) not in (MaxPool2d, CeilMaxPool2d):
-        return False
-    return pool.is_ours(x) and not (_is_observed(relu) or _is_observed(pool))
+    return is_plain(relu, nn.ReLU) and is_plain(pool, MaxPool2d, CeilMaxPool2d) and pool.is_ours(x)
 
 
-def _is_observed(module: nn.Module) -> bool:
+def is_plain(module: nn.Module, *types: type[nn.Module]) -> bool:
+    """Whether a module is of one of these types, no subclass, and nothing looks at it."""
+    return type(module) in types and not is_observed(module)
+
+
+def is_observed(module: nn.Module) -> bool:
     """Whether a call runs more than the class says: hooks, or a forward of the instance's own."""
     hooks = (
         module._forward_hooks,
@@ -74,6 +77,18 @@ def _is_observed(module: nn.Module) -> bool:
         module._backward_pre_hooks,
     )
     return any(hooks) or "forward" in vars(module) or nn.modules.module._has_any_global_hook()
+
+
+def is_conv1x1(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether `fcnkern.functional.conv1x1` may take the place of a call: it does no more, and nothing looks at it."""
+    return (
+        isinstance(layer, nn.Conv2d)
+        and type(layer).forward is nn.Conv2d.forward
+        and type(layer)._conv_forward is nn.Conv2d._conv_forward
+        and (layer.kernel_size, layer.stride, layer.groups) == ((1, 1), (1, 1), 1)
+        and layer.padding in ((0, 0), "valid", "same")
+        and not is_observed(layer)
+    )
 
 
 class CeilMaxPool2d(MaxPool2d):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fcnkern.models.body import UnknownTapError
 from fcnkern.models.geometry import CoordinateMap, Layer
 
 PROBE = (1056, 1184)
@@ -93,6 +94,8 @@ def trace(
     try:
         with torch.no_grad(), recorder:
             found = run_on_meta(module, features, probe)
+    except UnknownTapError:
+        raise
     except Exception as error:  # whatever the user's code raises
         size = f"1x{in_channels}x{PROBE[0]}x{PROBE[1]}"
         text = " ".join(str(error).split()[:60])

@@ -57,7 +57,7 @@ def fill_body(
         )
     report = transfer_body(model, weights.tensors, source=os.fspath(path))
     cast(Any, model).preprocess = chosen
-    return dataclasses.replace(report, preprocess=chosen)
+    return dataclasses.replace(report, preprocess=chosen, assumed=convention is None)
 
 
 def _usual(of_model: str, path: str | os.PathLike[str]) -> str:

@@ -30,6 +30,7 @@ class LoadReport:
         narrowed: whether the copies are the leading channels only (a model with `width` < 1).
         zero: loaded layers whose weights are all zero, as in a network that was never initialised.
         preprocess: the convention of the weights' input, where one is known.
+        assumed: whether it is only the usual one, of a source that does not say.
     """
 
     source: str
@@ -40,6 +41,7 @@ class LoadReport:
     narrowed: bool = False
     zero: tuple[str, ...] = ()
     preprocess: str | None = None
+    assumed: bool = False
 
     def __str__(self) -> str:
         lines = [f"{self.source}: loaded {', '.join(self.loaded) or 'nothing'}"]
@@ -54,7 +56,8 @@ class LoadReport:
         if self.unused:
             lines.append(f"unused: {', '.join(self.unused)}")
         if self.preprocess is not None:
-            lines.append(f"input: {self.preprocess}")
+            guess = " (assumed: the source does not say; give preprocess where it is another)"
+            lines.append(f"input: {self.preprocess}{guess * self.assumed}")
         return "\n".join(lines)
 
 

@@ -30,6 +30,7 @@ OTHERS = TrainSettings(
         "augment": True,
         "skip_broken": True,
         "elide": True,
+        "freeze_body": True,
         "stages": (16, 8),
         "arch": "fcn8s_googlenet",
         "schedule": "cosine",

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from fcnkern import cli
 from fcnkern.data import presets
-from fcnkern.engine import TrainSettings, load_checkpoint, load_trained, predict_image
+from fcnkern.engine import TrainSettings, load_checkpoint, load_trained, predict_image, resume_run
 from fcnkern.engine.network import new_network
 from fcnkern.models import create
 from fcnkern.weights import WeightsMismatchError, save
-from tests.engine._runs import TINY, tiny
+from tests.engine._runs import TINY, losses, tiny
 from tests.weights import _caffemodel as write
 
 
@@ -55,6 +55,24 @@ def test_from_coarse_to_fine_on_googlenet(tmp_path: Path) -> None:
     message = r"is a FCN \(GoogLeNet: inception_3b, inception_4e, pool5\), a FCN \(CaffeNet: pool2, fc7\) starts from"
     with pytest.raises(ValueError, match=message):
         tiny(tmp_path / "no", arch="fcn16s_caffenet", init_from=before)
+
+
+@pytest.mark.parametrize("arch", ["fcn8s", "fcn16s_googlenet"])
+def test_the_classifiers_alone(arch: str, tmp_path: Path) -> None:
+    """On a body of ImageNet, or another network's; the run goes on so."""
+    with pytest.raises(ValueError, match="freeze_body needs a trained body: give weights or init_from"):
+        tiny(tmp_path / "no", arch=arch, freeze_body=True)
+    tiny(tmp_path / "first", arch=arch, iterations=1).run()
+    start = load_trained(tmp_path / "first" / "last.pt").model
+    settings = {"arch": arch, "freeze_body": True, "init_from": str(tmp_path / "first" / "last.pt")}
+    tiny(tmp_path / "run", **settings, iterations=2).run()
+    resume_run(tmp_path / "run" / "last.pt", quiet=True, iterations=4).run()
+    model = load_trained(tmp_path / "run" / "last.pt").model
+    for ours, before in zip(model.body_parameters(), start.body_parameters(), strict=True):
+        assert torch.equal(ours, before)
+    assert not torch.equal(model.score_fr.weight, start.score_fr.weight)
+    assert len(losses(tmp_path / "run")) == 4
+    assert all(parameter.requires_grad for parameter in model.body_parameters())
 
 
 def test_dropout_is_the_bodys_own_unless_set() -> None:

@@ -68,6 +68,25 @@ def test_a_stopped_run_goes_on_in_its_stage(
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_a_complete_run_goes_on_with_its_last_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*WORDS, "--stages=32,16,8", "--iterations=2", f"--out={tmp_path}"]) == 0
+    before = {name: (tmp_path / name / "last.pt").read_bytes() for name in NAMES}
+    resume = ["train", "--quiet", "--resume", str(tmp_path)]
+    assert main([*resume, "--iterations=2"]) == 0
+    assert {name: (tmp_path / name / "last.pt").read_bytes() for name in NAMES} == before
+    capsys.readouterr()
+    assert main([*resume, "--iterations=5"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:4]] == ["2", "2", "5"]
+    assert [(tmp_path / name / "last.pt").read_bytes() == before[name] for name in NAMES] == [
+        True,
+        True,
+        False,
+    ]
+    assert len(losses(tmp_path / "8s")) == 5
+
+
 def test_a_kill_before_the_first_checkpoint_loses_nothing(tmp_path: Path) -> None:
     assert main([*WORDS, "--stages=32,16", "--iterations=1", f"--out={tmp_path}"]) == 0
     expected = losses(tmp_path / "16s")

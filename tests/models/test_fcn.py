@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -222,6 +223,7 @@ def test_dropout_follows_its_own_mode(layer: str) -> None:
         (torch.zeros(0, 3, 8, 8), ValueError, "at least one image"),
         (torch.zeros(1, 3, 0, 8), ValueError, "at least one image"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), TypeError, "floating-point tensor .*uint8"),
+        (np.zeros((1, 3, 8, 8), np.float32), TypeError, "floating-point tensor .* got ndarray"),
     ],
 )
 def test_bad_images(x: torch.Tensor, error: type[Exception], text: str) -> None:

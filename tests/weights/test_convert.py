@@ -183,6 +183,7 @@ def test_load_body_takes_the_convention_that_is_stated(
     report = load_body(model, tmp_path / "a.safetensors", preprocess=given)
     assert (model.preprocess, report.preprocess) == (wanted, wanted)
     assert f"input: {wanted}" in str(report)
+    assert ("assumed: the source does not say" in str(report)) == (stated is None and given is None)
 
 
 def test_load_body_reads_a_checkpoints_convention(tmp_path: Path) -> None:
