@@ -46,9 +46,8 @@ class FullSizeLoss(NamedTuple):
         parts = []
         losses = _map(pixels)
         grads = learned.zero_grads(call)
-        is_backward = call.need_grad or call.need_weight_grad
         for band in learned.bands():
-            band_grad = torch.empty_like(band.scores) if is_backward else None
+            band_grad = torch.empty_like(band.scores) if call.need_any_grad else None
             place = (band.image, band.first_row)
             parts.append(self.launch(band.scores, pixels, place, losses, band_grad))
             if band_grad is not None:

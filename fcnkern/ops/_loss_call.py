@@ -30,6 +30,11 @@ class LossCall(NamedTuple):
     need_weight_grad: bool
     need_stats: bool
 
+    @property
+    def need_any_grad(self) -> bool:
+        """Whether any gradient is wanted."""
+        return self.need_grad or self.need_weight_grad
+
     def plain_losses(self) -> LossCall:
         """The call for a map of losses alone, by which hard pixels are found."""
         return self._replace(

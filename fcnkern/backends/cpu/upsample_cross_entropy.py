@@ -124,11 +124,10 @@ def _run_bands(learned: LearnedUpsampling, pixels: _Pixels) -> tuple[Tensor, Gra
     call, target, kind = pixels.call, pixels.target, learned.weight.dtype
     losses = torch.empty(target.shape, dtype=kind) if call.reduction == "none" else None
     grads = learned.zero_grads(call)
-    is_backward = call.need_grad or call.need_weight_grad
     parts = []
     for band in learned.bands():
         place = (band.image, band.first_row, band.scores.shape[2])
-        band_grad = torch.empty(band.scores.shape, dtype=kind) if is_backward else None
+        band_grad = torch.empty(band.scores.shape, dtype=kind) if call.need_any_grad else None
         band_losses = None if losses is None else losses[band.image, band.first_row :]
         parts.append(
             _kernel(band.scores, Resample.identity(), pixels.rows(*place), 1.0, band_losses, band_grad)

@@ -47,7 +47,7 @@ def upsample_cross_entropy_fwd(
     loss = losses if call.reduction == "none" else losses.sum() * scale
     right = (logits.argmax(1) == pixels.label) & pixels.valid
     stats = torch.stack((pixels.valid.sum(), right.sum() if call.need_stats else pixels.valid.sum() * 0))
-    if not (call.need_grad or call.need_weight_grad):
+    if not call.need_any_grad:
         return loss, None, None, stats
     grad = _logits_grad(log_p, weights, pixels, call.label_smoothing) * scale
     grad_scores, grad_weight = upsample_backward(grad, low, kernel, call.resample)
