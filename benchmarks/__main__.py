@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import fcnkern
-from benchmarks.bounds import Ceilings, ceilings, work
+from benchmarks.bounds import Work, ceilings, work
 from benchmarks.cases import NETWORKS, Case, chosen
 from benchmarks.compare import slower
 from benchmarks.contenders import Contender, build, everyone
@@ -28,7 +28,7 @@ from benchmarks.timing import interleaved, timer
 QUICK_SECONDS, FULL_SECONDS = 2.0, 3.0  # of timing per case
 
 
-def measure(case: Case, device: str, quick: bool, seconds: float, can: Ceilings) -> Iterator[Row]:
+def measure(case: Case, device: str, quick: bool, seconds: float) -> Iterator[Row]:
     """Checks every contender of a case, times them in turn, then measures memory (on the CPU quick: only ours).
 
     ``seconds``: about how long to take times.
@@ -39,7 +39,6 @@ def measure(case: Case, device: str, quick: bool, seconds: float, can: Ceilings)
     names = everyone(case, device, quick)
     contenders, errors, failures = _checked(build(case, names, device))
     times = interleaved({name: c.run for name, c in contenders.items()}, seconds, timer(device))
-    bound = can.bound(work(case))
     for name in names:
         if name in failures:
             yield Row.failed(case.name, name, failures[name])
@@ -47,7 +46,7 @@ def measure(case: Case, device: str, quick: bool, seconds: float, can: Ceilings)
         weighed = not case.apart and (not quick or device != "cpu" or name == "ours")
         extra = extra_bytes(case, name, device, contenders[name]) if weighed else None
         ratio = times[name].median / times["ours"].median if "ours" in times else None
-        row = Row(case.name, name, times[name], ratio, case.rivals.get(name), extra, errors[name], bound)
+        row = Row(case.name, name, times[name], ratio, case.rivals.get(name), extra, errors[name])
         if name == "ours" and device == "cpu" and case.operation not in NETWORKS:
             row = row._replace(kernel=kernel_share(contenders[name].run) * times[name].median)
         yield row
@@ -101,15 +100,20 @@ def main() -> int:
     facts = circumstances(" ".join(["python -m benchmarks", *sys.argv[1:]]), given.device, can)
     facts["missing rivals"] = missing_peers()
     rows: list[Row] = []
+    needs: dict[str, Work] = {}
     wrong: list[str] = []
     for index, case in enumerate(cases, start=1):
+        needs[case.name] = work(case)
         try:
-            for row in measure(case, given.device, given.quick, given.seconds, can):
+            for row in measure(case, given.device, given.quick, given.seconds):
                 rows.append(row)
                 print(f"{index}/{len(cases)} {row}", flush=True)
         except AssertionError as error:
             wrong.append(f"{case.name}: {error}")
             print(f"{index}/{len(cases)} {wrong[-1]}", flush=True)
+        can = can.best(ceilings(given.device))
+        facts["ceilings"] = can._asdict()
+        rows = [row._replace(bound=can.bound(needs[row.case])) for row in rows]
         if given.out is not None:
             write(given.out, facts, rows)
     print("\n" + as_markdown(facts, rows))

@@ -68,6 +68,10 @@ class Ceilings(NamedTuple):
         """The least milliseconds of some work."""
         return 1e3 * max(need / can for need, can in zip(work, self, strict=True))
 
+    def best(self, other: Ceilings) -> Ceilings:
+        """The greater of each of two measurements: other programs on the machine can only lower one."""
+        return Ceilings(*map(max, self, other))
+
 
 def work(case: Case) -> Work:
     """What one call of a case takes."""

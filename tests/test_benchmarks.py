@@ -166,6 +166,10 @@ def test_a_loss_begins_only_cells_in_which_a_pixel_counts(resample: Resample, ke
     assert work(case).exponentials == pytest.approx(2 * (4 * 3 * cells + 2 * keep * 43 * 37))
 
 
+def test_of_two_measurements_the_greater_ceilings_hold() -> None:
+    assert Ceilings(1e9, 3e12, 2e8).best(Ceilings(2e9, 1e12, 1e8)) == Ceilings(2e9, 3e12, 2e8)
+
+
 def test_ceilings_are_positive_and_finite() -> None:
     assert all(0 < rate < 1e15 for rate in ceilings("cpu"))
 
@@ -201,7 +205,7 @@ def test_a_rival_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(command_line, "everyone", lambda *_: ["ours", "interpolate"])
     monkeypatch.setattr(command_line, "extra_bytes", lambda *_: 0)
     case = case_named("loss 21×500×500 half_pixel")
-    ours, rival = command_line.measure(case, "cpu", True, 0.01, Ceilings(1e9, 1e9, 1e9))
+    ours, rival = command_line.measure(case, "cpu", True, 0.01)
     assert ours.times is not None
     assert rival.failure == "RuntimeError: no compiler"
     assert "failed: RuntimeError: no compiler" in as_markdown(circumstances("now"), [ours, rival])
@@ -211,7 +215,7 @@ def test_a_wrong_result_ends_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = Contender(lambda: (torch.ones(2),), lambda: (torch.zeros(2) + 2,))
     monkeypatch.setattr(command_line, "build", lambda *_: {"ours": wrong})
     with pytest.raises(AssertionError, match="ours: result is off"):
-        list(command_line.measure(CASES[0], "cpu", True, 0.01, Ceilings(1e9, 1e9, 1e9)))
+        list(command_line.measure(CASES[0], "cpu", True, 0.01))
 
 
 def test_report_shows_time_ratio_goal_and_memory() -> None:

@@ -38,8 +38,3 @@ def upsampling(scores: Tensor, resample: Resample, size: Pair) -> tuple[Any, ...
     given = scores.data_ptr(), FLOAT_TYPES[scores.dtype], tuple(scores.shape), scores.stride()
     rows, columns = resample.axes((scores.shape[2], scores.shape[3]), size)
     return given, rows, columns, resample.kind in {"deconv", "identity"}
-
-
-def accumulation_type(dtype: torch.dtype) -> torch.dtype:
-    """The type that the kernels sum a storage type in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -97,7 +97,12 @@ def starting_network(
             )
         return model, str(report)
     if settings.weights is not None:
-        return model, str(_fill(model, settings, wanted))
+        filled = _fill(model, settings, wanted)
+        if settings.freeze_body and filled.initialised:
+            raise ValueError(
+                f"freeze_body needs a trained body: weights {settings.weights} lack {', '.join(filled.initialised)}"
+            )
+        return model, str(filled)
     if settings.freeze_body:
         raise ValueError("freeze_body needs a trained body: give weights or init_from")
     chosen = settings.preprocess

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fcnkern import functional as F
+from fcnkern._tensors import accumulation_type
 from fcnkern.models.layers import BodyConv2d, is_conv1x1, is_plain
 
 FC_CHANNELS = 4096
@@ -58,7 +59,9 @@ class Network(nn.Module):
             if parameter.is_meta:
                 problems["on the meta device"].append(name)
                 continue
-            norm = torch.linalg.vector_norm(parameter.detach(), dtype=_norm_dtype(parameter)).item()
+            norm = torch.linalg.vector_norm(
+                parameter.detach(), dtype=accumulation_type(parameter.dtype)
+            ).item()
             if not math.isfinite(norm):
                 problems["not finite"].append(name)
             elif norm == 0 and parameter.dim() > 1 and not name.startswith("score_"):
@@ -251,7 +254,3 @@ def _reset(module: nn.Module) -> None:
         return
     for child in module.children():
         _reset(child)
-
-
-def _norm_dtype(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32

@@ -8,6 +8,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
+from fcnkern._tensors import accumulation_type
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
 from fcnkern.ops._library import Operator
@@ -100,7 +101,7 @@ def _compute(
 
 
 def _empty_confidence(scores: Tensor, shape: Sequence[int]) -> Tensor:
-    return scores.new_empty(shape, dtype=torch.float64 if scores.dtype == torch.float64 else torch.float32)
+    return scores.new_empty(shape, dtype=accumulation_type(scores.dtype))
 
 
 def _fake(

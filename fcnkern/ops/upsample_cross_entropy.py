@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from fcnkern._tensors import accumulation_type
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
 from fcnkern.ops._library import Compute, Operator, once_differentiable
@@ -182,7 +183,7 @@ def _fake(
     call: LossCall,
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    dtype = accumulation_type(scores.dtype)
     loss = scores.new_empty(target.shape if call.reduction == "none" else (), dtype=dtype)
     grad, grad_weight = (scores.new_empty(0, dtype=dtype) for _ in range(2))
     if call.need_grad:

@@ -157,3 +157,15 @@ def test_weights_of_another_body_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "vgg16.safetensors", create("fcn32s_vgg16", width=TINY["width"]).state_dict())
     with pytest.raises(WeightsMismatchError, match=r"vgg16\.safetensors: .*missing: conv1\.7x7_s2\.weight, "):
         tiny(tmp_path, arch="fcn32s_googlenet", weights=str(tmp_path / "vgg16.safetensors"))
+
+
+def test_classifiers_alone_need_the_whole_body(tmp_path: Path) -> None:
+    """Convolutions alone train as ever; frozen, fc6 and fc7 would stay random."""
+    state = create("fcn32s_vgg16", width=TINY["width"]).state_dict()
+    path = tmp_path / "convolutions.safetensors"
+    save(path, {name: value for name, value in state.items() if name.startswith("conv")})
+    tiny(tmp_path / "run", weights=str(path))
+    with pytest.raises(
+        ValueError, match=r"freeze_body .*: weights .*convolutions\.safetensors lack fc6, fc7"
+    ):
+        tiny(tmp_path / "no", weights=str(path), freeze_body=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fcnkern.backends._arguments import accumulation_type, tensor_view
+from fcnkern._tensors import accumulation_type
+from fcnkern.backends._arguments import tensor_view
 from fcnkern.backends.cpu._extension import kernels
 from fcnkern.ops._checks import dense_format
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fcnkern.backends._arguments import TensorArguments, accumulation_type, tensor_view
+from fcnkern._tensors import accumulation_type, crop
+from fcnkern.backends._arguments import TensorArguments, tensor_view
 from fcnkern.backends.cpu._extension import kernels
 from fcnkern.backends.cpu.conv1x1 import score_backward
 from fcnkern.ops._checks import dense_format
@@ -34,7 +35,7 @@ def upsample_add_fwd(
     out = torch.empty((len(x), deconv.outputs, *size), dtype=x.dtype, memory_format=dense_format(x))
     if out.numel() == 0:
         return out
-    window = None if skip is None else _crop(skip, skip_offset, size)
+    window = None if skip is None else crop(skip, skip_offset, size)
     channels = 0 if skip is None or skip_weight is None else skip.shape[1]
     views = (tensor_view(window), channels, tensor_view(skip_weight), tensor_view(skip_bias), skip_scale)
     kernels.upsample_add_forward(*deconv.arguments((0, 0), size, out), *views)
@@ -60,7 +61,7 @@ def upsample_add_bwd(
         return grad_x, grad_weight, None, None, None
     if needs[2]:
         grad_skip = torch.zeros_like(skip, memory_format=dense_format(skip))
-    window = None if grad_skip is None else _crop(grad_skip, skip_offset, size)
+    window = None if grad_skip is None else crop(grad_skip, skip_offset, size)
     if skip_weight is None:
         if window is not None:
             torch.mul(grad, skip_scale, out=window)
@@ -69,7 +70,7 @@ def upsample_add_bwd(
         grad_skip_weight = skip_weight.new_empty(skip_weight.shape)
     if needs[4]:
         grad_skip_bias = skip_weight.new_empty(len(skip_weight))
-    features = _crop(skip, skip_offset, size)
+    features = crop(skip, skip_offset, size)
     score_backward(grad, features, skip_weight, skip_scale, window, grad_skip_weight, grad_skip_bias)
     return grad_x, grad_weight, grad_skip, grad_skip_weight, grad_skip_bias
 
@@ -175,7 +176,3 @@ def _bilinear_kernel(stride: Pair, dtype: torch.dtype) -> Tensor:
         k = 2 * s - s % 2
         lines.append(1 - (torch.arange(k, dtype=torch.float64) - (k - 1) / 2).abs() / s)
     return torch.outer(*lines).to(dtype)
-
-
-def _crop(tensor: Tensor, offset: Pair, size: Pair) -> Tensor:
-    return tensor[:, :, offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]]

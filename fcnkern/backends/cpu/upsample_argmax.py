@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fcnkern.backends._arguments import LABEL_TYPES, accumulation_type, upsampling
+from fcnkern._tensors import accumulation_type
+from fcnkern.backends._arguments import LABEL_TYPES, upsampling
 from fcnkern.backends._bands import LearnedUpsampling
 from fcnkern.backends._limits import check_classes
 from fcnkern.backends.cpu import upsample_add

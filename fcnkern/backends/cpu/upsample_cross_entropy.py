@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fcnkern.backends._arguments import accumulation_type, label_map, upsampling
+from fcnkern._tensors import accumulation_type
+from fcnkern.backends._arguments import label_map, upsampling
 from fcnkern.backends._bands import LearnedUpsampling
 from fcnkern.backends._limits import check_classes
 from fcnkern.backends.cpu import upsample_add

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fcnkern._tensors import crop
 from fcnkern.backends._arguments import tensor_view
 from fcnkern.backends.cuda._extension import kernels, stream_of
 from fcnkern.backends.cuda._structs import filled
@@ -35,7 +36,7 @@ def upsample_add_fwd(
     """Upsampled ``x`` plus the cropped skip, in one launch; of features only the crop is read."""
     size = out_shape(x, weight, stride)[2:]
     deconv = _Deconv(x, weight, stride, (0, size[0]), (0, size[1]))
-    window = None if skip is None else _crop(skip, skip_offset, size)
+    window = None if skip is None else crop(skip, skip_offset, size)
     features = 0 if skip is None or skip_weight is None else skip.shape[1]
     return _forward(
         deconv,
@@ -64,12 +65,12 @@ def upsample_add_bwd(
     if skip is None:
         return *grads, None, None, None
     grad_skip = torch.zeros_like(skip, memory_format=dense_format(skip)) if needs[2] else None
-    window = None if grad_skip is None else _crop(grad_skip, skip_offset, size)
+    window = None if grad_skip is None else crop(grad_skip, skip_offset, size)
     if skip_weight is None:
         if window is not None:
             torch.mul(grad, skip_scale, out=window)
         return *grads, grad_skip, None, None
-    features = _crop(skip, skip_offset, size)
+    features = crop(skip, skip_offset, size)
     grad_weight = skip_weight.new_empty(skip_weight.shape) if needs[3] else None
     grad_bias = skip_weight.new_empty(len(skip_weight)) if needs[4] else None
     if window is not None:
@@ -181,7 +182,3 @@ def _forward(deconv: _Deconv, **skip: Any) -> Tensor:
     if out.numel() > 0:
         kernels.upsample_add_fwd(filled("UpsampleAdd", deconv=deconv.struct(out), **skip), stream_of(x))
     return out
-
-
-def _crop(tensor: Tensor, offset: Pair, size: Pair) -> Tensor:
-    return tensor[:, :, offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]]

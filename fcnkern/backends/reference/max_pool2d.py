@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcnkern.backends._arguments import accumulation_type
+from fcnkern._tensors import accumulation_type
 from fcnkern.ops._window import NO_WINNER, Window
 from fcnkern.resample import Pair
 

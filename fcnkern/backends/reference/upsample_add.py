@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
+from fcnkern._tensors import crop
 from fcnkern.backends.reference._resample import deconv_backward
 from fcnkern.ops.upsample_add import is_depthwise
 from fcnkern.resample import Pair
@@ -29,10 +30,6 @@ def _weight(x: Tensor, weight: Tensor | None, stride: Pair) -> tuple[Tensor, int
     return weight, channels if is_depthwise(weight, channels) else 1
 
 
-def _crop(tensor: Tensor, offset: Pair, size: Pair) -> Tensor:
-    return tensor[:, :, offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]]
-
-
 def upsample_add_fwd(
     x: Tensor,
     weight: Tensor | None,
@@ -48,7 +45,7 @@ def upsample_add_fwd(
     out = F.conv_transpose2d(x, kernel, stride=stride, groups=groups)
     if skip is None:
         return out
-    window = _crop(skip, skip_offset, (out.shape[2], out.shape[3])) * skip_scale
+    window = crop(skip, skip_offset, (out.shape[2], out.shape[3])) * skip_scale
     return out + (window if skip_weight is None else F.conv2d(window, skip_weight, skip_bias))
 
 
@@ -76,9 +73,9 @@ def upsample_add_bwd(
     if skip is not None and need_skip:
         back = grad if skip_weight is None else F.conv2d(grad, skip_weight.transpose(0, 1))
         grad_skip = torch.zeros_like(skip)
-        _crop(grad_skip, skip_offset, size).copy_(back * skip_scale)
+        crop(grad_skip, skip_offset, size).copy_(back * skip_scale)
     if skip is not None and skip_weight is not None and need_skip_weight:
-        window = _crop(skip, skip_offset, size) * skip_scale
+        window = crop(skip, skip_offset, size) * skip_scale
         grad_skip_weight = conv2d_weight(window, list(skip_weight.shape), grad)
     return (
         grad_x if need_x else None,

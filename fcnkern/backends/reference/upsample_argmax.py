@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fcnkern._tensors import accumulation_type
 from fcnkern.backends.reference._resample import upsample
 from fcnkern.resample import Pair, Resample
 
@@ -18,7 +19,7 @@ def upsample_argmax(
     confidence: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """(labels, probability of the label or None)."""
-    dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    dtype = accumulation_type(scores.dtype)
     logits = upsample(scores.to(dtype), None if weight is None else weight.to(dtype), resample, size)
     labels = logits.argmax(1)
     if not confidence:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fcnkern._tensors import accumulation_type
 from fcnkern.backends.errors import label_error
 from fcnkern.backends.reference._resample import upsample, upsample_backward
 from fcnkern.backends.reference.philox import cell_words
@@ -34,7 +35,7 @@ def upsample_cross_entropy_fwd(
     call: LossCall,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
     """(loss, gradient for the scores, gradient for the weight, counts); gradients where the call needs them."""
-    dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    dtype = accumulation_type(scores.dtype)
     low, kernel = scores.to(dtype), None if weight is None else weight.to(dtype)
     logits = upsample(low, kernel, call.resample, (target.shape[1], target.shape[2]))
     log_p = logits.log_softmax(1)
