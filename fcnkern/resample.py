@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -108,8 +109,8 @@ class Resample:
         else:
             pair = (scale_factor, scale_factor) if isinstance(scale_factor, int | float) else scale_factor
             scales = (float(pair[0]), float(pair[1]))
-            if min(scales) <= 0:
-                raise ValueError(f"scale_factor must be positive, got {scale_factor!r}")
+            if not all(0 < scale < math.inf for scale in scales):
+                raise ValueError(f"scale_factor must be positive and finite, got {scale_factor!r}")
         return cls("half_pixel", size=None if size is None else as_pair("size", size, 1), scale_factor=scales)
 
     @classmethod

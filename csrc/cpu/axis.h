@@ -66,8 +66,9 @@ struct Cells {
     double floor = std::floor(source + kSnap);
     double frac = source - floor < kSnap ? 0.0 : source - floor;
     const double last = static_cast<double>(axis.n_in - 1);
-    if (!axis.zero && (floor < 0 || floor >= last)) {
-      floor = floor < 0 ? -1 : last;  // clamped: both points are the border's
+    const bool clamped = !axis.zero && (floor < 0 || floor >= last);  // both points are the border's
+    if (clamped) {
+      floor = floor < 0 ? -1 : last;
       frac = 0;
     }
     const bool same_run = count > 0 && floor == run_;
@@ -76,7 +77,7 @@ struct Cells {
     } else {
       if (count > 0 && floor != run_ + 1) sliding = false;
       if (same_run) {
-        frac = run_weight_ + static_cast<double>(output - run_output_) * axis.step;
+        if (!clamped) frac = run_weight_ + static_cast<double>(output - run_output_) * axis.step;
       } else {
         run_output_ = output;
         run_weight_ = frac;
@@ -93,8 +94,10 @@ struct Cells {
     if (pixels[count - 1] > max_pixels) max_pixels = pixels[count - 1];
   }
 
-  // Outputs of a cell where a run has 1 / step of them.
+  // Most outputs of a cell: a run has 1 / step of them. Clamped runs may have more; the less their weights grow
+  // in a cell, the less cancels.
   static int longest(double step) {
+    if (step >= 1) return 1;
     if (!(step > 0) || step * kCellPixels >= 1) return kCellPixels;
     const double run = std::ceil(1 / step - 1e-6);
     return static_cast<int>(std::ceil(run / std::ceil(run / kCellPixels)));

@@ -72,15 +72,19 @@ class Backward {
 
   // Forms line `line` of the input's gradient.
   void run(int64_t line) {
-    const int64_t plane = line / p_.size[0], y = line % p_.size[0], width = p_.kernel[1];
+    const int64_t plane = line / p_.size[0], y = line % p_.size[0];
     const Range windows = windows_of(p_, 0, y);
-    for (int64_t i = 0; i < starts_ * p_.stride[1]; ++i) sums_[i] = 0;
+    Row rows[kNoWinner];
+    int count = 0;
     for (int64_t window = windows.first; window < windows.last; ++window) {
       const int64_t offset = lines_.at(plane * p_.out_size[0] + window);
       const int64_t row = y + p_.padding[0] - window * p_.stride[0];
-      add_row({lines_.values() + offset, lines_.winners() + offset, static_cast<int>(row * width)});
+      rows[count++] = {lines_.values() + offset, lines_.winners() + offset, static_cast<int>(row * p_.kernel[1])};
     }
-    merge();
+    if (p_.stride[1] == 2)
+      form_pairs(rows, count);
+    else
+      form_places(rows, count);
     store_block<T>(p_.dtype, p_.x, line * p_.size[1], 0, 1, 1, p_.size[1], line_ + p_.padding[1], 0);
   }
 
@@ -92,12 +96,47 @@ class Backward {
     int code;  // of its first element
   };
 
-  void add_row(const Row& row) const {
-    const int64_t width = p_.kernel[1], stride = p_.stride[1];
-    if (stride == 2 && width == 2) return add_places<2, 2>(row);
-    if (stride == 2 && width == 3) return add_places<2, 3>(row);
-    if (stride == 1 && width == 3) return add_places<1, 3>(row);
-    add_places<0, 0>(row);
+  // Fills line_ where each window begins two elements after the one before: sums stay in registers.
+  void form_pairs(const Row* rows, int count) const {
+    const int64_t width = p_.kernel[1];
+    if (width == 2 && count == 1) return form_pairs<2, 1>(rows, count);
+    if (width == 3 && count == 1) return form_pairs<3, 1>(rows, count);
+    if (width == 3 && count == 2) return form_pairs<3, 2>(rows, count);
+    form_pairs<0, 0>(rows, count);
+  }
+
+  // 0 stands for any.
+  template <int kWidth, int kCount>
+  void form_pairs(const Row* given, int given_count) const {
+    const int width = kWidth > 0 ? kWidth : static_cast<int>(p_.kernel[1]), margin = (width - 1) / 2;
+    const int count = kCount > 0 ? kCount : given_count;
+    Row copies[kCount > 0 ? kCount : 1];  // their own copies stay in registers
+    for (int i = 0; i < kCount; ++i) copies[i] = given[i];
+    const Row* const rows = kCount > 0 ? copies : given;
+    T* const line = line_;
+    for (int64_t x = 0, starts = starts_; x < starts; x += kLanes) {
+      Vec<T> even{}, odd{};
+      for (int i = 0; i < count; ++i)
+        for (int back = margin; back >= 0; --back) {
+          const int64_t at = margin + x - back;
+          const Mask<T> code = Mask<T>{} + (rows[i].code + 2 * back), won = load(rows[i].winners + at);
+          const Vec<T> value = load(rows[i].values + at);
+          even += won == code ? value : Vec<T>{};
+          if (2 * back + 1 < width) odd += won == code + 1 ? value : Vec<T>{};
+        }
+      store(line + 2 * x, low_pairs<T>(even, odd));
+      store(line + 2 * x + kLanes, high_pairs<T>(even, odd));
+    }
+  }
+
+  void form_places(const Row* rows, int count) const {
+    for (int64_t i = 0; i < starts_ * p_.stride[1]; ++i) sums_[i] = 0;
+    for (int i = 0; i < count; ++i)
+      if (p_.stride[1] == 1 && p_.kernel[1] == 3)
+        add_places<1, 3>(rows[i]);
+      else
+        add_places<0, 0>(rows[i]);
+    merge();
   }
 
   // To the elements that are number `place` of each window, which earlier windows hold too. 0 stands for any.
@@ -123,16 +162,9 @@ class Backward {
   // Puts the places of each window side by side.
   void merge() const {
     const int64_t stride = p_.stride[1], starts = starts_;
-    if (stride == 2) {
-      for (int64_t x = 0; x < starts; x += kLanes) {
-        const Vec<T> even = load(sums_ + x), odd = load(sums_ + starts + x);
-        store(line_ + 2 * x, low_pairs<T>(even, odd));
-        store(line_ + 2 * x + kLanes, high_pairs<T>(even, odd));
-      }
-    } else if (stride > 2) {
-      for (int64_t x = 0; x < starts; ++x)
-        for (int64_t place = 0; place < stride; ++place) line_[x * stride + place] = sums_[place * starts + x];
-    }
+    if (stride == 1) return;  // line_ is sums_
+    for (int64_t x = 0; x < starts; ++x)
+      for (int64_t place = 0; place < stride; ++place) line_[x * stride + place] = sums_[place * starts + x];
   }
 
   const MaxPool2dParams& p_;

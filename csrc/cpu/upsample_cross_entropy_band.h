@@ -14,7 +14,7 @@ namespace fcnkern::FCNKERN_ISA::cross_entropy {
 template <class L>
 struct LaneCells {
   BlockLabels<L> labels;
-  const int32_t* first;
+  const int32_t *first, *pixels;  // the first column of each, and how many it has
 };
 
 template <class T, class L>
@@ -149,7 +149,7 @@ class BandWorker {
     block.bottom_right = below_ + point + 1;
     block.u0 = load(job_.columns.weight + cell);
     ahead_.scores = scores_.ahead(image_, above_row_, point);
-    run_block(block, {labels_.at(cell), job_.columns.first + cell},
+    run_block(block, {labels_.at(cell), job_.columns.first + cell, job_.columns.pixels + cell},
               PointRows<T>{gradient_.top() + point, gradient_.bottom() + point, point_stride_});
   }
 
@@ -158,12 +158,13 @@ class BandWorker {
   void run_packed(Block<T>& block, const int32_t* active, int used) {
     const Columns<T>& cells = job_.columns;
     const int64_t rows = classes_ + 1;
-    int32_t point[kLanes], first[kLanes], cell[kLanes];
+    int32_t point[kLanes], first[kLanes], pixels[kLanes], cell[kLanes];
     for (int lane = 0; lane < kLanes; ++lane) {
       // Others take an empty cell.
       cell[lane] = lane < used ? active[lane] : static_cast<int32_t>(cells.count);
       point[lane] = lane < used ? cells.point[cell[lane]] : point[lane - 1];
       first[lane] = cells.first[cell[lane]];
+      pixels[lane] = cells.pixels[cell[lane]];
       block.u0[lane] = cells.weight[cell[lane]];
     }
     ahead_.scores = scores_.ahead(image_, above_row_, point[0]);
@@ -176,7 +177,8 @@ class BandWorker {
     block.bottom_left = packed_corners_ + 2 * rows * kPackedStride;
     block.bottom_right = packed_corners_ + 3 * rows * kPackedStride;
     const bool neighbours = used == kLanes && cell[kLanes - 1] - cell[0] == kLanes - 1;
-    run_block(block, {neighbours ? labels_.at(cell[0]) : packed_labels(cell, block.rows), first}, places);
+    const BlockLabels<L> labels = neighbours ? labels_.at(cell[0]) : packed_labels(cell, block.rows);
+    run_block(block, {labels, first, pixels}, places);
   }
 
   BlockLabels<L> packed_labels(const int32_t* cell, int rows) const {
@@ -223,40 +225,57 @@ class BandWorker {
   template <class Out>
   void add_loss(const Block<float>& block, const LaneCells<L>& cells, const Out& out) {
     const bool weighted = p_.pixel_weight != nullptr || !job_.weights.uniform;
-    if (weighted) weigh_pixels(block, cells);
-    moments_.close(job_.weights.weight);
+    if (p_.pixel_weight != nullptr) read_factors(block.rows, cells);
+    moments_.close(job_.weights.weight, [&](int32_t c) { return factor_moments(block.rows, cells.labels, c); });
+    if (!job_.weights.uniform) weigh_labels(block.rows, cells.labels);
     moments_.weigh(job_.weights);
     const VecF loss = sum_logs(block, cells.labels, weighted, fast_) + label_loss(block, moments_);
     loss_ += __builtin_convertvector(loss, Vec<double>) * kNatsPerLog2;
     if (p_.grad != nullptr) add_gradient(block, moments_, fast_, ahead_, out);
   }
 
-  // Calls visit(v, r, lane, label, index in a map) for every pixel that counts.
+  // Calls visit(r * kLanes + lane, index in a map) for the pixels of row v.
   template <class Visit>
-  void each_pixel(const Block<T>& block, const LaneCells<L>& cells, Visit visit) const {
-    for (int v = 0; v < block.rows; ++v)
-      for (int r = 0; r < block.columns; ++r) {
-        const VecI label = cells.labels.label_at(v, r);
-        const int64_t row = (image_ * p_.upsampling.rows.n_out + y_ + v) * p_.upsampling.columns.n_out + r;
-        for (int lane = 0; lane < kLanes; ++lane)
-          if (label[lane] != BlockLabels<L>::kNone) visit(v, r, lane, label[lane], row + cells.first[lane]);
-      }
+  void each_pixel(const LaneCells<L>& cells, int v, Visit visit) const {
+    const int64_t row = (image_ * p_.upsampling.rows.n_out + y_ + v) * p_.upsampling.columns.n_out;
+    for (int lane = 0; lane < kLanes; ++lane)
+      for (int r = 0; r < cells.pixels[lane]; ++r) visit(r * kLanes + lane, row + cells.first[lane] + r);
   }
 
-  // Fills fast_.weights, and with pixel weights their moments.
-  void weigh_pixels(const Block<float>& block, const LaneCells<L>& cells) {
-    weigh_labels(block.rows, cells.labels);
+  // Fills fast_.weights with the weights of pixels that count.
+  void read_factors(int rows, const LaneCells<L>& cells) {
     const float* factors = static_cast<const float*>(p_.pixel_weight);
-    if (factors == nullptr) return;
-    each_pixel(block, cells, [&](int v, int r, int lane, int label, int64_t at) {
-      fast_.weights[v * kCellPixels + r][lane] *= factors[at];
-      moments_.add_weighted(label, lane, v, r, factors[at]);
-    });
+    VecF* weights = fast_.weights;
+    for (int v = 0; v < rows; ++v, weights += kCellPixels) {
+      float* const row = reinterpret_cast<float*>(weights);
+      each_pixel(cells, v, [&](int to, int64_t from) { row[to] = factors[from]; });
+      for (int r = 0; r < kCellPixels; ++r)
+        weights[r] = cells.labels.label_at(v, r) != BlockLabels<L>::kNone ? weights[r] : VecF{};
+    }
   }
 
+  // Moments of fast_.weights over the pixels of class c.
+  Moments<float> factor_moments(int rows, const BlockLabels<L>& labels, int32_t c) const {
+    Moments<float> all{};
+    for (int v = 0; v < rows; ++v) {
+      VecF one{}, right{};
+#pragma GCC unroll 8
+      for (int r = 0; r < kCellPixels; ++r) {
+        const VecF factor = labels.label_at(v, r) == c ? fast_.weights[v * kCellPixels + r] : VecF{};
+        one += factor;
+        right += static_cast<float>(r) * factor;
+      }
+      const float down = static_cast<float>(v);
+      all = all + Moments<float>{one, down * one, right, down * right};
+    }
+    return all;
+  }
+
+  // Takes fast_.weights, or 1 without pixel weights, times the weight of each pixel's label.
   void weigh_labels(int rows, const BlockLabels<L>& labels) {
     using Labels = BlockLabels<L>;
     const float* weights = job_.weights.lse;
+    const bool has_factors = p_.pixel_weight != nullptr;
     float* out = reinterpret_cast<float*>(fast_.weights);
     for (int i = 0; i < rows * Labels::kWords; ++i, out += Labels::kPerWord * kLanes)
       for (int lane = 0; lane < kLanes; ++lane) {
@@ -264,45 +283,20 @@ class BandWorker {
 #pragma GCC unroll 4
         for (int k = 0; k < Labels::kPerWord; ++k) {
           const int64_t label = static_cast<L>(word >> (Labels::kBits * k));
-          out[k * kLanes + lane] = weights[sizeof(L) == 1 || label < classes_ ? label : classes_];
+          const float weight = weights[sizeof(L) == 1 || label < classes_ ? label : classes_];
+          out[k * kLanes + lane] = has_factors ? weight * out[k * kLanes + lane] : weight;
         }
       }
   }
 
   void write_losses(const Block<float>& block, const LaneCells<L>& cells) {
-    moments_.close(job_.weights.weight);
-    float* losses = static_cast<float*>(p_.losses);
-    log_sums(block, fast_);
-    const Corners<float> all = smoothed_corners(block);
-    each_pixel(block, cells, [&](int v, int r, int lane, int label, int64_t at) {
-      const float u = block.u0[lane] + static_cast<float>(r) * block.du,
-                  w = block.v0 + static_cast<float>(v) * block.dv;
-      const auto blend = [=](float top_left, float top_right, float bottom_left, float bottom_right) {
-        const float top = top_left + u * (top_right - top_left);
-        return top + w * (bottom_left + u * (bottom_right - bottom_left) - top);
-      };
-      const int64_t i = label * block.stride + lane;
-      const float own = blend(block.top_left[i], block.top_right[i], block.bottom_left[i], block.bottom_right[i]);
-      const float smoothed =
-          blend(all.top_left[lane], all.top_right[lane], all.bottom_left[lane], all.bottom_right[lane]);
-      const float sum = fast_.sums[v * kCellPixels + r][lane];
-      losses[at] =
-          (job_.weights.lse[label] * sum - job_.weights.hard[label] * own - smoothed) * Unit<float>::kNats;
-    });
-  }
-
-  // Of each corner the sum of all scores, each times its share of label smoothing.
-  Corners<float> smoothed_corners(const Block<float>& block) const {
-    Corners<float> sums{};
-    for (int64_t c = 0; job_.weights.soft != nullptr && c < classes_; ++c) {
-      const int64_t at = c * block.stride;
-      const float share = job_.weights.soft[c];
-      sums.top_left += share * load(block.top_left + at);
-      sums.top_right += share * load(block.top_right + at);
-      sums.bottom_left += share * load(block.bottom_left + at);
-      sums.bottom_right += share * load(block.bottom_right + at);
+    moments_.close(job_.weights.weight, [](int32_t) { return Moments<float>{}; });
+    find_losses(block, cells.labels, moments_, job_.weights, fast_);
+    float* const losses = static_cast<float*>(p_.losses);
+    for (int v = 0; v < block.rows; ++v) {
+      const float* const row = reinterpret_cast<const float*>(fast_.sums + v * kCellPixels);
+      each_pixel(cells, v, [&](int from, int64_t to) { losses[to] = row[from]; });
     }
-    return sums;
   }
 
   void run_pixels(const Block<T>& block, const LaneCells<L>& cells) {

@@ -7,10 +7,14 @@
 // for the sums and two multiply-adds for the gradient, which are the bound.
 #include "upsample_cross_entropy_fast.h"
 
+#include <type_traits>
+
+#include "upsample_cross_entropy_pixel.h"
+
 namespace fcnkern::FCNKERN_ISA::cross_entropy {
 namespace {
 
-constexpr float kLog2E = 1.44269504088896341f;
+constexpr float kLog2E = Unit<float>::kPerNat;
 
 // Exponentials are kept times 2^kShift, and scores are clamped from below, so that no term is subnormal; a
 // term that is lost has less than e^-119 of the softmax. A sum over up to 2^16 classes is at most 2^62; it is
@@ -28,6 +32,21 @@ constexpr float kJump = 46 * kLog2E;
 FCNKERN_INLINE float greatest_jump(const Block<float>& block) {
   const float steepest = block.du > block.dv ? block.du : block.dv;
   return steepest > 0.5f ? kJump * 0.5f / steepest : kJump;
+}
+
+// Calls body with the columns of a block, 2, 4, 6 or 8, as a constant.
+template <class Body>
+FCNKERN_INLINE void with_columns(int columns, Body body) {
+  switch (columns) {
+    case 2:
+      return body(std::integral_constant<int, 2>{});
+    case 4:
+      return body(std::integral_constant<int, 4>{});
+    case 6:
+      return body(std::integral_constant<int, 6>{});
+    default:
+      return body(std::integral_constant<int, 8>{});
+  }
 }
 
 FCNKERN_INLINE VecF clamp_low(VecF z) { return vmax(splat(kLowest), z); }  // keeps NaN
@@ -98,36 +117,112 @@ FCNKERN_INLINE Moments<float> softmax_moments(const Geometric& score, const VecF
           right * down_right * slopes.slope};
 }
 
+// A score along row v of each lane's cell: of pixel r it is first + r * step.
+struct Line {
+  VecF first, step;
+};
+
+FCNKERN_INLINE Line line_of(const Block<float>& block, int v, const Corners<float>& corners) {
+  const float bottom = block.v0 + static_cast<float>(v) * block.dv;
+  const VecF left = corners.top_left + bottom * (corners.bottom_left - corners.top_left);
+  const VecF across = corners.top_right + bottom * (corners.bottom_right - corners.top_right) - left;
+  return {left + block.u0 * across, block.du * across};
+}
+
+FCNKERN_INLINE Corners<float> corners_of(const Block<float>& block, int64_t c) {
+  const int64_t at = c * block.stride;
+  return {load(block.top_left + at), load(block.top_right + at), load(block.bottom_left + at),
+          load(block.bottom_right + at)};
+}
+
+// Fills scratch.alive; returns how many there are. A score lies between its corners: a class whose greatest one
+// is less than another's least has no pixel.
+int64_t find_alive(const Block<float>& block, const FastScratch& scratch) {
+  VecF bound = splat(-INFINITY);
+  for (int64_t c = 0; c < block.classes; ++c) {
+    const Corners<float> z = corners_of(block, c);
+    bound = vmax(vmin(vmin(z.top_left, z.top_right), vmin(z.bottom_left, z.bottom_right)), bound);
+  }
+  int64_t count = 0;
+  for (int64_t c = 0; c < block.classes; ++c) {
+    const Corners<float> z = corners_of(block, c);
+    scratch.alive[count] = static_cast<int32_t>(c);
+    count += any(vmax(vmax(z.top_left, z.top_right), vmax(z.bottom_left, z.bottom_right)) >= bound);
+  }
+  return count;
+}
+
 template <int kColumns>
-void best_of_rows(const Block<float>& block, VecI* best) {
+void best_of_rows(const Block<float>& block, const FastScratch& scratch) {
   const Block<float> b = block;
+  const int64_t count = find_alive(b, scratch);
+  VecI* best = scratch.best;
   for (int v = 0; v < b.rows; ++v, best += kCellPixels) {
-    const float bottom = b.v0 + static_cast<float>(v) * b.dv;
     VecF greatest[kColumns];
     VecI at[kColumns] = {};
     for (int r = 0; r < kColumns; ++r) greatest[r] = splat(-INFINITY);
-    for (int64_t c = 0; c < b.classes; ++c) {
-      const int64_t i = c * b.stride;
-      const VecF tl = load(b.top_left + i), tr = load(b.top_right + i);
-      const VecF left = tl + bottom * (load(b.bottom_left + i) - tl);
-      const VecF across = tr + bottom * (load(b.bottom_right + i) - tr) - left;
-      const VecF first = left + b.u0 * across, step = b.du * across;
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t c = scratch.alive[i];
+      const Line line = line_of(b, v, corners_of(b, c));
 #pragma GCC unroll 8
       for (int r = 0; r < kColumns; ++r) {
-        const VecF z = first + static_cast<float>(r) * step;
+        const VecF z = line.first + static_cast<float>(r) * line.step;
         const VecI better = z > greatest[r];
         greatest[r] = better ? z : greatest[r];
-        at[r] = better ? splat(static_cast<int32_t>(c)) : at[r];
+        at[r] = better ? splat(c) : at[r];
       }
     }
     for (int r = 0; r < kColumns; ++r) best[r] = at[r];
   }
 }
 
+// Of each corner the sum of all scores, each times its share of label smoothing.
+Corners<float> smoothed_corners(const Block<float>& block, const LossWeights<float>& weights) {
+  Corners<float> sums{};
+  for (int64_t c = 0; weights.soft != nullptr && c < block.classes; ++c) {
+    const Corners<float> z = corners_of(block, c);
+    const float share = weights.soft[c];
+    sums.top_left += share * z.top_left;
+    sums.top_right += share * z.top_right;
+    sums.bottom_left += share * z.bottom_left;
+    sums.bottom_right += share * z.bottom_right;
+  }
+  return sums;
+}
+
+template <int kColumns, class L>
+void losses_of_rows(const Block<float>& block, const BlockLabels<L>& labels, const LabelMoments<float>& moments,
+                    const LossWeights<float>& weights, const FastScratch& scratch) {
+  const Corners<float> smoothed = smoothed_corners(block, weights);
+  for (int v = 0; v < block.rows; ++v) {
+    VecF own[kColumns] = {}, lse[kColumns] = {};
+    VecI label[kColumns];
+    for (int r = 0; r < kColumns; ++r) label[r] = labels.label_at(v, r);
+    for (int64_t i = 0; i < moments.present_count(); ++i) {
+      const int32_t c = moments.present()[i];
+      const Line line = line_of(block, v, corners_of(block, c));
+      const VecF first = weights.hard[c] * line.first, step = weights.hard[c] * line.step, factor = splat(weights.lse[c]);
+#pragma GCC unroll 8
+      for (int r = 0; r < kColumns; ++r) {
+        const VecI is_own = label[r] == c;
+        own[r] = is_own ? first + static_cast<float>(r) * step : own[r];
+        lse[r] = is_own ? factor : lse[r];
+      }
+    }
+    const Line soft = line_of(block, v, smoothed);
+    for (int r = 0; r < kColumns; ++r) {
+      VecF& x = scratch.sums[v * kCellPixels + r];
+      const VecF loss =
+          lse[r] * log2_shifted(x, -kShift) - own[r] - (soft.first + static_cast<float>(r) * soft.step);
+      x = label[r] != BlockLabels<L>::kNone ? loss * Unit<float>::kNats : VecF{};
+    }
+  }
+}
+
 FCNKERN_INLINE VecF times_scores(const Block<float>& block, int64_t c, const Corners<float>& q) {
-  const int64_t at = c * block.stride;
-  return q.top_left * load(block.top_left + at) + q.top_right * load(block.top_right + at) +
-         q.bottom_left * load(block.bottom_left + at) + q.bottom_right * load(block.bottom_right + at);
+  const Corners<float> z = corners_of(block, c);
+  return q.top_left * z.top_left + q.top_right * z.top_right + q.bottom_left * z.bottom_left +
+         q.bottom_right * z.bottom_right;
 }
 
 template <int kColumns, class Out>
@@ -244,16 +339,7 @@ bool prepare_geometric(const Block<float>& block, const FastScratch& scratch) {
 }
 
 void sum_exponentials(const Block<float>& block, const FastScratch& scratch) {
-  switch (block.columns) {
-    case 2:
-      return sum_rows<2>(block, scratch);
-    case 4:
-      return sum_rows<4>(block, scratch);
-    case 6:
-      return sum_rows<6>(block, scratch);
-    default:
-      return sum_rows<8>(block, scratch);
-  }
+  with_columns(block.columns, [&](auto columns) { sum_rows<columns>(block, scratch); });
 }
 
 template <class L>
@@ -265,25 +351,19 @@ template VecF sum_logs(const Block<float>&, const BlockLabels<uint8_t>&, bool, c
 template VecF sum_logs(const Block<float>&, const BlockLabels<uint16_t>&, bool, const FastScratch&);
 
 void find_best(const Block<float>& block, const FastScratch& scratch) {
-  switch (block.columns) {
-    case 2:
-      return best_of_rows<2>(block, scratch.best);
-    case 4:
-      return best_of_rows<4>(block, scratch.best);
-    case 6:
-      return best_of_rows<6>(block, scratch.best);
-    default:
-      return best_of_rows<8>(block, scratch.best);
-  }
+  with_columns(block.columns, [&](auto columns) { best_of_rows<columns>(block, scratch); });
 }
 
-void log_sums(const Block<float>& block, const FastScratch& scratch) {
-  for (int v = 0; v < block.rows; ++v)
-    for (int r = 0; r < block.columns; ++r) {
-      VecF& x = scratch.sums[v * kCellPixels + r];
-      x = log2_shifted(x, -kShift);
-    }
+template <class L>
+void find_losses(const Block<float>& block, const BlockLabels<L>& labels, const LabelMoments<float>& moments,
+                 const LossWeights<float>& weights, const FastScratch& scratch) {
+  with_columns(block.columns,
+               [&](auto columns) { losses_of_rows<columns>(block, labels, moments, weights, scratch); });
 }
+template void find_losses(const Block<float>&, const BlockLabels<uint8_t>&, const LabelMoments<float>&,
+                          const LossWeights<float>&, const FastScratch&);
+template void find_losses(const Block<float>&, const BlockLabels<uint16_t>&, const LabelMoments<float>&,
+                          const LossWeights<float>&, const FastScratch&);
 
 VecF label_loss(const Block<float>& block, const LabelMoments<float>& labels) {
   VecF loss{};
@@ -297,16 +377,9 @@ VecF label_loss(const Block<float>& block, const LabelMoments<float>& labels) {
 template <class Out>
 void add_gradient(const Block<float>& block, const LabelMoments<float>& labels, const FastScratch& scratch,
                   Ahead& ahead, const Out& out) {
-  switch (block.columns) {
-    case 2:
-      return gradient_of_corners<2>(block, labels, scratch, ahead, out);
-    case 4:
-      return gradient_of_corners<4>(block, labels, scratch, ahead, out);
-    case 6:
-      return gradient_of_corners<6>(block, labels, scratch, ahead, out);
-    default:
-      return gradient_of_corners<8>(block, labels, scratch, ahead, out);
-  }
+  with_columns(block.columns, [&](auto columns) {
+    gradient_of_corners<columns>(block, labels, scratch, ahead, out);
+  });
 }
 template void add_gradient(const Block<float>&, const LabelMoments<float>&, const FastScratch&, Ahead&,
                            const LanePoints<float>&);

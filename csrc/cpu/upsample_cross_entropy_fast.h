@@ -19,7 +19,8 @@ struct FastScratch {
         ratios(carver.take<VecF>((kCellPixels + 1) * classes)),
         sums(carver.take<VecF>(kBlockPixels)),
         weights(carver.take<VecF>(kBlockPixels)),
-        best(carver.take<VecI>(kBlockPixels)) {}
+        best(carver.take<VecI>(kBlockPixels)),
+        alive(carver.take<int32_t>(classes)) {}
 
   Geometric* scores;  // [class]
   VecF* row_first;    // [class], the first pixel of the row at hand
@@ -27,6 +28,7 @@ struct FastScratch {
   VecF* sums;         // [v * kCellPixels + r]: sum of exponentials, then weight / sum
   VecF* weights;      // [v * kCellPixels + r]: weight of the pixel, 0 where it does not count
   VecI* best;         // [v * kCellPixels + r]: class of the greatest score
+  int32_t* alive;     // classes that may have it in some pixel of the block
 };
 
 // Fills scratch.scores. False where a score jumps too far between corners or is not finite: then the
@@ -43,11 +45,14 @@ VecF sum_logs(const Block<float>& block, const BlockLabels<L>& labels, bool weig
                 const FastScratch& scratch);
 
 // Fills scratch.best: the class of the greatest score of each pixel, the lowest one on ties. One
-// multiply-add, one comparison and two selections per pixel and class.
+// multiply-add, one comparison and two selections per pixel and class that may have it.
 void find_best(const Block<float>& block, const FastScratch& scratch);
 
-// Turns the sums into logsumexp in log2 units.
-void log_sums(const Block<float>& block, const FastScratch& scratch);
+// Turns the sums into losses in nats, 0 where a pixel does not count; the labels are counted. One multiply-add and
+// two selections per pixel and class that a label of the block names.
+template <class L>
+void find_losses(const Block<float>& block, const BlockLabels<L>& labels, const LabelMoments<float>& moments,
+                 const LossWeights<float>& weights, const FastScratch& scratch);
 
 // The label part of each lane's loss, in log2 units, from weighed moments.
 VecF label_loss(const Block<float>& block, const LabelMoments<float>& labels);

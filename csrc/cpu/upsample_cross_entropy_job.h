@@ -22,8 +22,8 @@ struct Job {
       if (cell == 0 || rows.point[cell] != rows.point[cell - 1])
         band_first[bands++] = static_cast<int32_t>(cell);
     band_first[bands] = static_cast<int32_t>(rows.count);
-    if (is_clamped(rows, params.upsampling.rows)) rows.weight[0] = kTouch;
-    if (is_clamped(columns, params.upsampling.columns)) columns.weight[0] = kTouch;
+    touch_clamped(rows, params.upsampling.rows);
+    touch_clamped(columns, params.upsampling.columns);
     fill_weights();
   }
 
@@ -73,8 +73,9 @@ struct Job {
   // weights multiply, its neighbour must not turn an infinity into NaN.
   static constexpr T kTouch = static_cast<T>(1e-30);
   template <class C>
-  static bool is_clamped(const C& cells, const ResampleAxis& axis) {
-    return !axis.zero && cells.count > 0 && cells.origin < 0;
+  static void touch_clamped(C& cells, const ResampleAxis& axis) {
+    for (int64_t cell = 0; !axis.zero && cell < cells.count; ++cell)
+      if (cells.origin + cells.point[cell] < 0) cells.weight[cell] = kTouch;
   }
 
   // So many that 8-bit labels need no check.

@@ -178,9 +178,10 @@ class LabelRows {
     const int64_t cell = p_.cell, cell_y = (p_.first_row + y) / cell;
     if (n != drawn_image_ || cell_y != drawn_row_) draw(n, cell_y);
     if (p_.keep_count > 1) {
-      for (int64_t x = 0; x < width_; ++x)
-        if (labels[x] != Labels::kNone && !(draws_[x / cell] < p_.keep[labels[x]] * 0x1p32))
-          labels[x] = Labels::kNone;
+      const uint32_t* drawn = draws_;
+      for (int64_t x = 0; x < width_; ++drawn)
+        for (const int64_t end = x + cell < width_ ? x + cell : width_; x < end; ++x)
+          if (labels[x] != Labels::kNone && !(*drawn < p_.keep[labels[x]] * 0x1p32)) labels[x] = Labels::kNone;
       return;
     }
     const L* dropped = dropped_;
@@ -197,12 +198,24 @@ class LabelRows {
     drawn_row_ = cell_y;
     if (p_.keep_count != 1) return;
     const uint64_t limit = static_cast<uint64_t>(std::ceil(p_.keep[0] * 0x1p32));  // draws are whole numbers
+    if (p_.cell == 1) return drop_pixels(limit);
     for (int64_t cell_x = 0; cell_x < count; ++cell_x) {
       const L dropped = draws_[cell_x] < limit ? L{0} : Labels::kNone;
       const int64_t x = cell_x * p_.cell, rest = width_ - x;
       L* out = dropped_ + x;
       for (int64_t i = 0, end = rest < p_.cell ? rest : p_.cell; i < end; ++i) out[i] = dropped;
     }
+  }
+
+  // Fills dropped_ where each pixel has a draw.
+  void drop_pixels(uint64_t limit) {
+    const uint32_t* const draws = draws_;
+    L* const __restrict out = dropped_;
+    const uint32_t last = static_cast<uint32_t>(limit - 1);
+    if (limit == 0)
+      std::memset(out, 0xff, width_ * sizeof(L));
+    else
+      for (int64_t x = 0, width = width_; x < width; ++x) out[x] = draws[x] <= last ? L{0} : Labels::kNone;
   }
 
   void drop_easy(int64_t n, int64_t y, L* labels) const {

@@ -8,9 +8,8 @@
 namespace fcnkern::FCNKERN_ISA::cross_entropy {
 
 // For each label and lane the four moments of the pixels that carry it: counted as 16-bit fields of one
-// integer, in which at most 64 pixels with factors up to 7 * 7 fit, and then turned into numbers. Pixel
-// weights, which are no integers, go to the numbers at once. Between blocks the entries of the classes are
-// zero; those of kNone collect rubbish.
+// integer, in which at most 64 pixels with factors up to 7 * 7 fit, and then turned into numbers. Between
+// blocks the entries of the classes are zero; those of kNone collect rubbish.
 template <class T>
 class LabelMoments {
  public:
@@ -46,16 +45,9 @@ class LabelMoments {
     }
   }
 
-  void add_weighted(int64_t label, int lane, int down, int right, T weight) {
-    Moments<T>& entry = moments_[label];
-    entry.one[lane] += weight;
-    entry.down[lane] += weight * static_cast<T>(down);
-    entry.right[lane] += weight * static_cast<T>(right);
-    entry.down_right[lane] += weight * static_cast<T>(down * right);
-  }
-
-  // Makes the moments of what was counted, and adds its pixels to the counts.
-  void close(const T* class_weight) {
+  // Makes the moments of what was counted, with pixel weights by weighted(class), and adds its pixels to the counts.
+  template <class Weighted>
+  void close(const T* class_weight, Weighted weighted) {
     present_count_ = 0;
     for (int64_t c = 0; c < classes_; ++c) {  // no branch on what cannot be predicted
       present_[present_count_] = static_cast<int32_t>(c);
@@ -65,6 +57,7 @@ class LabelMoments {
     for (int64_t i = 0; i < present_count_; ++i) {
       const int64_t c = present_[i];
       unpack(packed_[c], moments_[c]);
+      if (has_pixel_weights_) moments_[c] = weighted(present_[i]);
       packed_[c] = VecU64{};
       weight_ += class_weight[c] * moments_[c].one;
     }
@@ -110,7 +103,6 @@ class LabelMoments {
     const Words low = __builtin_convertvector(packed, Words);
     const Words high = __builtin_convertvector(packed >> 32, Words);
     valid_ += (VecI)(low & 0xffff);
-    if (has_pixel_weights_) return;
     const auto number = [](Words field) { return __builtin_convertvector((VecI)field, Vec<T>); };
     moments = {number(low & 0xffff), number(low >> 16), number(high & 0xffff), number(high >> 16)};
   }

@@ -56,6 +56,10 @@ class ScoreRows {
     return type == DType::kF64 ? 8 : type == DType::kF32 ? 4 : 2;
   }
 
+  // No finite score may become infinite, as one of a class that is masked by the lowest number would: a tap of
+  // weight 0 would make it NaN.
+  static constexpr T kLowest = static_cast<T>(sizeof(T) == sizeof(double) ? -1e300 : -1e38);
+
   // Both loops go class by class, so that no vector waits for the one before it.
   void subtract_greatest(T* out, T* least) const {
     const int64_t points = job_.columns.points;
@@ -67,7 +71,9 @@ class ScoreRows {
     std::memset(least, 0, stride_ * sizeof(T));
     for (T* scores = out; scores != least; scores += stride_)
       for (int64_t j = 0; j < points; j += kLanes) {
-        const Vec<T> score = (load(scores + j) - load(greatest + j)) * Unit<T>::kPerNat;
+        const Vec<T> given = load(scores + j);
+        Vec<T> score = (given - load(greatest + j)) * Unit<T>::kPerNat;
+        score = given > -static_cast<T>(INFINITY) ? vmax(splat(kLowest), score) : score;  // keeps NaN
         store(scores + j, score);
         store(least + j, vmin(score, load(least + j)) + score * 0);
       }

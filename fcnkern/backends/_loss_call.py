@@ -1,4 +1,4 @@
-"""What the launchers of the fused loss share on all GPU backends: how pixels count, as kernel arguments."""
+"""What the launchers of the fused loss share: how pixels count, on GPUs as kernel arguments, and which are hard."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Pixels(NamedTuple):
         """These pixels where they are hard; ``mined``: the result of a run over those `for_mining`."""
         assert self.call.hard is not None
         losses, _, _, stats = mined
-        losses.clamp_(min=0)  # so that ignored pixels, which have 0, rank behind all others
+        rank_losses(losses)
         threshold, min_kept = self.call.hard
         above = torch.full((), -math.log(threshold) if threshold > 0 else math.inf, device=losses.device)
         least = torch.full_like(above, math.inf)
@@ -100,6 +100,15 @@ class Pixels(NamedTuple):
         if self.class_weight is not None and self.call.label_smoothing > 0:
             total = self.class_weight.sum()
         return given(self.class_weight, none), total, given(self.pixel_weight, none)
+
+
+def rank_losses(losses: Tensor) -> None:
+    """Makes losses that hard pixels are mined from comparable, in place.
+
+    Ignored pixels, which have 0, rank behind all others, where rounding left less than 0 too; NaN ranks first, so
+    that it is kept and seen.
+    """
+    losses.clamp_(min=0).nan_to_num_(nan=math.inf, posinf=math.inf)
 
 
 def given(tensor: Tensor | None, none: Tensor) -> Tensor:

@@ -55,6 +55,18 @@ def check_device(name: str, tensor: Tensor, like_name: str, like: Tensor) -> Non
         raise ValueError(f"{name} must be on {like.device} as {like_name} is, got {tensor.device}")
 
 
+def check_ignore_index(ignore_index: int) -> None:
+    """Refuses what is no whole number of 64 bits."""
+    if not -(2**63) <= as_whole("ignore_index", ignore_index) < 2**63:
+        raise ValueError(f"ignore_index must lie in -2**63..2**63-1, got {ignore_index}")
+
+
+def check_undifferentiated(name: str, tensor: Tensor) -> None:
+    """Refuses a tensor that asks for a gradient, which it would not get."""
+    if tensor.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{name} gets no gradient, got one that requires it: detach it")
+
+
 def seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
     """A seed as an int64 tensor of one element on ``device``; None draws one from torch's generator."""
     if seed is None:

@@ -51,7 +51,7 @@ def confusion_matrix(
         checks.check_shape("prediction", prediction, tuple(target.shape), "the shape of target")
         if num_classes is None:
             raise ValueError("num_classes is needed where prediction is a label map")
-        classes, spec = num_classes, None
+        classes, spec = checks.as_whole("num_classes", num_classes), None
     else:
         check_resampled(prediction, None, resample, (target.shape[1], target.shape[2]))
         classes, spec = prediction.shape[1], resample.spec
@@ -60,6 +60,7 @@ def confusion_matrix(
         checks.check_shape("target", target, wanted, "images of prediction × size of resample")
         if num_classes not in (None, classes):
             raise ValueError(f"num_classes must be {classes} (channels of prediction), got {num_classes}")
+    checks.check_ignore_index(ignore_index)
     if classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {classes}")
     return _OP(prediction.detach(), target, classes, spec, ignore_index, backend)

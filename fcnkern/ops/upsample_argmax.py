@@ -53,7 +53,7 @@ def upsample_argmax(
         resample: how scores become H×W.
         weight: a learned transposed-convolution weight, dense C'×C×kh×kw or depthwise C×1×kh×kw; ``resample`` is
             then a `Resample.deconv` that gives stride and crop.
-        out_dtype: uint8, int16, int32 or int64; uint8 holds up to 256 classes.
+        out_dtype: uint8, int16, int32 or int64; uint8 holds up to 256 classes, int16 32768.
         return_confidence: whether to return the softmax probability of that class too.
         backend: name that forces a backend.
 
@@ -74,8 +74,10 @@ def upsample_argmax(
     if out_dtype not in checks.LABELS:
         raise TypeError(f"out_dtype must be uint8, int16, int32 or int64, got {out_dtype}")
     classes = outputs_of(scores, weight)
-    if out_dtype == torch.uint8 and classes > 256:
-        raise ValueError(f"out_dtype uint8 holds 256 classes, got {classes}; ask for torch.int16")
+    holds = torch.iinfo(out_dtype).max + 1
+    if classes > holds:
+        wider = next(kind for kind in checks.LABELS if classes <= torch.iinfo(kind).max + 1)
+        raise ValueError(f"out_dtype {out_dtype} holds {holds} classes, got {classes}; ask for {wider}")
     given = None if weight is None else weight.detach()
     labels, confidence = _OP(
         scores.detach(), given, resample.spec, size, out_dtype, return_confidence, backend

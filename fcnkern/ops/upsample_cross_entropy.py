@@ -79,7 +79,7 @@ def upsample_cross_entropy(
         weight: a learned transposed-convolution weight in place of the bilinear one: dense C'×C×kh×kw or
             depthwise C×1×kh×kw, of the scores' type; ``resample`` is then a `Resample.deconv` that gives stride
             and crop. Its gradient is formed too.
-        class_weight: C weights.
+        class_weight: C weights; they get no gradient.
         ignore_index: label of pixels that do not count.
         label_smoothing: in 0..1, as in F.cross_entropy.
         reduction: "valid" (sum over kept valid pixels ÷ their number, or ÷ the sum of their class weights; 0
@@ -105,6 +105,8 @@ def upsample_cross_entropy(
         checks.check_tensor("class_weight", class_weight, 1, checks.FLOATS)
         checks.check_shape("class_weight", class_weight, (classes,), "one per class")
         checks.check_device("class_weight", class_weight, "scores", scores)
+        checks.check_undifferentiated("class_weight", class_weight)
+    checks.check_ignore_index(ignore_index)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing must lie in 0..1, got {label_smoothing}")
     if reduction not in REDUCTIONS:

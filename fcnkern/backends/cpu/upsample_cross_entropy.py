@@ -12,6 +12,7 @@ from fcnkern._tensors import accumulation_type
 from fcnkern.backends._arguments import label_map, upsampling
 from fcnkern.backends._bands import LearnedUpsampling
 from fcnkern.backends._limits import check_classes
+from fcnkern.backends._loss_call import rank_losses
 from fcnkern.backends.cpu import upsample_add
 from fcnkern.backends.cpu._extension import kernels
 from fcnkern.backends.errors import label_error
@@ -100,10 +101,11 @@ def _with_hard_pixels(
     threshold, min_kept = hard
     plain = _Pixels(pixels.target, [], 0, None, pixels.call.plain_losses(), ())
     losses, _, _, counts = _run(scores, plain) if learned is None else _run_bands(learned, plain)
-    losses.clamp_(min=0)  # so that ignored pixels, which have 0, rank behind all others
+    rank_losses(losses)
     count = min(min_kept, counts[0])
-    above = -math.log(threshold) if threshold > 0 else math.inf
-    least = float(losses.flatten().kthvalue(losses.numel() - count + 1).values) if count else math.inf
+    above, least = -math.log(threshold) if threshold > 0 else math.inf, math.inf
+    if int((losses > above).sum()) < count:
+        least = float(losses.flatten().kthvalue(losses.numel() - count + 1).values)
     return pixels._replace(hard_losses=losses, cuts=(above, least))
 
 

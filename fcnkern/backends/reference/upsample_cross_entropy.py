@@ -89,8 +89,8 @@ def _pixels(
 
 
 def _hard(log_p: Tensor, label: Tensor, valid: Tensor, threshold: float, min_kept: int) -> Tensor:
-    """Pixels of target probability below the threshold, or among the ``min_kept`` smallest (ties kept)."""
-    p = log_p.gather(1, label[:, None])[:, 0].exp()
+    """Pixels of target probability below the threshold, or among the ``min_kept`` smallest (ties kept); NaN is 0."""
+    p = log_p.gather(1, label[:, None])[:, 0].exp().nan_to_num(nan=0.0)
     hard = p < threshold
     count = min(min_kept, int(valid.sum()))
     if count > 0:
