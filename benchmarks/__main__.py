@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import fcnkern
-from benchmarks.bounds import Work, ceilings, work
+from benchmarks.bounds import Work, ceilings, shared_work
 from benchmarks.cases import NETWORKS, Case, chosen
 from benchmarks.compare import slower
 from benchmarks.contenders import Contender, build, everyone
@@ -38,7 +38,7 @@ def measure(case: Case, device: str, quick: bool, seconds: float) -> Iterator[Ro
     """
     names = everyone(case, device, quick)
     contenders, errors, failures = _checked(build(case, names, device))
-    times = interleaved({name: c.run for name, c in contenders.items()}, seconds, timer(device))
+    times = interleaved({name: c.run for name, c in contenders.items()}, seconds, timer(device, case.cold))
     for name in names:
         if name in failures:
             yield Row.failed(case.name, name, failures[name])
@@ -47,7 +47,7 @@ def measure(case: Case, device: str, quick: bool, seconds: float) -> Iterator[Ro
         extra = extra_bytes(case, name, device, contenders[name]) if weighed else None
         ratio = times[name].median / times["ours"].median if "ours" in times else None
         row = Row(case.name, name, times[name], ratio, case.rivals.get(name), extra, errors[name])
-        if name == "ours" and device == "cpu" and case.operation not in NETWORKS:
+        if name == "ours" and device == "cpu" and not case.cold and case.operation not in NETWORKS:
             row = row._replace(kernel=kernel_share(contenders[name].run) * times[name].median)
         yield row
 
@@ -100,20 +100,20 @@ def main() -> int:
     facts = circumstances(" ".join(["python -m benchmarks", *sys.argv[1:]]), given.device, can)
     facts["missing rivals"] = missing_peers()
     rows: list[Row] = []
-    needs: dict[str, Work] = {}
+    needs: dict[tuple[str, str], Work | None] = {}
     wrong: list[str] = []
     for index, case in enumerate(cases, start=1):
-        needs[case.name] = work(case)
         try:
             for row in measure(case, given.device, given.quick, given.seconds):
                 rows.append(row)
+                needs[row.case, row.contender] = shared_work(case, row.contender)
                 print(f"{index}/{len(cases)} {row}", flush=True)
         except AssertionError as error:
             wrong.append(f"{case.name}: {error}")
             print(f"{index}/{len(cases)} {wrong[-1]}", flush=True)
         can = can.best(ceilings(given.device))
         facts["ceilings"] = can._asdict()
-        rows = [row._replace(bound=can.bound(needs[row.case])) for row in rows]
+        rows = [row.bounded(can, needs[row.case, row.contender]) for row in rows]
         if given.out is not None:
             write(given.out, facts, rows)
     print("\n" + as_markdown(facts, rows))

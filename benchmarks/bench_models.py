@@ -2,8 +2,8 @@
 
 Dropout is off (p = 0), so that both networks compute the same. A training step is forward, backward and SGD with
 momentum at a learning rate of 0, which does all of the work and leaves the weights as they are. "trunk alone" is our
-body, conv1_1 to fc7, in a step with the loss that is the sum of its maps' means: what is left of a network's time is
-that of its head.
+body, conv1_1 to fc7, in a step with the loss that is the sum of its maps' means; "head alone" what follows it, from
+given maps to labels, or in a step to the loss and back to the maps.
 """
 
 from __future__ import annotations
@@ -39,6 +39,13 @@ def contenders(case: Case) -> dict[str, Contender]:
     runs = {name: call(network.train(case.gradients), x, labels) for name, (network, x) in networks.items()}
     truth = functools.cache(runs["stock modules"])
     found = {name: Contender(run, truth, BOUND) for name, run in runs.items()}
+    heads = _heads(ours, stock, images)
+    runs = {
+        name: _head_step(head, maps, images, labels) if case.gradients else inference(head, images, labels)
+        for name, (head, maps) in heads.items()
+    }
+    truth = functools.cache(runs["stock head alone"])
+    found |= {name: Contender(run, truth, BOUND) for name, run in runs.items()}
     trunk = _trunk_step if case.gradients else _trunk
     own, stocks = trunk(ours, lambda: _maps(ours, images)), trunk(stock, lambda: stock.trunk(images))
     trunks = {"trunk alone": own, "stock trunk alone": stocks}
@@ -85,6 +92,32 @@ def _step(
         optimizer.step()
         assert watched.grad is not None
         return value.detach(), watched.grad
+
+    return run
+
+
+def _heads(
+    ours: fcnkern.FCN8s, stock: StockFCN8s, images: Tensor
+) -> dict[str, tuple[nn.Module, Sequence[Tensor]]]:
+    """The networks with the maps of these images at hand, in place of their trunks; and those maps."""
+    own, other = copy.copy(ours), copy.copy(stock)
+    with torch.no_grad():
+        maps = [each.requires_grad_() for each in stock.trunk(images)]
+    named = dict(zip(("fc7", "pool4", "pool3"), maps, strict=True))
+    own._feature_maps = lambda x: named  # type: ignore[method-assign]
+    other.trunk = lambda x: maps  # type: ignore[method-assign]
+    return {"head alone": (own, maps), "stock head alone": (other, maps)}
+
+
+def _head_step(
+    head: nn.Module, maps: Sequence[Tensor], images: Tensor, labels: Tensor
+) -> Callable[[], Result]:
+    """Loss, and gradients of the classifiers and of the maps."""
+    classifiers = [each for name, each in head.named_parameters() if name.startswith("score")]
+
+    def run() -> Result:
+        loss = head.loss(images, labels)  # type: ignore[operator]
+        return loss.detach(), torch.autograd.grad(loss, [*classifiers, *maps])[0]
 
     return run
 

@@ -9,8 +9,8 @@ and each class: a product and a sum for the softmax's denominator, two multiply-
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,7 +41,9 @@ from fcnkern.resample import Axis
 
 COPIED_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
 MATRIX = {"cpu": 1024, "cuda": 8192}
-EXPONENTIALS = 1 << 14  # floats that stay in a first-level cache
+POLYNOMIAL = (
+    16  # flops of an exponential: seven coefficients, rounding to a power of two and multiplying by it
+)
 RUNS = 7
 
 
@@ -54,28 +56,44 @@ class Work(NamedTuple):
 
 
 class Ceilings(NamedTuple):
-    """What the device does per second, measured in the run: bytes of a copy, flops of a product, exponentials.
+    """What the device does per second, measured in the run: bytes of a copy, flops of a product.
 
-    On a GPU the exponentials are not measured, as no operation of PyTorch computes without moving: 16 per clock
-    and multiprocessor at the clock that the driver names.
+    A GPU has units for exponentials, 16 per clock and multiprocessor; they are not measured, as no operation of
+    PyTorch computes without moving, but follow from the clock that the driver names. On a CPU, None: there an
+    exponential is `POLYNOMIAL` flops of the units that form products.
     """
 
     bytes: float
     flops: float
-    exponentials: float
+    exponentials: float | None = None
+
+    @staticmethod
+    def of(facts: Mapping[str, Any]) -> Ceilings:
+        """Those of a report."""
+        can = Ceilings(**facts["ceilings"])
+        return can._replace(exponentials=None) if facts["device"] == "cpu" else can
 
     def bound(self, work: Work) -> float:
         """The least milliseconds of some work."""
-        return 1e3 * max(need / can for need, can in zip(work, self, strict=True))
+        moved, formed = work.bytes / self.bytes, work.flops / self.flops
+        if self.exponentials is None:
+            return 1e3 * max(moved, formed + POLYNOMIAL * work.exponentials / self.flops)
+        return 1e3 * max(moved, formed, work.exponentials / self.exponentials)
 
     def best(self, other: Ceilings) -> Ceilings:
         """The greater of each of two measurements: other programs on the machine can only lower one."""
-        return Ceilings(*map(max, self, other))
+        return Ceilings(max(self.bytes, other.bytes), max(self.flops, other.flops), self.exponentials)
 
 
 def work(case: Case) -> Work:
     """What one call of a case takes."""
     return _WORK[case.operation](case)
+
+
+def shared_work(case: Case, contender: str) -> Work | None:
+    """`work` where a contender has to do that too; None of parts, of other networks and of other types of numbers."""
+    other = contender.endswith(("bf16", "alone", "elide", "elided", "plain", "stride 32", "all pixels"))
+    return None if other else work(case)
 
 
 def _loss(case: Case) -> Work:
@@ -137,7 +155,7 @@ def _pool(case: Case) -> Work:
 
 
 def _models(case: Case) -> Work:
-    """Products of the layers as PyTorch counts them; the parameters read once, in a step written once."""
+    """Products of trunk and classifiers as PyTorch counts them; the parameters read once, in a step written once."""
     with torch.device("meta"):
         network = StockFCN8s(FCN8s(case.shape.classes, width=case.width))
         images = torch.empty(case.images, 3, *case.shape.size)
@@ -146,7 +164,13 @@ def _models(case: Case) -> Work:
             if case.gradients:
                 logits.sum().backward()
     bytes_of_parameters = sum(p.numel() * p.element_size() for p in network.parameters())
-    return Work((2 if case.gradients else 1) * bytes_of_parameters, counter.get_total_flops())
+    return Work((2 if case.gradients else 1) * bytes_of_parameters, _products(counter))
+
+
+def _products(counter: FlopCounterMode) -> float:
+    """Of trunk and classifiers: a bilinear upsampling needs none, however stock modules do it."""
+    flops = {name: sum(each.values()) for name, each in counter.get_flop_counts().items()}
+    return flops["Global"] - sum(count for name, count in flops.items() if ".upscore" in name)
 
 
 def _bodies(case: Case) -> Work:
@@ -155,7 +179,7 @@ def _bodies(case: Case) -> Work:
         network = stock_network(new_network(case))
         with FlopCounterMode(display=False) as counter:
             network(torch.empty(case.images, 3, *case.shape.size))
-    return Work(sum(p.numel() * p.element_size() for p in network.parameters()), counter.get_total_flops())
+    return Work(sum(p.numel() * p.element_size() for p in network.parameters()), _products(counter))
 
 
 def _density(case: Case) -> Work:
@@ -225,21 +249,12 @@ def ceilings(device: str) -> Ceilings:
     side = MATRIX[device]
     left, right = (torch.rand(side, side, device=device) for _ in range(2))
     product = 2 * side**3 / _best(take, lambda: left @ right)
-    return Ceilings(copy, product, _exponentials(device, take))
+    return Ceilings(copy, product, None if device == "cpu" else _exponentials(device))
 
 
-def _exponentials(device: str, take: Timer) -> float:
-    if device != "cpu":
-        properties = torch.cuda.get_device_properties(device)
-        return 16.0 * properties.multi_processor_count * 1e3 * properties.clock_rate
-    x = torch.rand(EXPONENTIALS)
-    out, repeats = torch.empty_like(x), 64
-
-    def run() -> None:
-        for _ in range(repeats):
-            torch.exp(x, out=out)
-
-    return torch.get_num_threads() * repeats * EXPONENTIALS / _best(take, run)
+def _exponentials(device: str) -> float:
+    properties = torch.cuda.get_device_properties(device)
+    return 16.0 * properties.multi_processor_count * 1e3 * properties.clock_rate
 
 
 def _best(take: Timer, call: Callable[[], object]) -> float:

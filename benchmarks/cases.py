@@ -42,6 +42,7 @@ class Case:
         body: of the network, where there are several.
         large: takes minutes or gigabytes on a CPU and is measured on GPUs only, unless asked for.
         apart: measured only where ``--only`` names it, its time alone and not its memory.
+        cold: each call finds its caches overwritten, as on a GPU every call does.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Case:
     body: str = "VGG16"
     large: bool = False
     apart: bool = False
+    cold: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -209,7 +211,8 @@ def _pools() -> list[Case]:
 
 
 def _models() -> list[Case]:
-    stock: dict[str, float | None] = dict.fromkeys(("stock modules", "trunk alone", "stock trunk alone"))
+    parts = ("trunk alone", "stock trunk alone", "head alone", "stock head alone")
+    stock: dict[str, float | None] = dict.fromkeys(("stock modules", *parts))
     both = stock | {"ours, channels_last": None, "stock modules, channels_last": None}
     image, thumbnail = Shape(21, (500, 500), (500, 500)), Shape(21, (224, 224), (224, 224))
     return [
@@ -294,10 +297,40 @@ def _patches() -> list[Case]:
     return cases
 
 
+def _cold() -> list[Case]:
+    """What has a goal, and memory beside it that may have left the caches."""
+    goals = [
+        case for case in (*_losses(), *_argmaxes(), *_others()) if case.quick and any(case.rivals.values())
+    ]
+    return [
+        replace(
+            case,
+            name=f"{case.name}, cold",
+            cold=True,
+            quick=False,
+            rivals=dict.fromkeys(list(case.rivals)[:1]),
+        )
+        for case in goals
+    ]
+
+
+OWN = {
+    *("all pixels", "rarefied", "shift-and-stitch", "stride 32", "plain", "head alone"),
+    *("trunk alone", "trunk alone, elided", "trunk alone, plain"),
+}
+"""Contenders beside "ours" and its forms that are this library's too: other ways to do a thing, and parts of it."""
+
+
+def is_own(contender: str) -> bool:
+    """Whether a contender is this library's code, so that it is no rival of it."""
+    return contender in OWN or contender == "ours" or contender.startswith("ours, ")
+
+
 CASES = [
     *_losses(),
     *_argmaxes(),
     *_others(),
+    *_cold(),
     *_pools(),
     *_models(),
     *_bodies(),
@@ -305,3 +338,4 @@ CASES = [
     *_elisions(),
     *_patches(),
 ]
+OPERATION = {case.name: case.operation for case in CASES}

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 import fcnkern
-from benchmarks.bounds import Ceilings
+from benchmarks.bounds import Ceilings, Work
 from benchmarks.timing import Times
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +29,7 @@ class Row(NamedTuple):
         bound: the least milliseconds that the machine's ceilings allow the case.
         failure: why there is no time.
         kernel: the milliseconds of a call that its C++ kernels take.
+        work: what that bound counts.
     """
 
     case: str
@@ -41,10 +42,15 @@ class Row(NamedTuple):
     bound: float | None = None
     failure: str | None = None
     kernel: float | None = None
+    work: Work | None = None
 
     @classmethod
     def failed(cls, case: str, contender: str, failure: str) -> Row:
         return cls(case, contender, None, None, None, None, None, failure=failure)
+
+    def bounded(self, can: Ceilings, work: Work | None) -> Row:
+        """The row with its bound; None: it does other work than the case's."""
+        return self._replace(bound=None if work is None else can.bound(work), work=work)
 
     def __str__(self) -> str:
         if self.times is None:
@@ -81,15 +87,23 @@ def circumstances(command: str, device: str = "cpu", can: Ceilings | None = None
 
 def as_json(facts: dict[str, Any], rows: Sequence[Row]) -> str:
     """The circumstances and one object per row."""
-    records = [row._asdict() | {"times": row.times and row.times._asdict()} for row in rows]
+    records = [
+        row._asdict()
+        | {name: part and part._asdict() for name, part in (("times", row.times), ("work", row.work))}
+        for row in rows
+    ]
     return json.dumps({"circumstances": facts, "rows": records}, indent=1) + "\n"
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
     """The circumstances and the rows of a report's JSON."""
     report = json.loads(path.read_text())
-    rows = [Row(**row | {"times": row["times"] and Times(**row["times"])}) for row in report["rows"]]
-    return report["circumstances"], rows
+    return report["circumstances"], [_row(record) for record in report["rows"]]
+
+
+def _row(record: dict[str, Any]) -> Row:
+    times, work = record["times"], record.get("work")
+    return Row(**record | {"times": times and Times(**times), "work": work and Work(**work)})
 
 
 def as_markdown(facts: dict[str, Any], rows: Sequence[Row]) -> str:
@@ -100,10 +114,11 @@ def as_markdown(facts: dict[str, Any], rows: Sequence[Row]) -> str:
         f"{facts['gpu'] + ', ' if 'gpu' in facts else ''}{facts['processor']}, {facts['cores']} cores, "
         f"{facts['threads']} threads, {facts['isa']}, {facts['compiler']}, Python {facts['python']}, "
         f"torch {facts['torch']}.",
-        *ceiling_lines(facts["ceilings"]),
+        *ceiling_lines(facts),
         "Median, quartiles and best of calls taken in turn; *ratio*: median ÷ ours; *extra*: peak memory beside",
         "inputs and result; *error*: against the reference backend in fp64; *bound*: the least time that",
-        "the ceilings allow the case ÷ the median (above 1 where the data were in the caches).",
+        "the ceilings allow the case ÷ the median (above 1 where the data were in the caches); the rates are what",
+        "the case needs at least ÷ the median.",
         "",
         *table(rows),
     ]
@@ -114,18 +129,21 @@ def as_markdown(facts: dict[str, Any], rows: Sequence[Row]) -> str:
 def table(rows: Sequence[Row]) -> list[str]:
     """The lines of a table with a line per row."""
     return [
-        "| case | | ms | quartiles | best | runs | ratio | goal | extra MB | error | bound |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| case | | ms | quartiles | best | runs | ratio | goal | extra MB | error | bound "
+        "| GB/s | Gflop/s | Gexp/s |",
+        f"|---|---|{12 * '---:|'}",
         *(_line(row) for row in rows),
     ]
 
 
-def ceiling_lines(can: dict[str, float] | None) -> list[str]:
-    if can is None:
+def ceiling_lines(facts: dict[str, Any]) -> list[str]:
+    if facts["ceilings"] is None:
         return []
+    can = Ceilings.of(facts)
+    exponentials = "" if can.exponentials is None else f", {can.exponentials / 1e9:.3g} G exponentials/s"
     return [
-        f"Ceilings: a copy {can['bytes'] / 1e9:.3g} GB/s (read and written), "
-        f"a product {can['flops'] / 1e12:.3g} Tflop/s, {can['exponentials'] / 1e9:.3g} G exponentials/s.",
+        f"Ceilings: a copy {can.bytes / 1e9:.3g} GB/s (read and written), "
+        f"a product {can.flops / 1e12:.3g} Tflop/s{exponentials}."
     ]
 
 
@@ -133,7 +151,7 @@ def _line(row: Row) -> str:
     own = row.contender == "ours"
     names = [row.case if own else "", f"**{row.contender}**" if own else row.contender]
     if row.times is None:
-        return f"| {' | '.join([*names, f'failed: {row.failure}'])} | | | | | | | | |"
+        return f"| {' | '.join([*names, f'failed: {row.failure}'])} | | | | | | | | | | | |"
     times = row.times
     cells = [
         *names,
@@ -146,5 +164,6 @@ def _line(row: Row) -> str:
         "" if row.extra is None else f"{row.extra / 1e6:.2f}",
         f"{row.error:.1e}",
         "" if row.bound is None else f"{row.bound / times.median:.2g}",
+        *("" if not need else f"{need / times.median / 1e6:.3g}" for need in row.work or (0, 0, 0)),
     ]
     return f"| {' | '.join(cells)} |"

@@ -15,7 +15,7 @@ SLOW_ROUNDS = 3  # instead, where they take SLOW times the seconds given
 SLOW = 2.0
 MAX_ROUNDS = 2000
 MAX_BURST = 50  # a quick call runs as long as the slowest, so that it too finds its own caches
-FLUSHED_BYTES = 1 << 28  # several times the second-level cache of any GPU
+FLUSHED_BYTES = 1 << 28  # several times the last cache of any GPU, and what a core of a CPU has of it
 
 
 class Times(NamedTuple):
@@ -44,6 +44,17 @@ def elapsed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+class ColdTimer:
+    """Seconds that one call takes on the CPU, its caches overwritten before."""
+
+    def __init__(self) -> None:
+        self._flushed = torch.empty(FLUSHED_BYTES, dtype=torch.uint8)
+
+    def __call__(self, call: Callable[[], Any]) -> float:
+        self._flushed.zero_()
+        return elapsed(call)
+
+
 class DeviceTimer:
     """Seconds between two events on a GPU's stream, around one call that finds its caches overwritten."""
 
@@ -60,18 +71,21 @@ class DeviceTimer:
         return float(start.elapsed_time(end)) / 1e3
 
 
-def timer(device: str) -> Timer:
-    """How calls on a device are timed."""
-    return elapsed if device == "cpu" else DeviceTimer(device)
+def timer(device: str, cold: bool = False) -> Timer:
+    """How calls on a device are timed; ``cold``: on a CPU too with caches that were overwritten."""
+    if device != "cpu":
+        return DeviceTimer(device)
+    return ColdTimer() if cold else elapsed
 
 
 def interleaved(
     calls: Mapping[str, Callable[[], Any]], seconds: float, taking: Timer = elapsed
 ) -> dict[str, Times]:
     """Calls each in turn, round after round, for about ``seconds`` in all."""
+    most = 1 if isinstance(taking, ColdTimer) else MAX_BURST
     warm = {name: _warm(call, seconds, taking) for name, call in calls.items()}
     slowest = max(warm.values())
-    bursts = {name: max(1, min(MAX_BURST, int(slowest / own))) for name, own in warm.items()}
+    bursts = {name: max(1, min(most, int(slowest / own))) for name, own in warm.items()}
     taken: dict[str, list[float]] = {name: [] for name in calls}
     start = time.perf_counter()
     for done in range(MAX_ROUNDS):

@@ -52,6 +52,18 @@ def as_pair(name: str, value: int | Sequence[int], minimum: int) -> Pair:
     return pair
 
 
+def _scales(value: float | Sequence[float]) -> tuple[float, float]:
+    """`value` for both axes, or as it is; TypeError and ValueError call it `scale_factor`."""
+    given: Any = value if isinstance(value, Sequence) else (value, value)
+    try:
+        vertical, horizontal = (float(each) for each in given)
+    except (TypeError, ValueError):
+        raise TypeError(f"scale_factor must be a number or a pair of them, got {value!r}") from None
+    if not all(0 < scale < math.inf and 1 / scale < math.inf for scale in (vertical, horizontal)):
+        raise ValueError(f"scale_factor must be positive and finite, got {value!r}")
+    return vertical, horizontal
+
+
 @dataclass(frozen=True)
 class Resample:
     """A linear resampling with two taps per axis, from h×w scores to H×W outputs.
@@ -102,15 +114,9 @@ class Resample:
         """``F.interpolate(mode="bilinear", align_corners=False)``, any size, up or down.
 
         As there, source positions follow from ``scale_factor`` where it is given and from the ratio of the
-        sizes otherwise.
+        sizes otherwise; a size beside it must be the one that follows.
         """
-        if scale_factor is None:
-            scales = None
-        else:
-            pair = (scale_factor, scale_factor) if isinstance(scale_factor, int | float) else scale_factor
-            scales = (float(pair[0]), float(pair[1]))
-            if not all(0 < scale < math.inf for scale in scales):
-                raise ValueError(f"scale_factor must be positive and finite, got {scale_factor!r}")
+        scales = None if scale_factor is None else _scales(scale_factor)
         return cls("half_pixel", size=None if size is None else as_pair("size", size, 1), scale_factor=scales)
 
     @classmethod
@@ -145,9 +151,16 @@ class Resample:
             return in_size
         if self.kind == "deconv":
             return self._deconv_size(in_size, kernel)
-        if self.scale_factor is not None:
-            return int(in_size[0] * self.scale_factor[0]), int(in_size[1] * self.scale_factor[1])
+        scaled = self._scaled_size(in_size)
+        if scaled is not None:
+            return scaled
         raise ValueError(f"resample: {self.kind} needs size=(H, W) where there is no target to take it from")
+
+    def _scaled_size(self, in_size: Pair) -> Pair | None:
+        """What `scale_factor` makes of a size."""
+        if self.scale_factor is None:
+            return None
+        return int(in_size[0] * self.scale_factor[0]), int(in_size[1] * self.scale_factor[1])
 
     def _deconv_size(self, in_size: Pair, kernel: Pair | None) -> Pair:
         """All that a `deconv` gives behind its offset."""
@@ -174,6 +187,12 @@ class Resample:
                     f"resample: {self.spec} of {in_size[0]}×{in_size[1]} scores gives at most "
                     f"{full[0]}×{full[1]} outputs, {out_size[0]}×{out_size[1]} were asked for"
                 )
+        wanted = self._scaled_size(in_size)
+        if wanted is not None and out_size != wanted:
+            raise ValueError(
+                f"resample: {self.spec} of {in_size[0]}×{in_size[1]} scores gives {wanted[0]}×{wanted[1]} outputs, "
+                f"{out_size[0]}×{out_size[1]} were asked for"
+            )
 
     def axes(self, in_size: Pair, out_size: Pair) -> tuple[Axis, Axis]:
         """The vertical and the horizontal `Axis` between the two sizes."""

@@ -94,10 +94,8 @@ struct Cells {
     if (pixels[count - 1] > max_pixels) max_pixels = pixels[count - 1];
   }
 
-  // Most outputs of a cell: a run has 1 / step of them. Clamped runs may have more; the less their weights grow
-  // in a cell, the less cancels.
+  // Outputs of a cell where a run has 1 / step of them.
   static int longest(double step) {
-    if (step >= 1) return 1;
     if (!(step > 0) || step * kCellPixels >= 1) return kCellPixels;
     const double run = std::ceil(1 / step - 1e-6);
     return static_cast<int>(std::ceil(run / std::ceil(run / kCellPixels)));

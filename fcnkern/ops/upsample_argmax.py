@@ -77,7 +77,8 @@ def upsample_argmax(
     holds = torch.iinfo(out_dtype).max + 1
     if classes > holds:
         wider = next(kind for kind in checks.LABELS if classes <= torch.iinfo(kind).max + 1)
-        raise ValueError(f"out_dtype {out_dtype} holds {holds} classes, got {classes}; ask for {wider}")
+        name = str(out_dtype).removeprefix("torch.")
+        raise ValueError(f"out_dtype {name} holds {holds} classes, got {classes}; ask for {wider}")
     given = None if weight is None else weight.detach()
     labels, confidence = _OP(
         scores.detach(), given, resample.spec, size, out_dtype, return_confidence, backend

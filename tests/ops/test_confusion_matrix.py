@@ -106,6 +106,10 @@ def test_bad_arguments_are_named() -> None:
         confusion_matrix(None, target, resample=Resample.identity())
     with pytest.raises(ValueError, match="prediction must be 2×5×6"):
         confusion_matrix(prediction[:, :4], target, 3)
+    with pytest.raises(TypeError, match=r"num_classes must be a whole number, got 5\.0"):
+        confusion_matrix(prediction, target, 5.0)
+    with pytest.raises(TypeError, match="ignore_index must be a whole number, got None"):
+        confusion_matrix(prediction, target, 5, ignore_index=None)
     with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
         confusion_matrix(prediction, target, 0)
     with pytest.raises(TypeError, match="target must be of type uint8"):

@@ -18,6 +18,9 @@ WINDOWS: dict[str, dict[str, Any]] = {
     "inception": {"kernel_size": 3, "stride": 1, "padding": 1},
     "uneven": {"kernel_size": (2, 3), "stride": (1, 2), "padding": (1, 0)},
     "sparse": {"kernel_size": (2, 1), "stride": (3, 4), "ceil_mode": True},
+    "pairs of many rows": {"kernel_size": (5, 2), "stride": (1, 2), "padding": (2, 1)},
+    "wide pairs": {"kernel_size": (2, 5), "stride": 2, "padding": (1, 2)},
+    "far apart": {"kernel_size": 3, "stride": (10**9, 2)},
     "wide": {"kernel_size": 5, "stride": 3, "padding": 2, "ceil_mode": True},
 }
 LAYOUTS = {"dense": torch.contiguous_format, "channels_last": torch.channels_last}

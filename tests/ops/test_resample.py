@@ -62,8 +62,12 @@ def test_bad_descriptions_are_named() -> None:
         Resample.deconv(8, -1)
     with pytest.raises(ValueError, match="size must be at least 1"):
         Resample.half_pixel((0, 5))
-    with pytest.raises(ValueError, match="scale_factor must be positive"):
-        Resample.half_pixel(scale_factor=-2.0)
+    for scale in (-2.0, 0, float("nan"), float("inf"), (2.0, float("nan")), 5e-324):
+        with pytest.raises(ValueError, match="scale_factor must be positive and finite, got "):
+            Resample.half_pixel(scale_factor=scale)
+    for scale in ("2", (2, 2, 2), ()):
+        with pytest.raises(TypeError, match="scale_factor must be a number or a pair of them, got "):
+            Resample.half_pixel(scale_factor=scale)
     with pytest.raises(ValueError, match=r"p must lie in 0\.\.1"):
         Sampling(1.5)
     with pytest.raises(ValueError, match="cell must be at least 1 pixel, got 0"):

@@ -128,6 +128,9 @@ def test_bad_arguments_are_named() -> None:
         upsample_argmax(scores, 8)
     with pytest.raises(ValueError, match="at most 45×53 outputs, 46×40 were asked"):
         upsample_argmax(scores, Resample.deconv(8, 11, (46, 40)))
+    many = torch.zeros(1, 1, 1, 1).expand(1, 40000, 1, 1)
+    with pytest.raises(ValueError, match=r"int16 holds 32768 classes, got 40000; ask for torch\.int32"):
+        upsample_argmax(many, Resample.identity(), out_dtype=torch.int16)
 
 
 def test_opcheck_compile_and_no_gradient(backend: str) -> None:

@@ -139,3 +139,21 @@ def test_backward_twice_and_second_derivative(backend: str) -> None:
     assert torch.equal(first, again)
     with pytest.raises(RuntimeError, match="cannot be differentiated again"):
         again.sum().backward()
+
+
+def test_bad_arguments_are_named() -> None:
+    scores, target = problem(*SMALL)
+    for value in (None, 2.0, "a"):
+        with pytest.raises(TypeError, match="ignore_index must be a whole number, got "):
+            upsample_cross_entropy(scores, target, DECONV, ignore_index=value)
+    with pytest.raises(
+        ValueError, match=r"ignore_index must lie in -2\*\*63\.\.2\*\*63-1, got 9223372036854775808"
+    ):
+        upsample_cross_entropy(scores, target, DECONV, ignore_index=2**63)
+    weight = torch.ones(scores.shape[1], requires_grad=True)
+    with pytest.raises(
+        ValueError, match="class_weight gets no gradient, got one that requires it: detach it"
+    ):
+        upsample_cross_entropy(scores, target, DECONV, class_weight=weight)
+    with pytest.raises(ValueError, match=r"scores gives 48×64 outputs, 7×10 were asked for"):
+        upsample_cross_entropy(scores, target, Resample.half_pixel(scale_factor=16))

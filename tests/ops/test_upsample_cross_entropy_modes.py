@@ -110,6 +110,22 @@ def test_hard_pixels(backend: str, threshold: float, min_kept: int) -> None:
     assert float((ours - expected).norm()) <= 1e-2 * float(expected.norm()) + 1e-6
 
 
+@pytest.mark.parametrize(("threshold", "min_kept"), [(0.7, 0), (0.7, 1), (0.2, 30), (0.0, 5)])
+def test_pixels_without_a_number_are_hard(backend: str, threshold: float, min_kept: int) -> None:
+    scores, target = problem()
+    scores = scores.detach()
+    scores[0, 1, 2, 2] = float("nan")
+    sampling = Sampling.hard(threshold, min_kept)
+    loss, stats = upsample_cross_entropy(
+        scores, target, DECONV, sampling=sampling, return_stats=True, backend=backend
+    )
+    assert bool(loss.isnan())
+    logits = upsampled(scores, DECONV, SIZE)
+    p = logits.softmax(1).gather(1, target.masked_fill(target == 255, 0)[:, None])[:, 0]
+    below = int(((p < threshold) | p.isnan())[target != 255].sum())
+    assert abs(int(stats[0]) - max(below, min_kept, int(p[target != 255].isnan().sum()))) <= 1
+
+
 def test_confident_pixels_rank_before_ignored_ones() -> None:
     """Their losses are 0, or by rounding less; those of ignored pixels are 0."""
     call = LossCall(DECONV, 255, 0.0, "valid", (), 1, (0.0, 2), False, False, False)

@@ -79,3 +79,22 @@ def test_twisted_scores_of_large_cells(backend: str, factor: float, spread: floa
     upsample_cross_entropy(leaf, target, resample, reduction="sum", backend=backend).backward()
     plain(truth, target, resample, reduction="sum").backward()
     assert (leaf.grad - truth.grad).abs().max() <= 1.5e-6 * truth.grad.abs().max()
+
+
+@pytest.mark.parametrize("size", [(24, 28), (6, 7), (2, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_class_masked_by_the_lowest_number(backend: str, dtype: torch.dtype, size: tuple[int, int]) -> None:
+    """A map of it, or of its left half: no other class's loss or gradient is touched."""
+    scores, target = problem((6, 7), size)
+    scores, target = scores.to(dtype), target % 2
+    for columns in (slice(None), slice(3)):
+        ours = scores.clone()
+        ours[:, 2, :, columns] = torch.finfo(dtype).min
+        truth = ours.double().clamp(min=-1e30).requires_grad_()
+        ours.requires_grad_()
+        loss = upsample_cross_entropy(ours, target, Resample.half_pixel(), backend=backend)
+        expected = plain(truth, target, Resample.half_pixel())
+        loss.backward()
+        expected.backward()
+        assert torch.allclose(loss.double(), expected, rtol=1e-5)
+        assert torch.allclose(ours.grad.double(), truth.grad, rtol=1e-2, atol=1e-6)

@@ -32,7 +32,10 @@ def _run(
     kernel: Callable[..., None], x: Tensor, y: Tensor, winners: Tensor | None, window: Window, relu: bool
 ) -> None:
     # A longer stride leaves one window too, and the kernels' rows are as long as their stride.
-    stride = (min(step, size + pad) for step, size, pad in zip(window.stride, x.shape[2:], window.padding, strict=True))
+    stride = (
+        min(step, size + pad)
+        for step, size, pad in zip(window.stride, x.shape[2:], window.padding, strict=True)
+    )
     kernel(
         tuple(x.shape),
         tuple(y.shape[2:]),
