@@ -130,6 +130,21 @@ def test_invalid_labels_are_named_and_left_out(name: str, label: int) -> None:
         confusion_matrix(maps["prediction"], maps["target"], 21, None, 255)
 
 
+@interpreted_only
+def test_the_first_program_that_claims_a_report_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fcnkern.backends.triton import _argmax_plan as plans
+    from fcnkern.backends.triton._confusion_matrix_kernels import RUN
+
+    monkeypatch.setattr(plans, "resident_warps", lambda device: 8)  # two programs
+    tile = max(128, plans.LANES) * RUN.value
+    target = labels(4, torch.uint8, (1, 2, tile))
+    target[0, :, 5] = torch.tensor([7, 9])
+    with pytest.raises(ValueError, match="target: label 7 at image 0, row 0, column 5"):
+        confusion_matrix(target, target, 4, None, 255)
+    with pytest.raises(ValueError, match="prediction: label 7 at image 0, row 0, column 5"):
+        confusion_matrix(target, labels(4, torch.uint8, (1, 2, tile)), 4, None, 255)
+
+
 def test_invalid_label_in_scores_of_either_kind_of_cell() -> None:
     scores, target = torch.zeros(1, 4, 6, 6), labels(4, torch.int64, (1, 48, 48))
     scores[0, 1, :, 3:] = 1
