@@ -156,6 +156,20 @@ def test_offers_no_configuration_that_spills_here(tuned: Any, monkeypatch: pytes
         assert tuned.default().kwargs == {"BLOCK": default}
 
 
+@pytest.mark.parametrize("name", ["multi_processor_count", "gpu_subslice_count", "max_compute_units"])
+def test_programs_fill_a_gpu_of_any_maker(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    from fcnkern.backends.triton import _argmax_plan, _launch
+
+    monkeypatch.setattr(_argmax_plan, "INTERPRETED", False)
+    module = SimpleNamespace(get_device_properties=lambda device: SimpleNamespace(**{name: 7}))
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    _launch.multiprocessors.cache_clear()
+    try:
+        assert _argmax_plan.resident_warps(torch.device("xpu", 0)) == 7 * 32
+    finally:
+        _launch.multiprocessors.cache_clear()
+
+
 _TUNES = """
 from types import SimpleNamespace
 

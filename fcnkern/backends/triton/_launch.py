@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 from triton.runtime.driver import driver
 
@@ -39,6 +41,21 @@ def generation() -> int | None:
     """Major compute capability of the current NVIDIA GPU, None elsewhere: what a kernel's registers depend on."""
     arch = None if INTERPRETED else _target().arch
     return arch // 10 if isinstance(arch, int) else None
+
+
+@lru_cache(maxsize=16)
+def multiprocessors(device: torch.device) -> int:
+    """How many units of a GPU run programs on their own, by the name that its maker gives them."""
+    properties: Any = torch.get_device_module(device).get_device_properties(device)
+    for name in ("multi_processor_count", "gpu_subslice_count", "max_compute_units"):
+        if hasattr(properties, name):
+            return int(getattr(properties, name))
+    return 64
+
+
+def index_type(*spans: int) -> tl.dtype:
+    """The type that holds indices or offsets below all ``spans``."""
+    return tl.int32 if max(spans) < 1 << 31 else tl.int64
 
 
 def size_class(pixels: int, *strides: Sequence[int]) -> int:

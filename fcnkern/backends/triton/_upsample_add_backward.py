@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from fcnkern.backends.triton._launch import generation
+from fcnkern.backends.triton._launch import generation, index_type
 from fcnkern.backends.triton._math import precision
 from fcnkern.backends.triton._upsample_add_dense_bwd import (
     _upsample_dense_grad_weight_kernel,
@@ -23,7 +23,6 @@ from fcnkern.backends.triton._upsample_add_gather_bwd import (
 from fcnkern.backends.triton._upsample_add_shapes import (
     Deconv,
     has_channels_last,
-    index_type,
     power_of_2,
     split,
     strides,
