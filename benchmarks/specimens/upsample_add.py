@@ -112,7 +112,7 @@ SPECIMENS = [
         partial(_backward_scored, BF16),
         "_upsample_add_features_bwd_kernel",
         _features_case(2),
-        trips=(27.6,),
+        trips={80: (55.25,), 90: (27.6,), 100: (27.6,)},
         claims=Claims(tensor_cores=True),
     ),
     Specimen(
@@ -120,7 +120,7 @@ SPECIMENS = [
         partial(_backward_scored, F32),
         "_upsample_add_features_bwd_kernel",
         _features_case(4),
-        trips={80: (110.25,), 90: (55.25,), 100: (110.25,)},
+        trips=(110.25,),
         claims=Claims(tensor_cores=True),
     ),
     Specimen(

@@ -33,8 +33,8 @@ def _case(unit: str, units: float, bytes_moved: float, exponentials: float = 0) 
 _BLOCKS = _UNDECIDED * 8 * 129 * 257 / 4 / (132 * 32)
 """Blocks of four cells that a program takes."""
 
-CELL_TRIPS = (_BLOCKS, 0, 1, 4)
-"""Blocks, classes of the exact path, chunks of classes, classes that are left in a chunk."""
+CELL_TRIPS = (_BLOCKS, 1, 4, 0)
+"""Blocks, chunks of classes, classes that are left in a chunk, classes of the exact path."""
 
 CELL_SHARES = {"def _exact_winners": 0.0}
 SPECIMENS = [

@@ -16,6 +16,8 @@ from torch import Tensor
 from fcnkern import _native
 
 OLDEST_TRITON = (3, 6)
+OLDEST_FOR_TRITON = (8, 0)
+"""The least compute capability of an NVIDIA GPU for the Triton kernels: older ones have no arithmetic in bf16."""
 
 
 class Backend(NamedTuple):
@@ -57,9 +59,24 @@ def _missing_triton() -> str | None:
     version = tuple(int(part) for part in triton.__version__.split(".")[:2])
     if version < OLDEST_TRITON:
         return f"triton {triton.__version__} is too old, wanted {'.'.join(map(str, OLDEST_TRITON))} or newer"
-    if _interprets_triton() or torch.cuda.is_available() or torch.xpu.is_available():
+    if _interprets_triton() or torch.xpu.is_available():
         return None
-    return "no GPU that PyTorch can use"
+    if not torch.cuda.is_available():
+        return "no GPU that PyTorch can use"
+    uncovered = [_uncovered_by_triton(torch.device("cuda", i)) for i in range(torch.cuda.device_count())]
+    return uncovered[0] if all(uncovered) else None
+
+
+@lru_cache(maxsize=16)
+def _uncovered_by_triton(device: torch.device) -> str | None:
+    """Why the Triton kernels cannot be compiled for a device; of GPUs that are not NVIDIA's all are taken."""
+    if device.type != "cuda" or torch.version.hip is not None or _interprets_triton():
+        return None
+    capability = torch.cuda.get_device_capability(device)
+    if capability >= OLDEST_FOR_TRITON:
+        return None
+    wanted, found = (".".join(map(str, each)) for each in (OLDEST_FOR_TRITON, capability))
+    return f"it takes GPUs of compute capability {wanted} or newer, {device} has {found}"
 
 
 def _emulates_cuda() -> bool:
@@ -96,7 +113,7 @@ def _uncovered_by_cuda(device: torch.device) -> str | None:
 # Triton comes first of the two for NVIDIA GPUs until measurements tell another order.
 BACKENDS = (
     Backend("cpu", lambda: ("cpu",), lambda: _native.missing_reason),
-    Backend("triton", _triton_devices, _missing_triton, refused=(torch.float64,)),
+    Backend("triton", _triton_devices, _missing_triton, (torch.float64,), _uncovered_by_triton),
     Backend("cuda", _cuda_devices, _missing_cuda, (torch.float64,), _uncovered_by_cuda),
     Backend("reference", lambda: None, lambda: None),
 )

@@ -67,9 +67,9 @@ def test_more_classes_than_copies_of_the_matrix_allow(classes: int) -> None:
 def test_bins_of_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     import triton.language as tl
 
-    from fcnkern.backends.triton import _argmax_plan as plans
+    from fcnkern.backends.triton import confusion_matrix as backend
 
-    monkeypatch.setattr(plans, "index_type", lambda count: tl.int64)
+    monkeypatch.setattr(backend, "index_type", lambda count: tl.int64)
     prediction, target = labels(21, torch.uint8), labels(21, torch.uint8)
     expected = counted(prediction, target, 21, None)
     assert torch.equal(confusion_matrix(prediction, target, 21, None, None), expected)
@@ -82,10 +82,11 @@ def test_bins_of_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_indices_hold_the_end_of_the_last_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two programs of three tiles for what four tiles and a pixel hold: the second one's end lies far beyond."""
     from fcnkern.backends.triton import _argmax_plan as plans
+    from fcnkern.backends.triton import confusion_matrix as backend
     from fcnkern.backends.triton._confusion_matrix_kernels import RUN
 
-    bounds, index_type = [], plans.index_type
-    monkeypatch.setattr(plans, "index_type", lambda count: bounds.append(count) or index_type(count))
+    bounds, index_type = [], backend.index_type
+    monkeypatch.setattr(backend, "index_type", lambda count: bounds.append(count) or index_type(count))
     monkeypatch.setattr(plans, "resident_warps", lambda device: 8)
     tile = max(128, plans.LANES) * RUN.value
     maps = labels(4, torch.uint8, (1, 1, 4 * tile + 1))
@@ -128,6 +129,21 @@ def test_invalid_labels_are_named_and_left_out(name: str, label: int) -> None:
     message = f"{name}: label {label} at image 1, row 30, column 40; wanted 0..20"
     with raises_label_error("triton", message):
         confusion_matrix(maps["prediction"], maps["target"], 21, None, 255)
+
+
+@interpreted_only
+def test_the_first_program_that_claims_a_report_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fcnkern.backends.triton import _argmax_plan as plans
+    from fcnkern.backends.triton._confusion_matrix_kernels import RUN
+
+    monkeypatch.setattr(plans, "resident_warps", lambda device: 8)  # two programs
+    tile = max(128, plans.LANES) * RUN.value
+    target = labels(4, torch.uint8, (1, 2, tile))
+    target[0, :, 5] = torch.tensor([7, 9])
+    with pytest.raises(ValueError, match="target: label 7 at image 0, row 0, column 5"):
+        confusion_matrix(target, target, 4, None, 255)
+    with pytest.raises(ValueError, match="prediction: label 7 at image 0, row 0, column 5"):
+        confusion_matrix(target, labels(4, torch.uint8, (1, 2, tile)), 4, None, 255)
 
 
 def test_invalid_label_in_scores_of_either_kind_of_cell() -> None:

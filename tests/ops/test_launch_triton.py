@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from time import sleep
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -60,20 +63,56 @@ def tuned(monkeypatch: pytest.MonkeyPatch, launches: list[Any]) -> Any:
     from fcnkern.backends.triton import _launch
 
     monkeypatch.setattr(_launch, "INTERPRETED", False)
-    tuned = object.__new__(_launch.Tuned)
-    tuned.kernel, tuned._tuner = Recorder("kernel", launches), Recorder("tuner", launches)
-    tuned.configs, tuned._spilling, tuned._chosen = (
-        [triton.Config({"BLOCK": each}) for each in (1, 3)],
-        {},
-        {},
+    monkeypatch.setattr(_launch, "_target", lambda: SimpleNamespace(arch=90))
+    monkeypatch.setattr(
+        triton, "autotune", lambda *args, **options: lambda kernel: Recorder("tuner", launches)
     )
-    return tuned
+    configs = [triton.Config({"BLOCK": each}) for each in (1, 3)]
+    return _launch.Tuned(Recorder("kernel", launches), configs, (), spilling={0: (8, 10)})
 
 
 def test_tunes_once_for_each_key(tuned: Any, launches: list[Any]) -> None:
     for key in ("a", "a", "b", "a"):
         tuned.launch((1,), key)
     assert launches == [("tuner", None), ("kernel", 2), ("tuner", None), ("kernel", 2)]
+
+
+def test_each_architecture_has_a_tuner_of_what_does_not_spill_there(
+    tuned: Any, launches: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fcnkern.backends.triton import _launch
+
+    offers: list[list[int]] = []
+
+    def autotune(configs: list[Any], key: list[str], **options: bool) -> Any:
+        offers.append([config.kwargs["BLOCK"] for config in configs])
+        return lambda kernel: Recorder(f"tuner {len(offers)}", launches)
+
+    monkeypatch.setattr(triton, "autotune", autotune)
+    for device, arch in enumerate((80, 90, 80, "gfx942", {"id": 1})):
+        monkeypatch.setattr(_launch, "_target", lambda arch=arch: SimpleNamespace(arch=arch))
+        tuned.launch((1,), ("a", device))
+    assert [name for name, _ in launches] == ["tuner 1", "tuner 2", "tuner 1", "tuner 3", "tuner 4"]
+    assert offers == [[3], [1, 3], [1, 3], [1, 3]]
+
+
+def test_threads_tune_one_at_a_time_and_once(
+    tuned: Any, launches: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = []
+
+    class Slow(Recorder):
+        def __getitem__(self, grid: object) -> Any:
+            inside.append(1)
+            sleep(0.02)
+            assert len(inside) == 1
+            inside.pop()
+            return super().__getitem__(grid)
+
+    monkeypatch.setattr(triton, "autotune", lambda *args, **options: lambda kernel: Slow("tuner", launches))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: tuned.launch((1,), number % 2), range(16)))
+    assert sorted(launches) == [("kernel", 2)] * 14 + [("tuner", None)] * 2
 
 
 def test_takes_the_default_in_the_interpreter(
@@ -112,10 +151,23 @@ def test_deterministic_algorithms_take_the_default(tuned: Any, launches: list[An
 def test_offers_no_configuration_that_spills_here(tuned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from fcnkern.backends.triton import _launch
 
-    tuned._spilling = {0: (8, 10)}
     for generation, default in ((8, 3), (9, 1), (10, 3), (None, 1)):
         monkeypatch.setattr(_launch, "generation", lambda generation=generation: generation)
         assert tuned.default().kwargs == {"BLOCK": default}
+
+
+@pytest.mark.parametrize("name", ["multi_processor_count", "gpu_subslice_count", "max_compute_units"])
+def test_programs_fill_a_gpu_of_any_maker(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    from fcnkern.backends.triton import _argmax_plan, _launch
+
+    monkeypatch.setattr(_argmax_plan, "INTERPRETED", False)
+    module = SimpleNamespace(get_device_properties=lambda device: SimpleNamespace(**{name: 7}))
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    _launch.multiprocessors.cache_clear()
+    try:
+        assert _argmax_plan.resident_warps(torch.device("xpu", 0)) == 7 * 32
+    finally:
+        _launch.multiprocessors.cache_clear()
 
 
 _TUNES = """

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fcnkern import Resample, confusion_matrix, conv1x1, max_pool2d, upsample_add, upsample_argmax
+from fcnkern import Resample, confusion_matrix, conv1x1, info, max_pool2d, upsample_add, upsample_argmax
 from fcnkern import upsample_cross_entropy as ce
 from fcnkern.backends import select
 
@@ -37,10 +37,11 @@ differentiable = pytest.mark.parametrize("call", list(CALLS.values())[:5], ids=l
 @pytest.fixture(autouse=True)
 def _asked_anew() -> Iterator[None]:
     """What was found out about the real Triton counts neither here nor, of this one, elsewhere."""
-    for known in (select._missing_triton, select._choose):
+    found_out = (select._missing_triton, select._uncovered_by_triton, select._choose)
+    for known in found_out:
         known.cache_clear()
     yield
-    for known in (select._missing_triton, select._choose):
+    for known in found_out:
         known.cache_clear()
 
 
@@ -69,6 +70,49 @@ def test_device_and_type_that_triton_does_not_take(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     with pytest.raises(RuntimeError, match="triton: it takes cuda and xpu tensors, these are cpu tensors"):
         conv1x1(x, weight, backend="triton")
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The compute capabilities of the GPUs that there seem to be; a test may change them."""
+    capabilities = [(7, 5)]
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="3.6.0"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[device.index])
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "hip", None)
+    return capabilities
+
+
+def test_a_gpu_that_triton_cannot_compile_for(gpus: list[tuple[int, int]]) -> None:
+    """Another backend takes its tensors, and the reason is told."""
+    reason = "it takes GPUs of compute capability 8.0 or newer, cuda:0 has 7.5"
+    chosen = select._choose("conv1x1", torch.device("cuda", 0), torch.float32, None)
+    assert chosen.__name__ != "fcnkern.backends.triton.conv1x1"
+    with pytest.raises(RuntimeError, match=f"no backend for conv1x1 on cuda tensors: triton: {reason}"):
+        select._choose("conv1x1", torch.device("cuda", 0), torch.float32, "triton")
+    assert info()["backends"]["triton"] == {"available": False, "reason": reason}
+
+
+def test_one_gpu_of_two_that_triton_compiles_for(gpus: list[tuple[int, int]]) -> None:
+    gpus.append((8, 0))
+    triton = next(each for each in select.BACKENDS if each.name == "triton")
+    assert triton.refusal("cuda:0", torch.bfloat16) is not None
+    assert triton.refusal("cuda:1", torch.bfloat16) is None
+    assert info()["backends"]["triton"] == {"available": True, "reason": None}
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "xpu:0"])
+def test_a_gpu_that_is_not_of_nvidia(
+    monkeypatch: pytest.MonkeyPatch, gpus: list[tuple[int, int]], device: str
+) -> None:
+    """ROCm's GPUs are cuda devices too, with a capability of another meaning."""
+    monkeypatch.setattr(torch.version, "hip", "6.4" if device == "cuda:0" else None)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: device == "xpu:0")
+    triton = next(each for each in select.BACKENDS if each.name == "triton")
+    assert triton.refusal(device, torch.bfloat16) is None
 
 
 def test_everything_else_works_without_triton() -> None:

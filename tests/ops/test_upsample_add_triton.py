@@ -240,8 +240,10 @@ def test_a_sum_is_split_by_its_shape_alone() -> None:
 
 
 def test_offsets_in_a_tile_are_wide_where_they_must_be() -> None:
-    assert shapes.index_type(32 * (2**26 - 1)) == triton.language.int32
-    assert shapes.index_type(0, 32 * 2**26) == triton.language.int64
+    from fcnkern.backends.triton._launch import index_type
+
+    assert index_type(32 * (2**26 - 1)) == triton.language.int32
+    assert index_type(0, 32 * 2**26) == triton.language.int64
 
 
 def test_no_images() -> None:

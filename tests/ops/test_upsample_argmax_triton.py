@@ -172,6 +172,40 @@ def test_same_bits_in_any_order_of_programs(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(confidence, probability)
 
 
+@interpreted_only
+def test_same_labels_in_any_order_of_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever cells share a warp: some have an infinity, and many have ties, which rounding breaks."""
+    from fcnkern.backends.triton import _argmax_plan as plans
+    from fcnkern.backends.triton import upsample_argmax as backend
+
+    monkeypatch.setattr(plans, "LANES", plans.WARP)
+    scores = torch.randint(-4, 5, (8, 4, 5, 5)).to(torch.bfloat16)
+    scores[:, 0, 2, 2] = -INF
+    labels = label(scores, Resample.deconv(6), (34, 34))[0]
+    launch = backend._launch_cells
+
+    def launch_shuffled(plan: plans.Plan, undecided: plans.Undecided, labels: Tensor) -> None:
+        entries = undecided.entries[: int(undecided.counter)]
+        entries.copy_(entries[torch.randperm(len(entries))])
+        launch(plan, undecided, labels)
+
+    monkeypatch.setattr(backend, "_launch_cells", launch_shuffled)
+    assert torch.equal(label(scores, Resample.deconv(6), (34, 34))[0], labels)
+
+
+def test_an_image_does_not_change_the_labels_of_others() -> None:
+    """Its cells need a class that can win in no other, where rounding could let it."""
+    high = 1 + torch.rand(40)
+    scores = torch.zeros(41, 3, 2, 2)
+    scores[:40, 0] = torch.nextafter(high, torch.zeros(()))[:, None, None]
+    scores[:40, 1] = high[:, None, None]
+    scores[:40, 2, 0, 0] = 1.5 * high
+    scores[40, 0] = 5
+    scores[40, 1, 0, 0] = 9
+    labels, _ = label(scores, Resample.deconv(6), (16, 16))
+    assert torch.equal(label(scores[:40], Resample.deconv(6), (16, 16))[0], labels[:40])
+
+
 def test_no_images_and_too_many_classes() -> None:
     labels, confidence = label(torch.empty(0, 3, 4, 5), Resample.half_pixel(), (8, 10))
     assert labels.shape == confidence.shape == (0, 8, 10)

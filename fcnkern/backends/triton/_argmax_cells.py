@@ -176,20 +176,37 @@ def _winners(
     vertical = corner_weights(cell_y, h, tl.load(start_y + row), step_y, ZERO)
     horizontal = corner_weights(cell_x, w, tl.load(start_x + part), step_x, ZERO)
     columns = (horizontal[0] + slot * horizontal[1], horizontal[2] + slot * horizontal[3])
+    best, label = (), ()
+    for _ in tl.static_range(OUTPUTS):
+        best = best + (tl.full(slot.shape, float("-inf"), tl.float32),)
+        label = label + (tl.zeros(slot.shape, tl.int32),)
     if LISTED:
         image_codes = codes + image.to(tl.int64) * (h * w)
         points = (top * w + before, top * w + after, bottom * w + before, bottom * w + after)
         a, b = tl.load(image_codes + points[0]), tl.load(image_codes + points[1])
         c, d = tl.load(image_codes + points[2]), tl.load(image_codes + points[3])
-        if tl.max((a | b | c | d) & NOT_PLAIN) > 0:
-            labels = _exact_winners(corners, columns, vertical, stride_c, classes, SKIP_ZERO, OUTPUTS)
-        else:
-            labels = _plain_winners(
-                (a, b, c, d), corners, slot, columns, vertical, stride_c, classes, OUTPUTS, LANES
+        label = _plain_winners(
+            best, label, (a, b, c, d), corners, slot, columns, vertical, stride_c, classes, OUTPUTS, LANES
+        )
+        plain = ((a | b | c | d) & NOT_PLAIN) == 0
+        if tl.min(plain.to(tl.int32)) == 0:
+            best, label = _keep(label, plain, OUTPUTS)
+            label = _exact_winners(
+                best, label, corners, columns, vertical, stride_c, classes, SKIP_ZERO, OUTPUTS
             )
     else:
-        labels = _exact_winners(corners, columns, vertical, stride_c, classes, SKIP_ZERO, OUTPUTS)
-    return labels
+        label = _exact_winners(best, label, corners, columns, vertical, stride_c, classes, SKIP_ZERO, OUTPUTS)
+    return label
+
+
+@triton.jit
+def _keep(label, kept, OUTPUTS: tl.constexpr):
+    """Scores and labels to go on from: where ``kept``, NaN, which nothing beats, elsewhere as at the start."""
+    best, labels = (), ()
+    for r in tl.static_range(OUTPUTS):
+        best = best + (tl.where(kept, float("nan"), float("-inf")),)
+        labels = labels + (tl.where(kept, label[r], 0),)
+    return best, labels
 
 
 @triton.jit
@@ -202,31 +219,33 @@ def load_corners(corners, offset):
 
 @triton.jit
 def _plain_winners(
-    codes, corners, slot, columns, vertical, stride_c, classes, OUTPUTS: tl.constexpr, LANES: tl.constexpr
-):
+    best, label, codes, corners, slot, columns, vertical, stride_c, classes,
+    OUTPUTS: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
     """Winners of plain scores: a multiply-add, a compare and two selects per output and class.
 
-    With enough outputs to a lane, classes that cannot win in any of the block's cells are passed over.
+    With enough outputs to a lane, classes that cannot win in any of the block's cells are passed over. One that can
+    win in some is taken in those alone: rounding could let it win elsewhere, and cells meet in a block by chance.
     """
-    best, label = (), ()
-    for _ in tl.static_range(OUTPUTS):
-        best = best + (tl.full(slot.shape, float("-inf"), tl.float32),)
-        label = label + (tl.zeros(slot.shape, tl.int32),)
     if OUTPUTS >= PRUNED_OUTPUTS:
         bound = _bound(codes, corners, slot, stride_c, LANES)
         for first in range(0, classes, CHUNK):
-            alive = _survivors(corners, slot, bound, first, stride_c, classes, LANES)
+            own = _survivors(corners, slot, bound, first, stride_c, classes, LANES)
+            alive = tl.reduce(own, 0, _either)
             while alive != 0:
-                lowest = (alive & -alive).to(tl.float32)
-                class_index = first + ((lowest.to(tl.int32, bitcast=True) >> 23) & 255) - 127
+                lowest = alive & -alive
+                class_index = first + ((lowest.to(tl.float32).to(tl.int32, bitcast=True) >> 23) & 255) - 127
                 alive &= alive - 1
                 scores = load_corners(corners, class_index.to(tl.int64) * stride_c)
-                best, label = _take_plain(best, label, class_index, scores, columns, vertical, OUTPUTS)
+                candidate = (own & lowest) != 0
+                best, label = _take_plain(
+                    best, label, class_index, candidate, scores, columns, vertical, OUTPUTS
+                )
     else:
         offset = tl.cast(0, tl.int64)
         for class_index in range(classes):
             scores = load_corners(corners, offset)
-            best, label = _take_plain(best, label, class_index, scores, columns, vertical, OUTPUTS)
+            best, label = _take_plain(best, label, class_index, True, scores, columns, vertical, OUTPUTS)
             offset += stride_c
     return label
 
@@ -252,7 +271,7 @@ def _either(a, b):
 
 @triton.jit
 def _survivors(corners, slot, bound, first, stride_c, classes, LANES: tl.constexpr):
-    """Bit i: in some cell of the block, class ``first + i`` has a corner at or above the cell's bound.
+    """Bit i, in all lanes of a cell: class ``first + i`` has a corner at or above the cell's bound.
 
     A bilinear score lies between its corners, so the others win nowhere; ties stay. The lanes of a cell share the
     CHUNK classes among them.
@@ -266,11 +285,12 @@ def _survivors(corners, slot, bound, first, stride_c, classes, LANES: tl.constex
         c, d = tl.load(corners[2] + offset, there, other=0.0), tl.load(corners[3] + offset, there, other=0.0)
         largest = tl.maximum(tl.maximum(a, b), tl.maximum(c, d)).to(tl.float32)
         alive |= tl.where(there & (largest >= bound), 1 << (i + slot), 0)
-    return tl.reduce(alive, 0, _either)
+    shares = tl.reshape(alive, (slot.shape[0] // LANES, LANES))  # no two lanes of a cell have a bit in common
+    return tl.reshape(tl.broadcast_to(tl.sum(shares, 1, keep_dims=True), shares.shape), slot.shape)
 
 
 @triton.jit
-def _take_plain(best, label, class_index, scores, columns, vertical, OUTPUTS: tl.constexpr):
+def _take_plain(best, label, class_index, candidate, scores, columns, vertical, OUTPUTS: tl.constexpr):
     upper = scores[0] * columns[0] + scores[1] * columns[1]
     lower = scores[2] * columns[0] + scores[3] * columns[1]
     start = upper * vertical[0] + lower * vertical[2]
@@ -278,7 +298,7 @@ def _take_plain(best, label, class_index, scores, columns, vertical, OUTPUTS: tl
     new_best, new_label = (), ()
     for r in tl.static_range(OUTPUTS):
         score = start + r * step if r > 0 else start
-        better = score > best[r]
+        better = candidate & (score > best[r])
         new_best = new_best + (tl.where(better, score, best[r]),)
         new_label = new_label + (tl.where(better, class_index, label[r]),)
     return new_best, new_label
@@ -295,13 +315,12 @@ def blend(a, weight_a, b, weight_b, SKIP_ZERO: tl.constexpr):
 
 @triton.jit
 def _exact_winners(
-    corners, columns, vertical, stride_c, classes, SKIP_ZERO: tl.constexpr, OUTPUTS: tl.constexpr
-):
+    best, label, corners, columns, vertical, stride_c, classes,
+    SKIP_ZERO: tl.constexpr, OUTPUTS: tl.constexpr,
+):  # fmt: skip
     """Winners of any scores: NaN is the largest score, and the first one wins."""
-    best, label, above, below = (), (), (), ()
+    above, below = (), ()
     for r in tl.static_range(OUTPUTS):
-        best = best + (tl.full(columns[0].shape, float("-inf"), tl.float32),)
-        label = label + (tl.zeros(columns[0].shape, tl.int32),)
         above = above + (vertical[0] + r * vertical[1],)
         below = below + (vertical[2] + r * vertical[3],)
     offset = tl.cast(0, tl.int64)

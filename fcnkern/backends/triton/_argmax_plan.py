@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from fcnkern.backends import _label_plan
 from fcnkern.backends._label_plan import Plan
-from fcnkern.backends.triton._launch import INTERPRETED
+from fcnkern.backends.triton._launch import INTERPRETED, multiprocessors
 from fcnkern.backends.triton._upsample_argmax_kernels import _upsample_argmax_points_fwd_kernel
 from fcnkern.resample import Pair, Resample
 
@@ -36,18 +34,11 @@ def lanes(given: Plan) -> int:
     return int(triton.next_power_of_2(given.x.slots))
 
 
-def index_type(count: int) -> tl.dtype:
-    """The type of indices below ``count``."""
-    return tl.int32 if count < 1 << 31 else tl.int64
-
-
-@lru_cache(maxsize=16)
 def resident_warps(device: torch.device) -> int:
     """About as many one-warp programs as the device runs at once; a few in the interpreter."""
     if INTERPRETED:
         return 3
-    properties: Any = torch.get_device_module(device).get_device_properties(device)
-    return 32 * getattr(properties, "multi_processor_count", 64)
+    return 32 * multiprocessors(device)
 
 
 class Undecided(NamedTuple):

@@ -1,8 +1,9 @@
 """A class's scores inside one cell, and sums over the cell's pixels by geometric sequences.
 
 Inside a cell a score is bilinear, so along a row its exponential is a geometric sequence, and from row to row both
-its first term and its ratio are geometric too: four exponentials per class and cell give those of all pixels. Scores
-are taken relative to the corners' maxima: a common bilinear function of the pixel, which softmax does not see.
+its first term and its ratio are geometric too: three exponentials per class and cell, or four where `_twist` takes
+one, give those of all pixels. Scores are taken relative to the corners' maxima: a common bilinear function of the
+pixel, which softmax does not see.
 """
 
 from __future__ import annotations

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 from triton.runtime.driver import driver
 
@@ -29,10 +32,30 @@ def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
     return accelerator.device(tensor.device)
 
 
+def _target() -> Any:
+    """What Triton compiles for: the architecture of the current GPU."""
+    return driver.active.get_current_target()
+
+
 def generation() -> int | None:
     """Major compute capability of the current NVIDIA GPU, None elsewhere: what a kernel's registers depend on."""
-    arch = None if INTERPRETED else driver.active.get_current_target().arch
+    arch = None if INTERPRETED else _target().arch
     return arch // 10 if isinstance(arch, int) else None
+
+
+@lru_cache(maxsize=16)
+def multiprocessors(device: torch.device) -> int:
+    """How many units of a GPU run programs on their own, by the name that its maker gives them."""
+    properties: Any = torch.get_device_module(device).get_device_properties(device)
+    for name in ("multi_processor_count", "gpu_subslice_count", "max_compute_units"):
+        if hasattr(properties, name):
+            return int(getattr(properties, name))
+    return 64
+
+
+def index_type(*spans: int) -> tl.dtype:
+    """The type that holds indices or offsets below all ``spans``."""
+    return tl.int32 if max(spans) < 1 << 31 else tl.int64
 
 
 def size_class(pixels: int, *strides: Sequence[int]) -> int:
@@ -44,10 +67,15 @@ def size_class(pixels: int, *strides: Sequence[int]) -> int:
     return pixels.bit_length() << 4 | layouts
 
 
+_measuring = Lock()
+"""Held while configurations are measured: a tuner has a state of its own, and two at once would slow each other."""
+
+
 class Tuned:
     """A kernel with a short list of launch configurations, of which the first is the default.
 
     The fastest one is found at the first launch for each ``key`` and kept on disk with Triton's compiled kernels.
+    Each architecture has a tuner of its own: Triton's would give what is the fastest on one GPU to all others.
     The default is taken, with nothing measured, where ``torch.use_deterministic_algorithms`` asks for the same
     bits on every run (another tiling may sum in another order), in the interpreter, and while a CUDA graph is
     captured before the key was ever tuned.
@@ -63,11 +91,9 @@ class Tuned:
         key: Sequence[str],
         spilling: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
-        self.kernel, self.configs, self._spilling = kernel, list(configs), spilling or {}
-        prune = {"early_config_prune": lambda *args, **kwargs: self.offered()}
-        self._tuner = triton.autotune(self.configs, list(key), prune_configs_by=prune, cache_results=True)(
-            kernel
-        )
+        self.kernel, self.configs, self._key = kernel, list(configs), list(key)
+        self._spilling = spilling or {}
+        self._tuners: dict[str, Any] = {}
         self._chosen: dict[Hashable, triton.Config] = {}
 
     def offered(self) -> list[triton.Config]:
@@ -83,12 +109,30 @@ class Tuned:
 
     def launch(self, grid: Grid, key: Hashable, *args: Any, **meta: Any) -> None:
         """Runs the kernel on ``args``; ``key`` stands for all that a configuration may depend on."""
-        if not INTERPRETED and not torch.are_deterministic_algorithms_enabled():
-            if key not in self._chosen and not is_capturing():
-                self._tuner[grid](*args, **meta)
-                self._chosen[key] = self._tuner.best_config
-                return
-            config = self._chosen.get(key) or self.default()
-        else:
+        if INTERPRETED or torch.are_deterministic_algorithms_enabled():
             config = self.default()
+        elif key in self._chosen or is_capturing():
+            config = self._chosen.get(key) or self.default()
+        elif self._tunes(grid, key, args, meta):
+            return
+        else:
+            config = self._chosen[key]
         self.kernel[grid](*args, **meta, **config.all_kwargs())
+
+    def _tunes(self, grid: Grid, key: Hashable, args: Sequence[Any], meta: Mapping[str, Any]) -> bool:
+        """Tunes the kernel and runs it, unless another thread has tuned it for ``key`` in the meantime."""
+        with _measuring:
+            if key in self._chosen:
+                return False
+            tuner = self._tuner()
+            tuner[grid](*args, **meta)
+            self._chosen[key] = tuner.best_config
+            return True
+
+    def _tuner(self) -> Any:
+        """Triton's tuner for the current GPU's architecture."""
+        target = repr(_target())
+        if target not in self._tuners:
+            tuned = triton.autotune(self.offered(), self._key, cache_results=True)
+            self._tuners[target] = tuned(self.kernel)
+        return self._tuners[target]

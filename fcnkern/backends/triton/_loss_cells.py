@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -13,7 +10,7 @@ from torch import Tensor
 from fcnkern.backends._labels import label_flag
 from fcnkern.backends._loss_call import Pixels, given
 from fcnkern.backends._loss_grid import LossGrid
-from fcnkern.backends.triton._launch import INTERPRETED
+from fcnkern.backends.triton._launch import INTERPRETED, multiprocessors
 from fcnkern.backends.triton._upsample_cross_entropy_cells import _upsample_cross_entropy_cells_kernel
 from fcnkern.backends.triton._upsample_cross_entropy_finish import (
     _upsample_cross_entropy_finish_kernel,
@@ -51,16 +48,7 @@ def _resident_warps(pixels: Pixels) -> int:
         return 4
     registers = _registers(pixels)
     per_unit = 8 if registers is None else 65536 // (32 * registers)
-    return _multiprocessors(device) * per_unit
-
-
-@lru_cache(maxsize=16)
-def _multiprocessors(device: torch.device) -> int:
-    properties: Any = torch.get_device_module(device).get_device_properties(device)
-    for name in ("multi_processor_count", "gpu_subslice_count", "max_compute_units"):
-        if hasattr(properties, name):
-            return int(getattr(properties, name))
-    return 64
+    return multiprocessors(device) * per_unit
 
 
 def _options(pixels: Pixels) -> dict[str, int]:

@@ -54,8 +54,13 @@ def is_hard(hard, cuts, offset, inside):
 
 @triton.jit
 def report_label(flag, label, index, wrong):
-    """Stores where one of the ``wrong`` pixels is, and its label."""
+    """Tells the host where one of the ``wrong`` pixels is, and its label.
+
+    The first program to claim the third word writes the other two, the index last: where the host sees it, the label
+    is there and is that of the same pixel.
+    """
     first = tl.min(tl.where(wrong, index, 0x7FFFFFFFFFFFFFFF), 0)
     value = tl.max(tl.where(wrong & (index == first), label.to(tl.int64), -0x7FFFFFFFFFFFFFFF - 1), 0)
-    tl.store(flag, first + 1)
-    tl.store(flag + 1, value)
+    claimed = tl.atomic_xchg(flag + 2, 1, sem="relaxed") == 0
+    tl.store(flag + 1, value, claimed)
+    tl.atomic_xchg(flag, first + 1, claimed, sem="release", scope="sys")

@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from fcnkern.backends.triton._launch import generation
+from fcnkern.backends.triton._launch import generation, index_type
 from fcnkern.backends.triton._math import precision
 from fcnkern.backends.triton._upsample_add_dense_bwd import (
     _upsample_dense_grad_weight_kernel,
@@ -23,7 +23,6 @@ from fcnkern.backends.triton._upsample_add_gather_bwd import (
 from fcnkern.backends.triton._upsample_add_shapes import (
     Deconv,
     has_channels_last,
-    index_type,
     power_of_2,
     split,
     strides,
@@ -110,9 +109,10 @@ def _features(
         (height, width), offset = (rows, cols), (0, 0)
     channels = skip.shape[1]
     groups = 1 if result is not None else triton.cdiv(outputs, co)
-    most = 64 if grad.dtype == torch.float32 else 128  # the parts of fp32 products take twice the registers
-    short = grad.dtype == torch.float32 and generation() in (8, 10)  # where 32 pixels would spill registers
-    cs, p = power_of_2(channels, 16, most), 16 if short else 32
+    # Larger tiles would spill registers, with some Triton: the parts of fp32 products take twice as many.
+    fp32 = grad.dtype == torch.float32
+    most = 64 if fp32 or generation() in (8, 12) else 128
+    cs, p = power_of_2(channels, 16, most), 16 if fp32 else 32
     programs = triton.cdiv(channels, cs) * groups
     tiles = n * triton.cdiv(height * width, p)
     parts = split(programs, triton.cdiv(tiles, _LEAST_TILES))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from fcnkern.ops.upsample_add import is_depthwise
@@ -91,11 +90,6 @@ def power_of_2(count: int, least: int, most: int) -> int:
 def has_channels_last(tensor: Tensor) -> bool:
     """Whether neighbours in memory are channels rather than columns."""
     return tensor.stride(1) < tensor.stride(3)
-
-
-def index_type(*spans: int) -> tl.dtype:
-    """The type that holds offsets within a tile; ``spans`` bound them. Offsets of tiles always have 64 bits."""
-    return tl.int32 if max(spans) < 2**31 else tl.int64
 
 
 def split(programs: int, most: int) -> int:

@@ -44,7 +44,7 @@ def _upsample_cross_entropy_finish_kernel(
     """Adds the strips that cross the borders of programs, and scales the gradient.
 
     Own share, then the seam (from the band below), then the rim (from the strip to the right): always in this
-    order. Points that no pixel touches become 0. Reads and writes the gradient once, which bounds it; no
+    order. Points that no pixel touches become 0. Reads and writes the gradient once. Bound by instructions; no
     exponentials. A tile is rows × columns of a plane, or columns × channels of a row where channels are last.
     """
     outer = (tl.program_id(1) * OUTER + tl.arange(0, OUTER))[:, None]

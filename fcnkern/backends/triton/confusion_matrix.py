@@ -16,7 +16,7 @@ from fcnkern.backends.triton._confusion_matrix_kernels import (
     _confusion_matrix_decided_fwd_kernel,
     _confusion_matrix_labels_fwd_kernel,
 )
-from fcnkern.backends.triton._launch import on_device
+from fcnkern.backends.triton._launch import index_type, on_device
 from fcnkern.resample import Resample
 
 _MOST_COPIES = 64
@@ -64,8 +64,8 @@ def _count_labels(prediction: Tensor, target: Tensor, counts: Tensor, ignore_ind
         prediction, target, counts, prediction_flag, target_flag, pixels, span, *target.shape[1:],
         *prediction.stride(), *target.stride(), classes,
         ignore_index if can_ignore(target, ignore_index) else 0, copies, can_ignore(target, ignore_index),
-        prediction.is_contiguous(), target.is_contiguous(), plans.index_type(pixels + span),
-        plans.index_type(classes**2), block, num_warps=4,
+        prediction.is_contiguous(), target.is_contiguous(), index_type(pixels + span),
+        index_type(classes**2), block, num_warps=4,
     )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def _launch_decided(
         plan.y.counts, plan.x.counts, plan.columns.point, *plan.scores.shape[2:], height, width,
         *target.stride(), plan.rows, plan.parts, counts.shape[1],
         ignore_index if can_ignore(target, ignore_index) else 0, counts.shape[0], plan.y.parts, plan.x.parts,
-        plan.zero, can_ignore(target, ignore_index), plans.index_type(counts.shape[1] ** 2), plan.y.slots,
+        plan.zero, can_ignore(target, ignore_index), index_type(counts.shape[1] ** 2), plan.y.slots,
         _ROWS_OF_PARTS, block, triton.next_power_of_2(triton.cdiv(plan.parts, blocks)), num_warps=1,
     )  # fmt: skip
 
@@ -120,6 +120,6 @@ def _launch_cells(
         plan.cell_parts, *plan.scores.shape[1:], *target.shape[1:], plan.rows, plan.parts, plan.y.step,
         plan.x.step, ignore_index if can_ignore(target, ignore_index) else 0, counts.shape[0], plan.y.parts,
         plan.x.parts, plan.zero, plan.skip_zero, can_ignore(target, ignore_index),
-        plans.index_type(counts.shape[1] ** 2), undecided is not None, plans.lanes(plan), plan.y.slots,
+        index_type(counts.shape[1] ** 2), undecided is not None, plans.lanes(plan), plan.y.slots,
         plans.LANES, num_warps=1,
     )  # fmt: skip

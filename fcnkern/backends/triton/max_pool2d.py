@@ -8,8 +8,7 @@ import triton
 from torch import Tensor
 
 from fcnkern.backends._pooling import backward_tensors, forward_tensors, is_channels_last
-from fcnkern.backends.triton._argmax_plan import index_type
-from fcnkern.backends.triton._launch import INTERPRETED, on_device
+from fcnkern.backends.triton._launch import INTERPRETED, index_type, on_device
 from fcnkern.backends.triton._max_pool2d_kernels import _max_pool2d_bwd_kernel, _max_pool2d_fwd_kernel
 from fcnkern.ops._window import Window
 from fcnkern.resample import Pair

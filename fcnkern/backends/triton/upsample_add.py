@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from fcnkern.backends.triton import _upsample_add_backward as backward
-from fcnkern.backends.triton._launch import Tuned, on_device, size_class
+from fcnkern.backends.triton._launch import Tuned, index_type, on_device, size_class
 from fcnkern.backends.triton._math import precision
 from fcnkern.backends.triton._upsample_add_dense import _upsample_dense_fwd_kernel
 from fcnkern.backends.triton._upsample_add_gather import (
@@ -20,7 +20,6 @@ from fcnkern.backends.triton._upsample_add_gather import (
 from fcnkern.backends.triton._upsample_add_shapes import (
     Deconv,
     has_channels_last,
-    index_type,
     power_of_2,
     strides,
     whole,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fcnkern.backends._bands import LearnedUpsampling
 from fcnkern.backends.triton import _argmax_plan as plans
-from fcnkern.backends.triton._launch import INTERPRETED, on_device
+from fcnkern.backends.triton._launch import INTERPRETED, index_type, on_device
 from fcnkern.backends.triton._upsample_argmax_kernels import (
     _upsample_argmax_cells_fwd_kernel,
     _upsample_argmax_confidence_fwd_kernel,
@@ -120,6 +120,6 @@ def _launch_confidence(plan: plans.Plan, labels: Tensor, probability: Tensor) ->
     _upsample_argmax_confidence_fwd_kernel[(triton.cdiv(columns, block),)](
         plan.scores, labels, probability, plan.y.first, plan.y.counts, plan.y.start, plan.columns.point,
         plan.columns.fraction, *plan.scores.stride(), columns, *plan.scores.shape[1:], height, width,
-        plan.rows, plan.y.step, plan.y.parts, plan.zero, plan.skip_zero, plans.index_type(columns + block),
+        plan.rows, plan.y.step, plan.y.parts, plan.zero, plan.skip_zero, index_type(columns + block),
         plan.y.slots, block, num_warps=4,
     )  # fmt: skip
