@@ -134,7 +134,7 @@ def test_the_log_drops_what_a_resumed_run_writes_again(tmp_path: Path) -> None:
     assert [row["loss"] for row in read_log(path)] == ["1.0", "0.5", "0.5"]
 
 
-def test_class_weights_by_hand() -> None:
+def test_class_weights_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     mixed = np.array([[0, 0, 0, 1], [255, 255, 255, 255]], np.uint8)
     plain = np.zeros((1, 4), np.uint8)
     dataset = Images([mixed, plain])
@@ -142,7 +142,8 @@ def test_class_weights_by_hand() -> None:
     assert class_frequencies(dataset).tolist() == [7 / 8, 1 / 4, 0.0]
     median = class_weights("median", dataset)
     assert median is not None
-    assert torch.allclose(median, torch.tensor([0.25 / 0.875, 1.0, 0.0]))
+    assert torch.allclose(median, torch.tensor([0.25 / 0.875, 1.0, 1.0]))
+    assert "(at most 200), largest weight: class 2\n" in capsys.readouterr().err
     root = class_weights("sqrt", dataset)
     assert root is not None
     assert torch.allclose(root, median.sqrt())
@@ -152,7 +153,13 @@ def test_class_weights_by_hand() -> None:
     assert given.tolist() == [1.0, 2.0, 0.5]
 
 
-@pytest.mark.parametrize("spec", ["1,2", "heavy", "1,-1,1"])
+def test_without_labelled_pixels_all_classes_weigh_alike() -> None:
+    weights = class_weights("median", Images([np.full((2, 2), 255, np.uint8)]))
+    assert weights is not None
+    assert weights.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("spec", ["1,2", "heavy", "1,-1,1", "1,nan,1", "1,inf,1", "0,0,0"])
 def test_bad_class_weights_are_named(spec: str) -> None:
     with pytest.raises(ValueError, match=f"got '{spec}'"):
         class_weights(spec, Images([np.zeros((2, 2), np.uint8)]))
