@@ -96,8 +96,7 @@ class FCN(Network):
             taps = body.tap_names
         taps = (taps,) if isinstance(taps, str) else taps
         self.body = body
-        self._attach_head(taps, classes, upsampling, scales, pad, in_channels)
-        self.elide = elide
+        self._attach_head(taps, classes, upsampling, scales, pad, in_channels, elide)
 
     @property
     def elide(self) -> bool:
@@ -139,8 +138,9 @@ class FCN(Network):
         scales: Sequence[float] | None = None,
         pad: int = 0,
         in_channels: int = 3,
+        elide: bool = False,
     ) -> None:
-        """Trace the body and add the layers of the head."""
+        """Trace the body and add the layers of the head; where that fails, the body is left as it was."""
         if classes < 1:
             raise ValueError(f"the number of classes must be at least 1, got {classes!r}")
         if upsampling not in ("fixed", "learned"):
@@ -152,10 +152,18 @@ class FCN(Network):
         self.n_class, self.upsampling = classes, upsampling
         self._pad, self._in_channels = pad, in_channels
         self._features = Taps(self.body, taps)
-        traced = trace(self.body, self._features, in_channels)
+        try:
+            self._trace_and_add(taps, scales)
+            self.elide = elide
+        except Exception:
+            self._features.remove()
+            raise
+
+    def _trace_and_add(self, taps: Sequence[str], scales: Sequence[float] | None) -> None:
+        traced = trace(self.body, self._features, self._in_channels)
         by_stride = sorted(traced, key=lambda name: traced[name].rows.stride)
         self._traced = traced
-        self.alignment = align({name: traced[name] for name in by_stride}, pad)
+        self.alignment = align({name: traced[name] for name in by_stride}, self._pad)
         self.taps = tuple(by_stride)
         self._scales = tuple(scales) if scales is not None else (1.0,) * (len(taps) - 1)
         if len(self._scales) != len(taps) - 1:

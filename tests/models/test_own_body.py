@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -145,3 +146,39 @@ def test_mistakes_are_named(make: Any, message: str) -> None:
 def test_images_of_other_channels_are_refused() -> None:
     with pytest.raises(ValueError, match=r"x must have shape \(N, 3, H, W\), got \(1, 1, 8, 8\)"):
         network()(torch.zeros(1, 1, 8, 8))
+
+
+def small_body() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, 1, 1))
+
+
+def hooks(body: nn.Module) -> list[Any]:
+    return [hook for module in body.modules() for hook in module._forward_hooks.values()]
+
+
+@pytest.mark.parametrize(
+    ("body", "arguments"),
+    [
+        (small_body(), {"taps": ("3",), "scales": (1.0,)}),
+        (small_body(), {"taps": ("3", "absent")}),
+        (ResNet(), {"taps": ("layer4",), "elide": True}),
+    ],
+)
+def test_a_refused_network_leaves_the_body_without_hooks(body: nn.Module, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"scales must be|tap 'absent'|elide needs a body"):
+        FCN(body, classes=2, **arguments)
+    assert not hooks(body)
+
+
+def test_nothing_of_a_step_stays_on_a_body_of_two_networks() -> None:
+    body = small_body()
+    networks = [FCN(body, taps="3", classes=2) for _ in range(2)]
+    labels = torch.zeros(1, 8, 8, dtype=torch.int64)
+    networks[1].loss(torch.randn(1, 3, 8, 8), labels).backward()
+    body(torch.randn(1, 3, 8, 8))
+    assert [hook.output for hook in hooks(body)] == [None, None]
+    x = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        for model in (*networks, copy.deepcopy(networks[1])):
+            _caffe.randomize(model)
+            torch.testing.assert_close(model.scores(x)[0], model.score_fr(model.body(x)))
