@@ -324,13 +324,14 @@ class FCN(Network):
 
         Body, classifiers and intermediate upsampling are copied; the classifier of the finest tap, which the coarser
         network lacks, stays as it is: zero when new, so that this network starts with the other's predictions.
-        Where this one scales the features of a tap, the weight of its classifier is divided by that scale.
+        Where the networks scale the features of a tap differently, the weight of its classifier makes up for it; a
+        state_dict, which does not tell, is taken for one of a network without scales.
 
         Raises:
             ValueError: a layer both have differs in shape, or one of those named is missing; nothing is changed then.
         """
         state = coarser.state_dict() if isinstance(coarser, nn.Module) else coarser
-        shared = [self._score_name(tap) for tap in self.taps[1:-1]]
+        given = dict(zip(coarser.taps, coarser._scales, strict=False)) if isinstance(coarser, FCN) else {}
         head = {self._score_name(self.taps[0]), *self._step_layers, self.final_layer}
         own = [layer for layer in parameter_layers(self) if layer not in head]
         report = transfer_same_names(self, coarser, required=(*own, *self._step_layers[:-1]))
@@ -338,8 +339,8 @@ class FCN(Network):
             for name, buffer in self.named_buffers():
                 if name in state:
                     buffer.copy_(torch.as_tensor(state[name]))
-            for layer, scale in zip(shared, self._scales[1:], strict=True):
-                self.get_parameter(f"{layer}.weight").div_(scale)
+            for tap, scale in zip(self.taps[1:-1], self._scales[1:], strict=True):
+                self.get_parameter(f"{self._score_name(tap)}.weight").div_(scale / given.get(tap, 1.0))
         return report
 
     def head_parameters(self) -> Iterator[nn.Parameter]:

@@ -182,3 +182,14 @@ def test_nothing_of_a_step_stays_on_a_body_of_two_networks() -> None:
         for model in (*networks, copy.deepcopy(networks[1])):
             _caffe.randomize(model)
             torch.testing.assert_close(model.scores(x)[0], model.score_fr(model.body(x)))
+
+
+@pytest.mark.parametrize("coarser", [(0.01,), None])
+def test_the_scale_of_each_network_counts_once(coarser: tuple[float, ...] | None) -> None:
+    coarse = network(("layer3", "layer4"), scales=coarser).eval()
+    fine = network(scales=(1e-4, 0.01)).eval()
+    _caffe.randomize(coarse)
+    fine.copy_params_from(coarse)
+    x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(fine(x), coarse(x), rtol=1e-4, atol=1e-4)
