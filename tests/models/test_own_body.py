@@ -193,3 +193,46 @@ def test_the_scale_of_each_network_counts_once(coarser: tuple[float, ...] | None
     x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(fine(x), coarse(x), rtol=1e-4, atol=1e-4)
+
+
+class Pyramid(nn.Module):
+    """Maps at strides 2, 4 and 8 (or 2, 8 and 32), on which the last of three upsamplings is by 2."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        strides = (2, factor, factor)
+        self.stages = nn.ModuleList(
+            nn.Conv2d(channels, 4, 2 * stride - 1, stride, stride - 1)
+            for channels, stride in zip((3, 4, 4), strides, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """N,3,H,W -> the three maps, finest first."""
+        maps = {}
+        for name, stage in zip(("fine", "middle", "coarse"), self.stages, strict=True):
+            x = maps[name] = torch.relu(stage(x))
+        return maps
+
+
+@pytest.mark.parametrize("as_state", [False, True])
+@pytest.mark.parametrize("factor", [2, 4])
+def test_steps_are_copied_by_place_where_names_differ(factor: int, as_state: bool) -> None:
+    body = Pyramid(factor)
+    taps = ("fine", "middle", "coarse")
+    coarse = FCN(body, taps[1:], classes=2, upsampling="learned").eval()
+    fine = FCN(Pyramid(factor), taps, classes=2, upsampling="learned").eval()
+    last = fine.get_parameter(f"{fine.final_layer}.weight").clone()
+    _caffe.randomize(coarse)
+    report = fine.copy_params_from(coarse.state_dict() if as_state else coarse)
+    assert report.unused == (f"{coarse.final_layer}.weight",)
+    assert set(report.kept) == {"score_fine", fine._step_layers[1], fine.final_layer}
+    assert torch.equal(fine.get_parameter(f"{fine.final_layer}.weight"), last)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = T.conv_transpose2d(
+            coarse.scores(x)[0], fine.get_parameter(f"{fine._step_layers[1]}.weight"), stride=factor
+        )
+        found = fine.scores(x)[0]
+        offset = max(0, -fine.alignment.steps[1].offset)
+        window = expected[:, :, offset:, offset:][:, :, : found.shape[2], : found.shape[3]]
+    torch.testing.assert_close(found, window, rtol=1e-5, atol=1e-5)
