@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal, overload
 
 import torch
@@ -145,8 +146,8 @@ class FCN(Network):
         elide: bool = False,
     ) -> None:
         """Trace the body and add the layers of the head; where that fails, the body is left as it was."""
-        if classes < 1:
-            raise ValueError(f"the number of classes must be at least 1, got {classes!r}")
+        if not isinstance(classes, Integral) or classes < 1:
+            raise ValueError(f"the number of classes must be a whole number of at least 1, got {classes!r}")
         if upsampling not in ("fixed", "learned"):
             raise ValueError(f"upsampling must be 'fixed' or 'learned', got {upsampling!r}")
         if pad < 0:
@@ -276,7 +277,14 @@ class FCN(Network):
             return_stats: also return the int64 counts (valid pixels, correctly predicted pixels).
             options: `class_weight`, `ignore_index` (255), `label_smoothing`, `reduction` ("valid"), `sampling` and
                 `backend`, as in `fcnkern.functional.upsample_cross_entropy`, which also says what is raised.
+
+        Raises:
+            TypeError: `weight` is among the options.
         """
+        if "weight" in options:
+            raise TypeError(
+                "loss takes no weight, the last upsampling's: weights of classes are class_weight"
+            )
         scores, resample = self.scores(x)
         options["return_stats"] = return_stats
         return F.upsample_cross_entropy(scores, labels, resample, weight=self.final_weight(), **options)

@@ -134,7 +134,7 @@ class Unused(nn.Module):
         (lambda: network(pad=-1), "pad must be at least 0, got -1"),
         (lambda: network(scales=(1.0,)), r"scales must be 2 numbers for 3 taps, got \(1\.0,\)"),
         (lambda: FCN(Unused(), ("unused",)), "tap 'unused' was not called by the body's forward"),
-        (lambda: FCN(Unused(), ("used",), classes=0), "number of classes must be at least 1, got 0"),
+        (lambda: FCN(Unused(), ("used",), classes=0), "classes must be a whole number of at least 1, got 0"),
         (lambda: network(in_channels=4), "does not run on an image of 1x4x1056x1184"),
     ],
 )
@@ -193,6 +193,12 @@ def test_the_scale_of_each_network_counts_once(coarser: tuple[float, ...] | None
     x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(fine(x), coarse(x), rtol=1e-4, atol=1e-4)
+
+
+def test_class_weights_under_another_name_are_refused() -> None:
+    x, labels = torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64)
+    with pytest.raises(TypeError, match=r"loss takes no weight.*: weights of classes are class_weight"):
+        network().loss(x, labels, weight=torch.ones(3))
 
 
 class Pyramid(nn.Module):
