@@ -99,11 +99,26 @@ def test_a_step_moves_biases_twice_as_far_and_decays_weights_only() -> None:
         ({"iterations": 1, "crop": (0, 5)}, "crop must be a positive height and width"),
         ({"time_limit": -1.0}, "time_limit must be more than 0"),
         ({"iterations": 1, "lr": float("nan")}, "lr must be more than 0, got nan"),
+        ({"iterations": 1, "lr": None}, "lr must be a number, got None"),
+        ({"iterations": 1, "lr": "0.1"}, "lr must be a number, got '0.1'"),
+        ({"iterations": 1, "batch_size": 2.5}, "batch_size must be a whole number, got 2.5"),
+        ({"iterations": "100"}, "iterations must be a whole number or None, got '100'"),
+        ({"iterations": 1, "seed": True}, "seed must be a whole number, got True"),
+        ({"iterations": 1, "augment": 1}, "augment must be true or false, got 1"),
+        ({"iterations": 1, "weights": 5}, "weights must be text or None, got 5"),
+        ({"iterations": 1, "upsampling": ["fixed"]}, r"upsampling must be text, got \['fixed'\]"),
+        ({"iterations": 1, "crop": 5}, "crop must be whole numbers in a tuple or list or None, got 5"),
+        ({"iterations": 1, "scale": ("1", "2")}, "scale must be numbers in a tuple or list or None, got"),
     ],
 )
 def test_bad_settings_are_named(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainSettings(**bad)
+
+
+def test_lists_are_taken_for_tuples() -> None:
+    settings = TrainSettings(iterations=1, stages=[32, 16, 8], crop=[10, 20], scale=[1, 2])  # type: ignore[arg-type]
+    assert (settings.stages, settings.crop, settings.scale) == ((32, 16, 8), (10, 20), (1, 2))
 
 
 def test_settings_survive_a_checkpoint_and_refuse_to_change_the_past() -> None:
