@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from fcnkern.data import Dataset, numbered, tasks_of
+from fcnkern.engine.distributed import rank
+from fcnkern.engine.progress import say
 
 MOST_IMAGES = 200
 
@@ -39,8 +44,22 @@ def _counts(dataset: Dataset, most_images: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _median_weights(frequency: Tensor) -> Tensor:
+    """Median frequency ÷ frequency; a class that was not seen has the largest of these weights."""
     present = frequency > 0
-    return torch.where(present, frequency[present].median() / frequency.clamp_min(1e-12), 0.0)
+    if not present.any():
+        return torch.ones_like(frequency)
+    least = frequency[present].min()
+    return frequency[present].median() / torch.where(present, frequency, least)
+
+
+def _tell_unseen(spec: str, classes: Sequence[str], frequency: Tensor) -> None:
+    """Names the classes without pixels in the images that were looked at."""
+    unseen = [name for name, share in zip(classes, frequency.tolist(), strict=True) if share == 0]
+    if unseen and rank() == 0:
+        say(
+            f"class_weights {spec}: no pixels in the images looked at (at most {MOST_IMAGES}), largest weight: "
+            f"{', '.join(unseen)}"
+        )
 
 
 def class_weights(spec: str, dataset: Dataset) -> Tensor | None:
@@ -48,21 +67,27 @@ def class_weights(spec: str, dataset: Dataset) -> Tensor | None:
 
     Args:
         spec: ``none``; ``median`` (median frequency ÷ frequency, Eigen and Fergus 2015, SegNet), of each task its
-            own; ``sqrt``, its square root, which is milder; or one number per class, separated by commas.
+            own; ``sqrt``, its square root, which is milder; or one number per class, separated by commas. Rare
+            classes may be in none of the images looked at: they have the largest weight, and are told on stderr.
 
     Raises:
-        ValueError: something else, or not one number per class.
+        ValueError: something else, or not one finite number of at least 0 per class, or only zeros.
     """
     if spec == "none":
         return None
     if spec in ("median", "sqrt"):
         sizes = list(tasks_of(dataset).values()) or [len(dataset.classes)]
-        weights = torch.cat([_median_weights(part) for part in class_frequencies(dataset).split(sizes)])
+        frequency = class_frequencies(dataset)
+        _tell_unseen(spec, dataset.classes, frequency)
+        weights = torch.cat([_median_weights(part) for part in frequency.split(sizes)])
         return (weights.sqrt() if spec == "sqrt" else weights).float()
     try:
         numbers = [float(part) for part in spec.split(",")]
     except ValueError:
         raise ValueError(f"class_weights must be none, median, sqrt or numbers, got {spec!r}") from None
-    if len(numbers) != len(dataset.classes) or min(numbers) < 0:
-        raise ValueError(f"class_weights needs {len(dataset.classes)} numbers of at least 0, got {spec!r}")
+    usable = all(0 <= number < math.inf for number in numbers) and any(numbers)
+    if len(numbers) != len(dataset.classes) or not usable:
+        raise ValueError(
+            f"class_weights needs {len(dataset.classes)} finite numbers of at least 0, not all 0, got {spec!r}"
+        )
     return torch.tensor(numbers)

@@ -23,14 +23,15 @@ from fcnkern.resample import Resample
 
 @contextmanager
 def evaluating(model: nn.Module, precision: str = "fp32") -> Iterator[None]:
-    """Evaluation mode without gradients; the mode the model had comes back afterwards."""
-    was_training = model.training
+    """Evaluation mode without gradients; afterwards every module has the mode that it had."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad(), autocast(precision, device_of(model)):
             yield
     finally:
-        model.train(was_training)
+        for module, was_training in modes:
+            module.training = was_training
 
 
 def confusion_over(

@@ -223,23 +223,35 @@ def _kind(model: FCN) -> str:
     )
 
 
-def load_trained(path: str | Path) -> Trained:
-    """Reads the network of a checkpoint that ``fcnkern train`` wrote.
+def load_trained(path: str | Path, model: Segmenter | None = None) -> Trained:
+    """Reads the network of a checkpoint that ``fcnkern train`` or a ``Trainer`` wrote.
+
+    Args:
+        model: a network like that which was trained, to take the weights; None for one that the settings describe.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing, damaged, or no checkpoint.
+        FileNotFoundError, ValueError: the file is missing, damaged, no checkpoint, or that of another network.
     """
-    return trained_from(load_checkpoint(path), path)
+    return trained_from(load_checkpoint(path), path, model)
 
 
-def trained_from(record: dict[str, Any], path: str | Path) -> Trained:
-    """The network of a checkpoint's content; ``path`` is for messages."""
+def trained_from(record: dict[str, Any], path: str | Path, model: Segmenter | None = None) -> Trained:
+    """The network of a checkpoint's content, as ``load_trained`` gives it; ``path`` is for messages."""
     try:
         settings = TrainSettings.from_dict(record["settings"])
-        model = new_network(settings, len(record["classes"]), channels_of(record["preprocess"]))
-        model.load_state_dict(record["state_dict"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        what = (
+            f"arch {settings.arch} of its settings" if model is None else f"the {type(model).__name__} given"
+        )
+        if model is None:
+            model = new_network(settings, len(record["classes"]), channels_of(record["preprocess"]))
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"checkpoint {path} does not fit this version of fcnkern: {error}") from error
+    try:
+        model.load_state_dict(record["state_dict"])
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"checkpoint {path} is not of {what}, and a network of your own is to be given as model: {error}"
+        ) from error
     model.preprocess = record["preprocess"]
     model.eval()
     return Trained(

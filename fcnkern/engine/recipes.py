@@ -45,7 +45,7 @@ def with_recipe(given: dict[str, Any]) -> dict[str, Any]:
     name = given.pop("recipe", None)
     if name is None:
         return given
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {name!r}")
     rates, values = RECIPES[name]
     values = {**PLAIN, **values, **given}

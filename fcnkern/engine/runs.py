@@ -19,6 +19,7 @@ from fcnkern.engine.outputs import LAST
 from fcnkern.engine.progress import say
 from fcnkern.engine.settings import STAGES, TrainSettings
 from fcnkern.engine.trainer import Trainer
+from fcnkern.models import Segmenter
 
 NO_SPLIT = "none"
 
@@ -68,12 +69,18 @@ def check_empty(out: Path) -> None:
 
 
 def resume_run(
-    checkpoint: str | Path, out: str | Path | None = None, *, quiet: bool = False, **changes: Any
+    checkpoint: str | Path,
+    out: str | Path | None = None,
+    *,
+    model: Segmenter | None = None,
+    quiet: bool = False,
+    **changes: Any,
 ) -> Trainer:
     """The run that wrote ``checkpoint``, ready to go on exactly where it stood.
 
     Args:
         out: where to go on writing; None for the checkpoint's folder.
+        model: the network that was trained, where it is not one that the settings describe.
         changes: settings to change; only those that leave what was done valid (see ``TrainSettings.changed``).
 
     Raises:
@@ -83,7 +90,7 @@ def resume_run(
     record = load_checkpoint(checkpoint)
     if "class_weight" not in record:
         raise ValueError(f"{checkpoint} holds a network and no run to go on with: begin one with init_from")
-    trained = trained_from(record, checkpoint)
+    trained = trained_from(record, checkpoint, model)
     settings = trained.settings.changed(**changes)
     _set_threads(settings)
     train_set, val_set = _data(settings)

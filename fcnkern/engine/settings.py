@@ -28,8 +28,10 @@ RUN, DATA, NETWORK, LEARNING, LOSS = "run", "data", "network", "optimiser", "los
 class TrainSettings:
     """Settings of a training run; what each means is the text of its field, which ``fcnkern train --help`` shows.
 
+    Lists are taken for tuples.
+
     Raises:
-        ValueError: a value out of range, or values that exclude each other.
+        ValueError: a value of another type or out of range, or values that exclude each other.
     """
 
     iterations: int | None = setting(
@@ -217,7 +219,9 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for name, known in SETTINGS.items():
-            known.check(name, getattr(self, name))
+            value = known.taken(getattr(self, name))
+            known.check(name, value)
+            object.__setattr__(self, name, value)  # the dataclass is frozen
         if self.iterations is None and self.time_limit is None:
             raise ValueError("a training run needs an end: give iterations, time_limit, or both")
         if self.crop is not None and (len(self.crop) != 2 or min(self.crop) < 1):
@@ -257,8 +261,7 @@ class TrainSettings:
             ValueError: a setting is unknown (the checkpoint is from another version).
         """
         check_names(values)
-        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**plain)
+        return cls(**values)
 
     def changed(self, **changes: Any) -> TrainSettings:
         """These settings with changes that leave the meaning of a resumed run intact.

@@ -41,7 +41,7 @@ class TrainResult:
     Attributes:
         iteration, elapsed: iterations done and seconds taken.
         metrics: of the last validation, on all of the validation set, or None.
-        best_mean_iu: of all validations.
+        best_mean_iu: of the validations that choose ``best.pt``.
         signal: number of the signal that stopped the run before its end, or 0.
         skipped: images left out because they could not be read.
         scores: of the last validation by task, see ``scores_by_task``; empty where there was none. Of several tasks
@@ -66,12 +66,14 @@ class TrainResult:
 class Position:
     """Where a run stands: iterations and seconds done, best validation mean IU so far.
 
+    best_images: how many images that was over; 0 where there was none, or where an older version did not say.
     validating: a validation is due before the next iteration; a signal stopped it.
     """
 
     iteration: int = 0
     elapsed: float = 0.0
     best_mean_iu: float = -1.0
+    best_images: int = 0
     validating: bool = False
 
 
@@ -279,10 +281,20 @@ class Trainer:
             if task:
                 self._outputs.metrics(position.iteration, position.elapsed, scores.metrics, task)
                 bar.say(f"{task}: {metrics_line(scores.metrics)}")
-        if metrics.mean_iu > position.best_mean_iu:
-            position.best_mean_iu = metrics.mean_iu
+        images = _limited(self.val_set, limit)
+        if self._is_best(metrics.mean_iu, images, _limited(self.val_set, self.settings.val_limit)):
+            position.best_mean_iu, position.best_images = metrics.mean_iu, images
             self._save(self.best)
         return metrics
+
+    def _is_best(self, mean_iu: float, images: int, usual: int) -> bool:
+        """Only scores over as many images are compared, so that with a limit the last one, over all, does not count.
+
+        Where there was none before, it does; after a change of the limit, the usual number, the choice begins anew.
+        """
+        if self.position.best_images in (0, images):
+            return mean_iu > self.position.best_mean_iu
+        return images == usual and mean_iu >= 0
 
     def _scores(self) -> dict[str, Scores]:
         """Of the last validation."""
@@ -318,6 +330,11 @@ class Trainer:
         self._learner.restore(record)
         known = {field.name: record[field.name] for field in fields(Position) if field.name in record}
         self.position = Position(**known)
+
+
+def _limited(dataset: Dataset, limit: int | None) -> int:
+    """How many images are validated on."""
+    return len(dataset) if limit is None else min(limit, len(dataset))
 
 
 def _blend(old: Step, new: Step) -> Step:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as T
 from torch import Tensor
 
+from fcnkern._tensors import accumulation_type
+
 
 def of_copies(scales: Sequence[float], flip: bool, tile: object) -> bool:
     """Whether `scales` and `flip` ask for other copies of the images than themselves.
@@ -35,7 +37,7 @@ def averaged_probabilities(
         flip: each copy also mirrored left to right.
 
     Returns:
-        N,C,H,W, at full resolution.
+        N,C,H,W, at full resolution, float32 where logits are of half precision.
 
     Raises:
         ValueError: no scale, or one that is no positive finite number.
@@ -46,7 +48,8 @@ def averaged_probabilities(
     for scale in scales:
         copy = x if scale == 1 else _resized(x, [max(1, round(side * scale)) for side in x.shape[2:]])
         for mirrored in (False, True) if flip else (False,):
-            probabilities = logits(copy.flip(3) if mirrored else copy).softmax(1)
+            found = logits(copy.flip(3) if mirrored else copy)
+            probabilities = found.to(accumulation_type(found.dtype)).softmax(1)
             probabilities = probabilities.flip(3) if mirrored else probabilities
             if scale != 1:
                 probabilities = _resized(probabilities, list(x.shape[2:]))
@@ -56,4 +59,6 @@ def averaged_probabilities(
 
 
 def _resized(x: Tensor, size: list[int]) -> Tensor:
-    return T.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+    # PyTorch resizes with antialiasing in float32 and float64 alone.
+    wide = x.to(accumulation_type(x.dtype))
+    return T.interpolate(wide, size, mode="bilinear", align_corners=False, antialias=True).to(x.dtype)

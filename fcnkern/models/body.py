@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils.hooks import RemovableHandle
 
 from fcnkern import functional as F
 from fcnkern._tensors import accumulation_type
@@ -165,11 +166,14 @@ class Taps:
 
     Of any module a name is that of a submodule, whose output is taken, or else a key of the mapping that the module
     returns.
+
+    Submodules get hooks, which do nothing but during a call, and stay until `remove`.
     """
 
     def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self._hooks: dict[str, Keep] = {}
+        self._handles: list[RemovableHandle] = []
         if isinstance(module, Body):
             unknown = [name for name in names if name not in module.tap_names]
             if unknown:
@@ -181,15 +185,29 @@ class Taps:
         for name in names:
             if name and name in submodules:
                 self._hooks[name] = Keep()
-                submodules[name].register_forward_hook(self._hooks[name])
+                self._handles.append(submodules[name].register_forward_hook(self._hooks[name]))
+
+    def remove(self) -> None:
+        """Take the hooks off the module."""
+        for handle in self._handles:
+            handle.remove()
 
     def __call__(self, module: nn.Module, x: Tensor) -> dict[str, Tensor]:
         """The feature maps for images `x`, in the order of `names`."""
-        returned: Any = module.features(x) if isinstance(module, Body) else module(x)
+        for hook in self._hooks.values():
+            hook.is_open = True
+        try:
+            return self._found(module, module.features(x) if isinstance(module, Body) else module(x))
+        finally:
+            for hook in self._hooks.values():
+                hook.close()
+
+    def _found(self, module: nn.Module, returned: Any) -> dict[str, Tensor]:
+        """The feature maps by name, of the module that has just run."""
         found: dict[str, Tensor] = {}
         for name in self.names:
             if name in self._hooks:
-                found[name] = self._hooks[name].take(name)
+                found[name] = self._hooks[name].kept(name)
             elif isinstance(returned, Mapping) and name in returned:
                 found[name] = returned[name]
             else:
@@ -203,19 +221,26 @@ class Taps:
 
 
 class Keep:
-    """A forward hook that keeps the output until it is taken."""
+    """A forward hook that keeps the output, from when it is opened until it is closed.
+
+    Closed, it holds no tensor and no graph: other calls of the module leave nothing behind.
+    """
 
     def __init__(self) -> None:
+        self.is_open = False
         self.output: Any = None
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.output = output
+        if self.is_open:
+            self.output = output
 
-    def take(self, name: str) -> Any:
-        output, self.output = self.output, None
-        if output is None:
+    def kept(self, name: str) -> Any:
+        if self.output is None:
             raise ValueError(f"tap {name!r} was not called by the body's forward")
-        return output
+        return self.output
+
+    def close(self) -> None:
+        self.is_open, self.output = False, None
 
 
 def check_images(x: Tensor, channels: int = 3) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal, overload
 
 import torch
@@ -20,6 +21,7 @@ from fcnkern.models.body import Body, Chain, Network, Taps, check_images, parame
 from fcnkern.models.elision import elided_features
 from fcnkern.models.elision_chain import chain_of, geometry
 from fcnkern.models.layers import BilinearDeconv2d, ScoreConv2d
+from fcnkern.models.names import score_name, upscore_names
 from fcnkern.models.skip import add_skip, score, upsample
 from fcnkern.models.tiling import tiled
 from fcnkern.models.tracing import trace
@@ -75,6 +77,9 @@ class FCN(Network):
     final_stride: int
     final_offset: int
     score_fr: ScoreConv2d
+    _features: Taps
+    _pad: int
+    _in_channels: int
     _elide = False
 
     def __init__(
@@ -96,8 +101,7 @@ class FCN(Network):
             taps = body.tap_names
         taps = (taps,) if isinstance(taps, str) else taps
         self.body = body
-        self._attach_head(taps, classes, upsampling, scales, pad, in_channels)
-        self.elide = elide
+        self._attach_head(taps, classes, upsampling, scales, pad, in_channels, elide)
 
     @property
     def elide(self) -> bool:
@@ -139,10 +143,11 @@ class FCN(Network):
         scales: Sequence[float] | None = None,
         pad: int = 0,
         in_channels: int = 3,
+        elide: bool = False,
     ) -> None:
-        """Trace the body and add the layers of the head."""
-        if classes < 1:
-            raise ValueError(f"the number of classes must be at least 1, got {classes!r}")
+        """Trace the body and add the layers of the head; where that fails, the body is left as it was."""
+        if not isinstance(classes, Integral) or classes < 1:
+            raise ValueError(f"the number of classes must be a whole number of at least 1, got {classes!r}")
         if upsampling not in ("fixed", "learned"):
             raise ValueError(f"upsampling must be 'fixed' or 'learned', got {upsampling!r}")
         if pad < 0:
@@ -152,34 +157,38 @@ class FCN(Network):
         self.n_class, self.upsampling = classes, upsampling
         self._pad, self._in_channels = pad, in_channels
         self._features = Taps(self.body, taps)
-        traced = trace(self.body, self._features, in_channels)
-        by_stride = sorted(traced, key=lambda name: traced[name].rows.stride)
-        self._traced = traced
-        self.alignment = align({name: traced[name] for name in by_stride}, pad)
-        self.taps = tuple(by_stride)
+        try:
+            self._trace_and_add(taps, scales)
+            self.elide = elide
+        except Exception:
+            self._features.remove()
+            raise
+
+    def _trace_and_add(self, taps: Sequence[str], scales: Sequence[float] | None) -> None:
+        traced = trace(self.body, self._features, self._in_channels)
+        self._traced = dict(sorted(traced.items(), key=lambda item: item[1].rows.stride))
+        self.alignment = align(self._traced, self._pad)
+        self.taps = tuple(self._traced)
         self._scales = tuple(scales) if scales is not None else (1.0,) * (len(taps) - 1)
         if len(self._scales) != len(taps) - 1:
             raise ValueError(f"scales must be {len(taps) - 1} numbers for {len(taps)} taps, got {scales!r}")
-        self._add_layers({name: traced[name].channels for name in by_stride})
+        self._add_layers()
 
-    def _add_layers(self, channels: Mapping[str, int]) -> None:
+    def _add_layers(self) -> None:
         # In the order of pytorch-fcn, which is the order of the state_dict.
         steps, final = self.alignment.steps, self.alignment.final
         *skips, coarsest = self.taps
-        self.score_fr = ScoreConv2d(channels[coarsest], self.n_class)
+        names, self.final_layer = upscore_names(self._traced)
+        self.score_fr = ScoreConv2d(self._traced[coarsest].channels, self.n_class)
         for tap in skips:
-            self.add_module(self._score_name(tap), ScoreConv2d(channels[tap], self.n_class))
-        self.final_layer = f"upscore{final.factor}" if skips else "upscore"
+            self.add_module(score_name(tap), ScoreConv2d(self._traced[tap].channels, self.n_class))
         self.final_stride, self.final_offset = final.factor, self.alignment.final_offset
-        names = [f"upscore_{_plain(tap)}" for tap in reversed(skips[1:])]
         if steps:
-            first = f"upscore{steps[0].factor}"
-            names.insert(0, first if first != self.final_layer else "upscore_fr")
             self.add_module(names[0], self._new_deconv(steps[0]))
         self.add_module(self.final_layer, self._new_deconv(final))
         for name, step in list(zip(names, steps, strict=True))[1:]:
             self.add_module(name, self._new_deconv(step))
-        self._step_layers = tuple(names)
+        self._step_layers = names
 
     def scores(self, x: Tensor) -> tuple[Tensor, Resample]:
         """Low-resolution scores and the upsampling that takes them to the pixels of `x`.
@@ -212,7 +221,7 @@ class FCN(Network):
         skips = reversed(self.taps[:-1])
         steps = zip(skips, self.alignment.steps, self._step_layers, reversed(self._scales), strict=True)
         for tap, step, layer, scale in steps:
-            classifier = getattr(self, self._score_name(tap))
+            classifier = getattr(self, score_name(tap))
             scores = add_skip(scores, self._deconv(layer), step, features[tap], classifier, scale)
         summed = (scores, _to_image(self.alignment, size))
         return [summed, *(self._stream(tap, features[tap], own, size) for tap, own in (alone or {}).items())]
@@ -227,7 +236,7 @@ class FCN(Network):
         seen = features[:, :, start:bottom, start:right]
         name, scale = "score_fr", 1.0
         if tap != self.taps[-1]:
-            name, scale = self._score_name(tap), self._scales[self.taps.index(tap)]
+            name, scale = score_name(tap), self._scales[self.taps.index(tap)]
         moved = own._replace(final=own.final._replace(offset=start * factor - offset))
         return score(getattr(self, name), seen, scale), _to_image(moved, size)
 
@@ -268,7 +277,14 @@ class FCN(Network):
             return_stats: also return the int64 counts (valid pixels, correctly predicted pixels).
             options: `class_weight`, `ignore_index` (255), `label_smoothing`, `reduction` ("valid"), `sampling` and
                 `backend`, as in `fcnkern.functional.upsample_cross_entropy`, which also says what is raised.
+
+        Raises:
+            TypeError: `weight` is among the options.
         """
+        if "weight" in options:
+            raise TypeError(
+                "loss takes no weight, the last upsampling's: weights of classes are class_weight"
+            )
         scores, resample = self.scores(x)
         options["return_stats"] = return_stats
         return F.upsample_cross_entropy(scores, labels, resample, weight=self.final_weight(), **options)
@@ -316,27 +332,30 @@ class FCN(Network):
 
         Body, classifiers and intermediate upsampling are copied; the classifier of the finest tap, which the coarser
         network lacks, stays as it is: zero when new, so that this network starts with the other's predictions.
-        Where this one scales the features of a tap, the weight of its classifier is divided by that scale.
+        Where the networks scale the features of a tap differently, the weight of its classifier makes up for it; a
+        state_dict, which does not tell, is taken for one of a network without scales.
 
         Raises:
             ValueError: a layer both have differs in shape, or one of those named is missing; nothing is changed then.
         """
         state = coarser.state_dict() if isinstance(coarser, nn.Module) else coarser
-        shared = [self._score_name(tap) for tap in self.taps[1:-1]]
-        head = {self._score_name(self.taps[0]), *self._step_layers, self.final_layer}
+        given = dict(zip(coarser.taps, coarser._scales, strict=False)) if isinstance(coarser, FCN) else {}
+        head = {score_name(self.taps[0]), *self._step_layers, self.final_layer}
         own = [layer for layer in parameter_layers(self) if layer not in head]
-        report = transfer_same_names(self, coarser, required=(*own, *self._step_layers[:-1]))
+        steps, final = upscore_names({tap: self._traced[tap] for tap in self.taps[1:]})
+        names = {final: None, **dict(zip(steps, self._step_layers, strict=False))}
+        report = transfer_same_names(self, coarser, required=(*own, *self._step_layers[:-1]), names=names)
         with torch.no_grad():
             for name, buffer in self.named_buffers():
                 if name in state:
                     buffer.copy_(torch.as_tensor(state[name]))
-            for layer, scale in zip(shared, self._scales[1:], strict=True):
-                self.get_parameter(f"{layer}.weight").div_(scale)
+            for tap, scale in zip(self.taps[1:-1], self._scales[1:], strict=True):
+                self.get_parameter(f"{score_name(tap)}.weight").div_(scale / given.get(tap, 1.0))
         return report
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the classifiers and of the upsampling layers."""
-        scores = [self._score_name(tap) for tap in self.taps[:-1]]
+        scores = [score_name(tap) for tap in self.taps[:-1]]
         for name in ("score_fr", *scores, *self._step_layers, self.final_layer):
             yield from self.get_submodule(name).parameters()
 
@@ -366,10 +385,6 @@ class FCN(Network):
             return pad, pad + max(0, least - width), pad, pad + max(0, least - height)
         return pad, pad, pad, pad
 
-    @staticmethod
-    def _score_name(tap: str) -> str:
-        return f"score_{_plain(tap)}"
-
     def _new_deconv(self, step: Step) -> BilinearDeconv2d:
         return BilinearDeconv2d(self.n_class, step.factor, step.kernel, learned=self.upsampling == "learned")
 
@@ -378,10 +393,6 @@ class FCN(Network):
         if not isinstance(layer, BilinearDeconv2d):
             raise TypeError(f"layer {name!r} must be a BilinearDeconv2d, got {type(layer).__name__}")
         return layer
-
-
-def _plain(tap: str) -> str:
-    return tap.replace(".", "_")
 
 
 def _to_image(alignment: Alignment, size: tuple[int, int]) -> Resample:

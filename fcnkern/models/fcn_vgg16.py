@@ -44,8 +44,9 @@ class FCNVGG16(FCN, VGG16):
         elide: bool = False,
     ) -> None:
         VGG16.__init__(self, width, in_channels=in_channels)
-        self._attach_head(self.tapped, n_class, upsampling, self.tap_scales, in_channels=in_channels)
-        self.elide = elide
+        self._attach_head(
+            self.tapped, n_class, upsampling, self.tap_scales, in_channels=in_channels, elide=elide
+        )
 
     @property
     def body(self) -> Body:  # type: ignore[override]

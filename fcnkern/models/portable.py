@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fcnkern.models.body import check_images
 from fcnkern.models.layers import BilinearDeconv2d
+from fcnkern.models.names import score_name
 
 if TYPE_CHECKING:
     from fcnkern.models.fcn import FCN
@@ -36,7 +37,7 @@ def logits(model: FCN, x: Tensor) -> Tensor:
             torch.sym_min(coarse - starts[0], fine - starts[1])
             for coarse, fine in zip(upsampled.shape[2:], skip.shape[2:], strict=True)
         ]
-        name = model._score_name(tap)
+        name = score_name(tap)
         weight, bias = (model.get_parameter(f"{name}.{each}") for each in ("weight", "bias"))
         added = T.conv2d(_window(skip, starts[1], size), weight * scale, bias)
         scores = _window(upsampled, starts[0], size) + added

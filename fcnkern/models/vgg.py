@@ -77,10 +77,6 @@ class VGG16(HiddenBody):
             self.add_module(f"pool{stage}", CeilMaxPool2d(2, stride=2))
         self._add_hidden(channels, 7, width)
 
-    def pool_channels(self, stage: int) -> int:
-        """Channels of the feature map that pool1 ... pool5 give."""
-        return scale_channels(STAGES[stage - 1][-1], self.width)
-
     def pools(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images N,3,H,W (preprocessed, floating point) -> pool3, pool4 and pool5, at strides 8, 16 and 32.
 

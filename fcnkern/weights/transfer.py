@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -170,9 +171,17 @@ def _take_scales(model: nn.Module, given: dict[str, Tensor], source: str) -> Non
 
 
 def transfer_same_names(
-    model: nn.Module, source: nn.Module | Mapping[str, Any], *, required: Sequence[str]
+    model: nn.Module,
+    source: nn.Module | Mapping[str, Any],
+    *,
+    required: Sequence[str],
+    names: Mapping[str, str | None] = MappingProxyType({}),
 ) -> LoadReport:
     """Copy every parameter that both have under the same name, as the staged training of the paper does.
+
+    Args:
+        required: layers of the model that the source must have.
+        names: layers of the source that the model calls otherwise, and its names; None for those it does not have.
 
     Raises:
         WeightsMismatchError (a ValueError): layers of `required` are missing in the source, or common ones have
@@ -181,8 +190,9 @@ def transfer_same_names(
     label = type(source).__name__
     state: Mapping[str, Any] = source.state_dict() if isinstance(source, nn.Module) else source
     parameters = dict(model.named_parameters())
-    unused = tuple(key for key in state if key not in parameters)
-    given = {key: torch.as_tensor(state[key]).detach() for key in parameters if key in state}
+    theirs = {_renamed(key, names): key for key in state}
+    unused = tuple(key for ours, key in theirs.items() if ours not in parameters)
+    given = {key: torch.as_tensor(state[theirs[key]]).detach() for key in parameters if key in theirs}
     wanted = dict.fromkeys([*given, *(f"{layer}.weight" for layer in required)])
     fitted = _fit_all(given, {key: parameters[key] for key in wanted}, label, unused)
     _assign(parameters, fitted)
@@ -192,6 +202,12 @@ def transfer_same_names(
     taken = dict.fromkeys(key.rpartition(".")[0] for key in fitted)
     kept = tuple(layer for layer in layers if layer not in taken)
     return LoadReport(label, tuple(taken), (), unused, kept=kept)
+
+
+def _renamed(key: str, names: Mapping[str, str | None]) -> str:
+    """The model's name of a parameter of the source; "." and its kind, which no parameter is called, for none."""
+    layer, _, kind = key.rpartition(".")
+    return f"{names[layer] or ''}.{kind}" if layer in names else key
 
 
 def _body_layers(body: nn.Module) -> dict[str, Any]:

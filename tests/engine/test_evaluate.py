@@ -13,6 +13,7 @@ from fcnkern import cli
 from fcnkern.data import IGNORE, preset
 from fcnkern.engine import confusion_over, confusions_over, load_trained, predict_image
 from fcnkern.metrics import ConfusionMatrix, trimap
+from fcnkern.models import FCN
 from fcnkern.models.layers import ScoreConv2d
 from tests.engine._runs import Images, tiny
 
@@ -75,3 +76,12 @@ def test_eval_near_boundaries(checkpoint: Path, capsys: pytest.CaptureFixture[st
         with pytest.raises(SystemExit):
             cli.main([*words, "--trimap", bad])
         assert "no widths in pixels" in capsys.readouterr().err
+
+
+def test_scoring_leaves_frozen_batch_statistics_frozen() -> None:
+    body = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.BatchNorm2d(4), torch.nn.ReLU())
+    model = FCN(body, taps="2", classes=11).train()
+    body[1].eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    confusion_over(model, photographs(), preset("torchvision"), limit=1)
+    assert {name: module.training for name, module in model.named_modules()} == before

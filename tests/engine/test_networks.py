@@ -12,10 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from fcnkern import cli
-from fcnkern.data import presets
+from fcnkern.data import open_dataset, presets
 from fcnkern.engine import TrainSettings, load_checkpoint, load_trained, predict_image, resume_run
 from fcnkern.engine.network import new_network
-from fcnkern.models import create
+from fcnkern.engine.trainer import Trainer
+from fcnkern.models import FCN, create
 from fcnkern.weights import WeightsMismatchError, save
 from tests.engine._runs import TINY, losses, tiny
 from tests.weights import _caffemodel as write
@@ -169,3 +170,31 @@ def test_classifiers_alone_need_the_whole_body(tmp_path: Path) -> None:
         ValueError, match=r"freeze_body .*: weights .*convolutions\.safetensors lack fc6, fc7"
     ):
         tiny(tmp_path / "no", weights=str(path), freeze_body=True)
+
+
+def own_network(channels: int = 4) -> FCN:
+    torch.manual_seed(0)
+    body = torch.nn.Sequential(torch.nn.Conv2d(3, channels, 3, 2, 1), torch.nn.BatchNorm2d(channels))
+    return FCN(body, taps="1", classes=11)
+
+
+def test_a_network_of_the_users_own_is_read_and_resumed_into_one_like_it(tmp_path: Path) -> None:
+    train_set = open_dataset(TINY["data"], "train")
+
+    def train(out: Path, iterations: int) -> None:
+        settings = TrainSettings(**{**TINY, "iterations": iterations, "schedule": "constant"})
+        Trainer(settings, own_network().train(), train_set, None, out, quiet=True).run()
+
+    train(tmp_path / "whole", 4)
+    train(tmp_path / "parts", 2)
+    last = tmp_path / "parts" / "last.pt"
+    for model, what in ((None, "arch fcn8s of its settings"), (own_network(5), "the FCN given")):
+        with pytest.raises(
+            ValueError, match=rf"last.pt is not of {what}, and a network of your own is to be"
+        ):
+            load_trained(last, model=model)
+    trained = load_trained(last, model=own_network())
+    stored = load_checkpoint(last)["state_dict"]
+    assert all(torch.equal(value, stored[name]) for name, value in trained.model.state_dict().items())
+    resume_run(last, model=own_network(), iterations=4, quiet=True).run()
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")

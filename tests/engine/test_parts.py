@@ -99,11 +99,26 @@ def test_a_step_moves_biases_twice_as_far_and_decays_weights_only() -> None:
         ({"iterations": 1, "crop": (0, 5)}, "crop must be a positive height and width"),
         ({"time_limit": -1.0}, "time_limit must be more than 0"),
         ({"iterations": 1, "lr": float("nan")}, "lr must be more than 0, got nan"),
+        ({"iterations": 1, "lr": None}, "lr must be a number, got None"),
+        ({"iterations": 1, "lr": "0.1"}, "lr must be a number, got '0.1'"),
+        ({"iterations": 1, "batch_size": 2.5}, "batch_size must be a whole number, got 2.5"),
+        ({"iterations": "100"}, "iterations must be a whole number or None, got '100'"),
+        ({"iterations": 1, "seed": True}, "seed must be a whole number, got True"),
+        ({"iterations": 1, "augment": 1}, "augment must be true or false, got 1"),
+        ({"iterations": 1, "weights": 5}, "weights must be text or None, got 5"),
+        ({"iterations": 1, "upsampling": ["fixed"]}, r"upsampling must be text, got \['fixed'\]"),
+        ({"iterations": 1, "crop": 5}, "crop must be whole numbers in a tuple or list or None, got 5"),
+        ({"iterations": 1, "scale": ("1", "2")}, "scale must be numbers in a tuple or list or None, got"),
     ],
 )
 def test_bad_settings_are_named(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainSettings(**bad)
+
+
+def test_lists_are_taken_for_tuples() -> None:
+    settings = TrainSettings(iterations=1, stages=[32, 16, 8], crop=[10, 20], scale=[1, 2])  # type: ignore[arg-type]
+    assert (settings.stages, settings.crop, settings.scale) == ((32, 16, 8), (10, 20), (1, 2))
 
 
 def test_settings_survive_a_checkpoint_and_refuse_to_change_the_past() -> None:
@@ -134,7 +149,7 @@ def test_the_log_drops_what_a_resumed_run_writes_again(tmp_path: Path) -> None:
     assert [row["loss"] for row in read_log(path)] == ["1.0", "0.5", "0.5"]
 
 
-def test_class_weights_by_hand() -> None:
+def test_class_weights_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     mixed = np.array([[0, 0, 0, 1], [255, 255, 255, 255]], np.uint8)
     plain = np.zeros((1, 4), np.uint8)
     dataset = Images([mixed, plain])
@@ -142,7 +157,8 @@ def test_class_weights_by_hand() -> None:
     assert class_frequencies(dataset).tolist() == [7 / 8, 1 / 4, 0.0]
     median = class_weights("median", dataset)
     assert median is not None
-    assert torch.allclose(median, torch.tensor([0.25 / 0.875, 1.0, 0.0]))
+    assert torch.allclose(median, torch.tensor([0.25 / 0.875, 1.0, 1.0]))
+    assert "(at most 200), largest weight: class 2\n" in capsys.readouterr().err
     root = class_weights("sqrt", dataset)
     assert root is not None
     assert torch.allclose(root, median.sqrt())
@@ -152,7 +168,13 @@ def test_class_weights_by_hand() -> None:
     assert given.tolist() == [1.0, 2.0, 0.5]
 
 
-@pytest.mark.parametrize("spec", ["1,2", "heavy", "1,-1,1"])
+def test_without_labelled_pixels_all_classes_weigh_alike() -> None:
+    weights = class_weights("median", Images([np.full((2, 2), 255, np.uint8)]))
+    assert weights is not None
+    assert weights.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("spec", ["1,2", "heavy", "1,-1,1", "1,nan,1", "1,inf,1", "0,0,0"])
 def test_bad_class_weights_are_named(spec: str) -> None:
     with pytest.raises(ValueError, match=f"got '{spec}'"):
         class_weights(spec, Images([np.zeros((2, 2), np.uint8)]))

@@ -58,6 +58,7 @@ def test_what_is_given_comes_before_the_recipe() -> None:
     ("given", "message"),
     [
         ({"recipe": "light"}, "recipe must be one of accumulated, online, heavy, got 'light'"),
+        ({"recipe": ["heavy"]}, r"recipe must be one of accumulated, online, heavy, got \['heavy'\]"),
         (
             {"recipe": "heavy", "arch": "fcn32s_googlenet"},
             "heavy has a rate for vgg16, none for googlenet: give lr",

@@ -54,16 +54,47 @@ def test_training_learns_one_scene(tmp_path: Path) -> None:
     assert last < 1.0
 
 
-def test_validation_keeps_the_best_checkpoint(tmp_path: Path) -> None:
-    trainer = tiny(tmp_path, val_split="val", val_every=2, val_limit=2)
+@pytest.mark.parametrize("limit", [None, 2])
+def test_validation_keeps_the_best_checkpoint(tmp_path: Path, limit: int | None) -> None:
+    trainer = tiny(tmp_path, val_split="val", val_every=2, val_limit=limit)
     result = trainer.run()
     rows = [row for row in read_log(trainer.out / "log.csv") if row["split"] == "val"]
     assert [row["iteration"] for row in rows] == ["2", "4"]
-    best = max(rows, key=lambda row: float(row["mean_iu"]))
+    compared = rows if limit is None else rows[:1]  # the last one is over all images
+    best = max(compared, key=lambda row: float(row["mean_iu"]))
     assert float(best["mean_iu"]) == result.best_mean_iu == load_checkpoint(trainer.best)["best_mean_iu"]
     assert load_trained(trainer.best).iteration == int(best["iteration"])
     assert result.metrics is not None
     assert float(rows[-1]["fw_iu"]) == result.metrics.fw_iu
+
+
+def scoring(monkeypatch: pytest.MonkeyPatch, *correct: int) -> None:
+    """Validations find so many of 10 pixels correct, one after the other."""
+    matrices = (torch.tensor([[each, 10 - each], [0, 0]]) for each in correct)
+    monkeypatch.setattr("fcnkern.engine.trainer.confusion_over", lambda *_, **__: next(matrices))
+    monkeypatch.setattr("fcnkern.engine.trainer.Trainer._scores", lambda _: {})
+
+
+@pytest.mark.parametrize(("every", "limit", "best"), [(1, 2, 2), (1, None, 3), (1, 99, 3), (0, 2, 3)])
+def test_only_validations_over_the_same_images_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int, limit: int | None, best: int
+) -> None:
+    trainer = tiny(tmp_path, iterations=3, val_split="val", val_every=every, val_limit=limit)
+    scoring(monkeypatch, 5, 6, 7)
+    trainer.run()
+    assert load_checkpoint(trainer.best)["iteration"] == best
+
+
+def test_with_another_limit_the_choice_of_the_best_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"iterations": 2, "val_split": "val", "val_every": 1}
+    scoring(monkeypatch, 8, 7, 5, 6, 9)
+    tiny(tmp_path, val_limit=2, **settings).run()
+    assert load_checkpoint(tmp_path / "best.pt")["iteration"] == 1
+    trainer = resume_run(tmp_path / "last.pt", quiet=True, iterations=5, val_limit=1)
+    trainer.run()
+    assert load_checkpoint(trainer.best)["iteration"] == 4
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as T
 
+from fcnkern import functional as F
 from fcnkern.models import FCN, create
 from tests.models import _caffe
 
@@ -60,3 +62,24 @@ def test_bad_scales_are_named(model: FCN, image: torch.Tensor, scales: Any) -> N
 
 def test_tiny_copies_of_tiny_images(model: FCN) -> None:
     assert model.predict(torch.zeros(1, 3, 1, 2), scales=(0.1, 1.0)).shape == (1, 1, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_averages_in_float32(
+    model: FCN, image: torch.Tensor, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    argmax = F.upsample_argmax
+
+    def seen(scores: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        taken.append(scores.dtype)
+        return argmax(scores, *arguments, **options)
+
+    monkeypatch.setattr(F, "upsample_argmax", seen)
+    expected = model.predict(image, scales=(0.75, 1.0), flip=True)
+    with torch.autocast("cpu", dtype):
+        found = model.predict(image, scales=(0.75, 1.0), flip=True)
+    assert (found == expected).float().mean() > 0.9
+    whole = copy.deepcopy(model).to(dtype).predict(image.to(dtype), scales=(0.75, 1.0), flip=True)
+    assert (whole == expected).float().mean() > 0.9
+    assert taken == [torch.float32] * 3

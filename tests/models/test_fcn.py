@@ -234,7 +234,8 @@ def test_bad_images(x: torch.Tensor, error: type[Exception], text: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"n_class": 0}, "number of classes must be at least 1, got 0"),
+        ({"n_class": 0}, "number of classes must be a whole number of at least 1, got 0"),
+        ({"n_class": 2.5}, "number of classes must be a whole number of at least 1, got 2.5"),
         ({"width": 0.0}, "width must be a positive finite number, got 0.0"),
         ({"width": math.nan}, "width must be"),
         ({"upsampling": "nearest"}, "'fixed' or 'learned', got 'nearest'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -133,7 +134,7 @@ class Unused(nn.Module):
         (lambda: network(pad=-1), "pad must be at least 0, got -1"),
         (lambda: network(scales=(1.0,)), r"scales must be 2 numbers for 3 taps, got \(1\.0,\)"),
         (lambda: FCN(Unused(), ("unused",)), "tap 'unused' was not called by the body's forward"),
-        (lambda: FCN(Unused(), ("used",), classes=0), "number of classes must be at least 1, got 0"),
+        (lambda: FCN(Unused(), ("used",), classes=0), "classes must be a whole number of at least 1, got 0"),
         (lambda: network(in_channels=4), "does not run on an image of 1x4x1056x1184"),
     ],
 )
@@ -145,3 +146,99 @@ def test_mistakes_are_named(make: Any, message: str) -> None:
 def test_images_of_other_channels_are_refused() -> None:
     with pytest.raises(ValueError, match=r"x must have shape \(N, 3, H, W\), got \(1, 1, 8, 8\)"):
         network()(torch.zeros(1, 1, 8, 8))
+
+
+def small_body() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, 1, 1))
+
+
+def hooks(body: nn.Module) -> list[Any]:
+    return [hook for module in body.modules() for hook in module._forward_hooks.values()]
+
+
+@pytest.mark.parametrize(
+    ("body", "arguments"),
+    [
+        (small_body(), {"taps": ("3",), "scales": (1.0,)}),
+        (small_body(), {"taps": ("3", "absent")}),
+        (ResNet(), {"taps": ("layer4",), "elide": True}),
+    ],
+)
+def test_a_refused_network_leaves_the_body_without_hooks(body: nn.Module, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"scales must be|tap 'absent'|elide needs a body"):
+        FCN(body, classes=2, **arguments)
+    assert not hooks(body)
+
+
+def test_nothing_of_a_step_stays_on_a_body_of_two_networks() -> None:
+    body = small_body()
+    networks = [FCN(body, taps="3", classes=2) for _ in range(2)]
+    labels = torch.zeros(1, 8, 8, dtype=torch.int64)
+    networks[1].loss(torch.randn(1, 3, 8, 8), labels).backward()
+    body(torch.randn(1, 3, 8, 8))
+    assert [hook.output for hook in hooks(body)] == [None, None]
+    x = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        for model in (*networks, copy.deepcopy(networks[1])):
+            _caffe.randomize(model)
+            torch.testing.assert_close(model.scores(x)[0], model.score_fr(model.body(x)))
+
+
+@pytest.mark.parametrize("coarser", [(0.01,), None])
+def test_the_scale_of_each_network_counts_once(coarser: tuple[float, ...] | None) -> None:
+    coarse = network(("layer3", "layer4"), scales=coarser).eval()
+    fine = network(scales=(1e-4, 0.01)).eval()
+    _caffe.randomize(coarse)
+    fine.copy_params_from(coarse)
+    x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(fine(x), coarse(x), rtol=1e-4, atol=1e-4)
+
+
+def test_class_weights_under_another_name_are_refused() -> None:
+    x, labels = torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64)
+    with pytest.raises(TypeError, match=r"loss takes no weight.*: weights of classes are class_weight"):
+        network().loss(x, labels, weight=torch.ones(3))
+
+
+class Pyramid(nn.Module):
+    """Maps at strides 2, 4 and 8 (or 2, 8 and 32), on which the last of three upsamplings is by 2."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        strides = (2, factor, factor)
+        self.stages = nn.ModuleList(
+            nn.Conv2d(channels, 4, 2 * stride - 1, stride, stride - 1)
+            for channels, stride in zip((3, 4, 4), strides, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """N,3,H,W -> the three maps, finest first."""
+        maps = {}
+        for name, stage in zip(("fine", "middle", "coarse"), self.stages, strict=True):
+            x = maps[name] = torch.relu(stage(x))
+        return maps
+
+
+@pytest.mark.parametrize("as_state", [False, True])
+@pytest.mark.parametrize("factor", [2, 4])
+def test_steps_are_copied_by_place_where_names_differ(factor: int, as_state: bool) -> None:
+    body = Pyramid(factor)
+    taps = ("fine", "middle", "coarse")
+    coarse = FCN(body, taps[1:], classes=2, upsampling="learned").eval()
+    fine = FCN(Pyramid(factor), taps, classes=2, upsampling="learned").eval()
+    last = fine.get_parameter(f"{fine.final_layer}.weight").clone()
+    _caffe.randomize(coarse)
+    report = fine.copy_params_from(coarse.state_dict() if as_state else coarse)
+    assert report.unused == (f"{coarse.final_layer}.weight",)
+    assert set(report.kept) == {"score_fine", fine._step_layers[1], fine.final_layer}
+    assert torch.equal(fine.get_parameter(f"{fine.final_layer}.weight"), last)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = T.conv_transpose2d(
+            coarse.scores(x)[0], fine.get_parameter(f"{fine._step_layers[1]}.weight"), stride=factor
+        )
+        found = fine.scores(x)[0]
+        offset = max(0, -fine.alignment.steps[1].offset)
+        window = expected[:, :, offset:, offset:][:, :, : found.shape[2], : found.shape[3]]
+    torch.testing.assert_close(found, window, rtol=1e-5, atol=1e-5)
