@@ -77,10 +77,13 @@ def resume_run(
         changes: settings to change; only those that leave what was done valid (see ``TrainSettings.changed``).
 
     Raises:
+        FileExistsError: the folder holds another run, or a later checkpoint of this one.
         FileNotFoundError, ValueError: the checkpoint or the data are missing or damaged, or a change is not allowed.
     """
     checkpoint = Path(checkpoint)
     record = load_checkpoint(checkpoint)
+    folder = checkpoint.parent if out is None else Path(out)
+    _check_newest(folder, checkpoint, record["iteration"])
     if "class_weight" not in record:
         raise ValueError(f"{checkpoint} holds a network and no run to go on with: begin one with init_from")
     trained = trained_from(record, checkpoint)
@@ -92,7 +95,6 @@ def resume_run(
             f"data set {settings.data} has the classes {', '.join(train_set.classes)}, "
             f"{checkpoint} was trained on {', '.join(trained.classes)}"
         )
-    folder = checkpoint.parent if out is None else Path(out)
     place_for_training(trained.model.train(), choose_device(settings.device))
     return Trainer(
         settings,
@@ -105,6 +107,24 @@ def resume_run(
         resume=record,
         quiet=quiet,
     )
+
+
+def _check_newest(folder: Path, checkpoint: Path, iteration: int) -> None:
+    """Refuses to go on in ``folder`` where that would overwrite another run, or what this one did later."""
+    last = folder / LAST
+    if not last.exists() or last.samefile(checkpoint):
+        return
+    if folder.resolve() != checkpoint.parent.resolve():
+        check_empty(folder)
+    try:
+        newest = load_checkpoint(last)["iteration"]
+    except ValueError:  # a damaged one is what an older checkpoint is resumed for
+        return
+    if newest > iteration:
+        raise FileExistsError(
+            f"{checkpoint} is at iteration {iteration}, {last} at {newest} would be overwritten: go on with "
+            f"--resume {folder}, or give out, another folder"
+        )
 
 
 def _set_threads(settings: TrainSettings) -> None:

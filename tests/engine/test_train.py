@@ -230,6 +230,25 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
         tiny(tmp_path)
 
 
+def test_an_older_checkpoint_does_not_overwrite_a_later_one(tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    tiny(run, iterations=2, val_split="val").run()
+    early = run / "early.pt"
+    (run / "last.pt").rename(early)
+    resume_run(early, iterations=4, quiet=True).run()
+    before = {file.name: file.read_bytes() for file in run.iterdir()}
+    with pytest.raises(
+        FileExistsError, match=r"early.pt is at iteration 2, .*last.pt at 4 would be overwritten"
+    ):
+        resume_run(early, iterations=3)
+    assert {file.name: file.read_bytes() for file in run.iterdir()} == before
+    assert resume_run(early, other, iterations=3, quiet=True).run().iteration == 3
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        resume_run(run / "last.pt", other)
+    (run / "last.pt").write_bytes(b"damaged")
+    assert resume_run(early, iterations=3, quiet=True).run().iteration == 3
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"lr": 1.0}, "lr cannot change"), ({"data": "scenes:count=0"}, "count is 0")],
