@@ -22,6 +22,7 @@ from fcnkern.engine import (
     save_checkpoint,
     start_run,
 )
+from fcnkern.engine.lock import only_run_in
 from fcnkern.engine.log import read_log
 from fcnkern.engine.network import starting_network
 from fcnkern.engine.trainer import Trainer
@@ -247,6 +248,19 @@ def test_an_older_checkpoint_does_not_overwrite_a_later_one(tmp_path: Path) -> N
         resume_run(run / "last.pt", other)
     (run / "last.pt").write_bytes(b"damaged")
     assert resume_run(early, iterations=3, quiet=True).run().iteration == 3
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with (
+        only_run_in(tmp_path),
+        pytest.raises(FileExistsError, match=f"{tmp_path} has another run in progress"),
+    ):
+        tiny(tmp_path).run()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".lock").touch()  # of a killed process
+    assert tiny(tmp_path, iterations=1).run().iteration == 1
+    assert not (tmp_path / ".lock").exists()
 
 
 @pytest.mark.parametrize(
