@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -54,6 +55,29 @@ def test_the_new_content_is_on_the_disk_before_it_takes_the_name(
     monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), replace(a, b))[1])
     write_atomically(tmp_path / "a", lambda file: file.write(b"x"))
     assert calls[:2] == ["fsync", "replace"]
+
+
+def test_links_and_devices_stay_what_they_are(tmp_path: Path) -> None:
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(tmp_path / "deep" / "file")
+    for content in (b"one", b"two"):
+        write_atomically(link, lambda file, content=content: file.write(content))
+        assert link.is_symlink()
+        assert (tmp_path / "deep" / "file").read_bytes() == content
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomically(pipe, lambda file: file.write(b"x"))
+    assert os.read(reader, 9) == b"x"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
+    def fail(file: BinaryIO) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path / 'a'}'"):
+        write_atomically(tmp_path / "a", fail)
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
