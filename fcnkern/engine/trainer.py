@@ -187,11 +187,11 @@ class Trainer:
                             self._validate(bar, stop, settings.val_limit)
                         if self._due(settings.save_every):
                             self._save(self.last)
-                        if stop():
-                            raise StoppedError
+                        if number := stop():
+                            raise StoppedError(number)
                     metrics = self._validate(bar, stop, None)
-                except StoppedError:
-                    stopped = stop()
+                except StoppedError as error:
+                    stopped = error.signal
                 self._save(self.last, complete=not stopped)
         finally:
             self._outputs.close()

@@ -22,6 +22,7 @@ from fcnkern.engine import (
     save_checkpoint,
     start_run,
 )
+from fcnkern.engine.interrupt import stop_requested
 from fcnkern.engine.lock import only_run_in
 from fcnkern.engine.log import read_log
 from fcnkern.engine.network import starting_network
@@ -134,7 +135,9 @@ def command(out: Path, *more: str) -> list[str]:
     return ["train", *words, "--augment", "--sampling=0.5", f"--out={out}", "--quiet", *more]
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     number: signal.Signals, expected: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,6 +156,18 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     assert load_checkpoint(tmp_path / "last.pt")["iteration"] == done
     assert f"fcnkern train --resume {tmp_path / 'last.pt'}" in capsys.readouterr().err
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_signals_that_are_ignored_stay_so(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with stop_requested() as asked:
+            signal.raise_signal(number)
+            assert asked() == 0
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def test_divergence_names_the_iteration_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
