@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 import fcnkern
+from fcnkern._files import write_atomically
 from fcnkern.data import DataError, open_dataset, preset
 from fcnkern.data.command import add_data
 from fcnkern.engine import (
@@ -25,8 +27,9 @@ from fcnkern.engine import (
     scores_table,
 )
 from fcnkern.engine.broken import SkipBroken, check_present
-from fcnkern.engine.command import add_train, say_skipped
+from fcnkern.engine.command import SIGNALLED, add_train, say_skipped
 from fcnkern.engine.demo import run_demo
+from fcnkern.engine.interrupt import StoppedError
 from fcnkern.engine.progress import Progress, drop, say
 from fcnkern.engine.reproduce.command import add_reproduce
 from fcnkern.engine.settings import PRECISIONS
@@ -134,6 +137,8 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 def _eval(options: argparse.Namespace) -> int:
     if options.limit is not None and options.limit < 1:
         raise ValueError(f"limit must be at least 1, got {options.limit}")
+    if options.json is not None:
+        _check_json(options.json)
     trained = load_trained(options.checkpoint)
     spec = options.data or trained.settings.data
     dataset = open_dataset(spec, options.split)
@@ -158,6 +163,8 @@ def _eval(options: argparse.Namespace) -> int:
         raise DataError(f"{dataset.name} has no image that can be read; the first: {broken[0]}")
     say_skipped(len(broken))
     scores = scores_by_task(matrices, dataset.classes, trained.tasks, options.trimap)
+    if options.json is None or str(options.json) != "-":
+        print(scores_table(scores), flush=True)
     if options.json is not None:
         record = {
             "checkpoint": str(options.checkpoint),
@@ -166,9 +173,16 @@ def _eval(options: argparse.Namespace) -> int:
             "images": count - len(broken),
         }
         _write_json(options.json, record | scores_record(scores))
-    if options.json is None or str(options.json) != "-":
-        print(scores_table(scores))
     return 0
+
+
+def _check_json(path: Path) -> None:
+    """Finds out before the work whether its results can be written."""
+    if path.is_dir():
+        raise IsADirectoryError(f"json must be a file to write, got the folder {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(f"json {path} cannot be written")
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:
@@ -176,7 +190,7 @@ def _write_json(path: Path, record: dict[str, Any]) -> None:
     if str(path) == "-":
         print(text)
     else:
-        path.write_text(text + "\n")
+        write_atomically(path, lambda file: file.write(f"{text}\n".encode()))
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -255,7 +269,11 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 def _demo(options: argparse.Namespace) -> int:
     if not options.seconds > 0:
         raise ValueError(f"seconds must be more than 0, got {options.seconds}")
-    result = run_demo(options.out, options.seconds, quiet=options.quiet)
+    try:
+        result = run_demo(options.out, options.seconds, quiet=options.quiet)
+    except StoppedError as error:
+        print(f"{error}; nothing is written", file=sys.stderr)
+        return SIGNALLED + error.signal
     print(metrics_table(result.after, result.classes))
     print()
     print(f"before training: {metrics_line(result.before)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from fcnkern.data import CAMVID_CLASSES, CAMVID_PALETTE
 from fcnkern.engine import demo, load_trained, predict_image, values
 from fcnkern.engine.log import read_log
 from fcnkern.models import list_models
+from tests.engine._runs import stopping_after
 
 DATA = "scenes:count=3,size=24x32"
 TINY = ["--data", DATA, "--width", "0.01", "--quiet"]
@@ -69,6 +71,28 @@ def test_eval_prints_a_table_and_writes_json(
     assert record["fw_iu"] == float(last["fw_iu"])
     assert cli.main([*words, "--json", "-", "--limit", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 1
+
+
+def test_eval_looks_first_whether_its_json_can_be_written(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eval", "--checkpoint", str(checkpoint), "--quiet", "--json"]
+    assert cli.main([*words, str(tmp_path / "deep" / "scores.json")]) == 0
+    assert json.loads((tmp_path / "deep" / "scores.json").read_text())["images"] == 3
+    assert "mean IU" in capsys.readouterr().out
+    monkeypatch.setattr(cli, "write_atomically", _fail)
+    assert cli.main([*words, str(tmp_path / "b.json")]) == 2
+    captured = capsys.readouterr()
+    assert "mean IU" in captured.out
+    assert "no space" in captured.err
+    monkeypatch.setattr(cli, "confusions_over", _fail)
+    assert f"got the folder {tmp_path}" in refused([*words, str(tmp_path)], capsys)
+    (tmp_path / "file").touch()
+    assert str(tmp_path / "file") in refused([*words, str(tmp_path / "file" / "x.json")], capsys)
+
+
+def _fail(*arguments: object, **options: object) -> None:
+    raise OSError("no space")
 
 
 def test_predict_writes_palette_labels_and_overlays_of_any_size(checkpoint: Path, tmp_path: Path) -> None:
@@ -252,3 +276,13 @@ def test_demo_writes_its_picture_and_a_usable_checkpoint(
     trained = load_trained(tmp_path / "fcnkern-demo.pt")
     assert trained.iteration >= 1
     assert f"fcnkern predict --checkpoint {tmp_path / 'fcnkern-demo.pt'}" in printed
+
+
+def test_a_signal_ends_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "SCENES", "scenes:count=4,size=32x48")
+    monkeypatch.setattr("fcnkern.engine.trainer.stop_requested", stopping_after(2))
+    assert cli.main(["demo", "--out", str(tmp_path), "--quiet"]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == f"stopped by signal {signal.SIGTERM:d}; nothing is written\n"
+    assert list(tmp_path.iterdir()) == []
