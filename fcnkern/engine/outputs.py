@@ -57,12 +57,15 @@ class Outputs:
             save_checkpoint(path, record)
         wait_for_all()
 
-    def open(self, iteration: int, settings: TrainSettings) -> None:
-        """Writes the settings and begins the log after ``iteration``: what it holds of later ones comes again."""
+    def open(self, iteration: int, settings: TrainSettings, validates: bool = False) -> None:
+        """Writes the settings and begins the log after ``iteration``: what it holds of later ones comes again.
+
+        With ``validates`` the validation at ``iteration`` comes again too.
+        """
         if rank() > 0:
             return
         write_config(self.out / CONFIG, settings)
-        self._log = CsvLog(self.out / LOG, iteration)
+        self._log = CsvLog(self.out / LOG, iteration, validates)
         if self._writer_type is not None:
             self._events = self._writer_type(str(self.out / EVENTS), purge_step=iteration + 1)
 

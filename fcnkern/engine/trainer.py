@@ -168,7 +168,7 @@ class Trainer:
         settings, position = self.settings, self.position
         self._clock = time.monotonic() - position.elapsed
         metrics, stopped = None, 0
-        self._outputs.open(position.iteration, settings)
+        self._outputs.open(position.iteration, settings, position.validating or self._progress() >= 1.0)
         self._save(self.last)
         bar = Progress("train", settings.iterations, position.iteration, enabled=not self.quiet)
         try:
