@@ -26,6 +26,7 @@ from fcnkern.engine import (
     scores_record,
     scores_table,
 )
+from fcnkern.engine.agreement import check_classes, check_images
 from fcnkern.engine.broken import SkipBroken, check_present
 from fcnkern.engine.command import SIGNALLED, add_train, say_skipped
 from fcnkern.engine.demo import run_demo
@@ -141,7 +142,9 @@ def _eval(options: argparse.Namespace) -> int:
         _check_json(options.json)
     trained = load_trained(options.checkpoint)
     spec = options.data or trained.settings.data
-    dataset = open_dataset(spec, options.split)
+    dataset, source = open_dataset(spec, options.split), f"checkpoint {options.checkpoint}"
+    check_images(source, trained.model.preprocess, trained.settings.data, spec, dataset)
+    check_classes(source, trained.classes, spec, dataset.classes)
     if options.skip_broken:
         dataset = SkipBroken(dataset, blank=True, report=say)
     else:

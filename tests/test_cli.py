@@ -182,7 +182,10 @@ def test_a_run_of_other_classes_is_refused(
     Image.new("L", (8, 8), 1).save(tmp_path / "labels" / "a.png")
     (tmp_path / "val.txt").write_text("a\n")
     words = ["eval", "--checkpoint", str(checkpoint), "--data", f"folder:{tmp_path}"]
-    assert "the data set has 2 classes, the network 11" in refused(words, capsys)
+    assert (
+        f"checkpoint {checkpoint} has 11 classes, the data set folder:{tmp_path} 2: counted in its labels, as it has "
+        "no classes.txt; the network's are sky, building, pole, ..." in refused(words, capsys)
+    )
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -38,7 +38,8 @@ def start_run(settings: TrainSettings, out: str | Path, *, quiet: bool = False) 
     device = choose_device(settings.device)
     train_set, val_set = _data(settings)
     torch.manual_seed(settings.seed)
-    model, origin = starting_network(settings, len(train_set.classes), wanted_preset(train_set))
+    classes = train_set.classes
+    model, origin = starting_network(settings, len(classes), wanted_preset(train_set), classes)
     reseed(settings.seed)
     place_for_training(model, device)
     if not quiet:

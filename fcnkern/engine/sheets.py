@@ -11,6 +11,7 @@ from PIL import Image
 
 from fcnkern.data import Dataset, numbered, open_dataset, sheet, shown, tasks_of
 from fcnkern.data.registry import forms
+from fcnkern.engine.agreement import check_classes, check_images
 from fcnkern.engine.network import Trained, load_trained
 from fcnkern.engine.predict import predict_image, save_png
 from fcnkern.engine.progress import Progress
@@ -83,18 +84,16 @@ def comparison(
         progress: advanced by one per image.
 
     Raises:
-        ValueError: a network has other classes than the data set, ``limit`` or ``cell_width`` is below 1, or there
-            is no image.
+        ValueError: a network has another number of classes than the data set, or takes other images; ``limit`` or
+            ``cell_width`` is below 1; there is no image.
     """
     if limit < 1 or cell_width < 1:
         raise ValueError(f"limit and cell_width must be at least 1, got {limit} and {cell_width}")
     if len(dataset) == 0:
         raise ValueError("the data set to show has no images")
     for title, network in zip(titles, networks, strict=True):
-        if len(network.classes) != len(dataset.classes):
-            raise ValueError(
-                f"{title} has {len(network.classes)} classes, the data set {dataset.name} {len(dataset.classes)}"
-            )
+        check_images(title, network.model.preprocess, network.settings.data, dataset.name, dataset)
+        check_classes(title, network.classes, dataset.name, dataset.classes)
     rows, tasks = [], tasks_of(dataset)
     for index in np.linspace(0, len(dataset) - 1, min(limit, len(dataset))).round().astype(int).tolist():
         sample = dataset[index]
