@@ -28,8 +28,9 @@ from fcnkern.engine import (
 )
 from fcnkern.engine.agreement import check_classes, check_images
 from fcnkern.engine.broken import SkipBroken, check_present
-from fcnkern.engine.command import SIGNALLED, add_train, say_skipped
+from fcnkern.engine.command import SIGNALLED, add_device, add_train, say_skipped
 from fcnkern.engine.demo import run_demo
+from fcnkern.engine.device import choose_device
 from fcnkern.engine.interrupt import StoppedError
 from fcnkern.engine.progress import Progress, drop, say
 from fcnkern.engine.reproduce.command import add_reproduce
@@ -72,8 +73,16 @@ def _run(options: argparse.Namespace) -> int:
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         if options.debug:
             raise
-        print(f"fcnkern: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"fcnkern: error: {' '.join(_reason(error).split())}", file=sys.stderr)
         return USER_ERROR
+
+
+def _reason(error: Exception) -> str:
+    """What the error says; of a name that is no text in UTF-8, the line that has it."""
+    if not isinstance(error, UnicodeEncodeError):
+        return str(error)
+    line = error.object[: error.start].rpartition("\n")[2] + error.object[error.start :].partition("\n")[0]
+    return f"{line!a} cannot be written as {error.encoding}: rename the file or folder"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -107,7 +116,11 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_eval)
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="FILE", help="written by fcnkern train"
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="written by fcnkern train, or a run's folder: its last.pt",
     )
     parser.add_argument("--data", metavar="SPEC", help="as for train (default: what it was trained on)")
     parser.add_argument("--split", default="val", metavar="NAME", help="split to score (default val)")
@@ -129,6 +142,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
+    add_device(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp32", help="bf16: faster where the CPU has it"
@@ -140,8 +154,10 @@ def _eval(options: argparse.Namespace) -> int:
         raise ValueError(f"limit must be at least 1, got {options.limit}")
     if options.json is not None:
         _check_json(options.json)
-    trained = load_trained(options.checkpoint)
+    device, trained = choose_device(options.device), load_trained(options.checkpoint)
     spec = options.data or trained.settings.data
+    if not spec:
+        raise ValueError(f"checkpoint {options.checkpoint} names no data set to score on: give --data")
     dataset, source = open_dataset(spec, options.split), f"checkpoint {options.checkpoint}"
     check_images(source, trained.model.preprocess, trained.settings.data, spec, dataset)
     check_classes(source, trained.classes, spec, dataset.classes)
@@ -150,6 +166,7 @@ def _eval(options: argparse.Namespace) -> int:
     else:
         check_present(dataset)
     _set_threads(options.threads)
+    trained.model.to(device)
     count = len(dataset) if options.limit is None else min(options.limit, len(dataset))
     with Progress("eval", count, enabled=not options.quiet) as bar:
         matrices = confusions_over(
@@ -202,7 +219,11 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "images", nargs="+", metavar="IMAGE", help="image files, or folders of them; any size"
     )
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="FILE", help="written by fcnkern train"
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="written by fcnkern train, or a run's folder: its last.pt",
     )
     parser.add_argument(
         "--out",
@@ -230,8 +251,9 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    trained = load_trained(options.checkpoint)
+    device, trained = choose_device(options.device), load_trained(options.checkpoint)
     _set_threads(options.threads)
+    trained.model.to(device)
     written = predict_files(
         trained,
         options.images,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import signal
 import subprocess
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import Module
 
 from fcnkern import cli
 from fcnkern.data import CAMVID_CLASSES, CAMVID_PALETTE
 from fcnkern.engine import demo, load_trained, predict_image, values
 from fcnkern.engine.log import read_log
+from fcnkern.engine.network import save_trained
 from fcnkern.models import list_models
 from tests.engine._runs import stopping_after
 
@@ -186,6 +189,70 @@ def test_a_run_of_other_classes_is_refused(
         f"checkpoint {checkpoint} has 11 classes, the data set folder:{tmp_path} 2: counted in its labels, as it has "
         "no classes.txt; the network's are sky, building, pole, ..." in refused(words, capsys)
     )
+
+
+def test_a_name_that_is_no_text_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(f"{tmp_path}/b\udcffd")
+    for part in ("images", "labels"):
+        (root / part).mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(root / "images" / "a.png")
+    Image.new("L", (8, 8), 1).save(root / "labels" / "a.png")
+    (root / "train.txt").write_text("a\n")
+    words = [
+        "train",
+        f"--data=folder:{root}",
+        "--val-split=none",
+        "--width=0.01",
+        "--iterations=1",
+        "--quiet",
+    ]
+    error = refused([*words, f"--out={tmp_path / 'run'}"], capsys)
+    assert "b\\udcffd" in error
+    assert "cannot be written as utf-8: rename the file or folder" in error
+
+
+def test_eval_takes_a_runs_folder_and_asks_for_data(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eval", "--quiet", "--device=cpu", "--checkpoint"]
+    assert cli.main([*words, str(checkpoint.parent)]) == 0
+    assert "mean IU" in capsys.readouterr().out
+    trained = load_trained(checkpoint)
+    trained.settings = dataclasses.replace(trained.settings, data="")
+    save_trained(tmp_path / "a.pt", trained)
+    assert "names no data set to score on: give --data" in refused([*words, str(tmp_path / "a.pt")], capsys)
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "sheet"])
+def test_networks_run_where_the_device_says(
+    command: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = {
+        "eval": [f"--checkpoint={checkpoint}"],
+        "predict": ["x.png", f"--checkpoint={checkpoint}"],
+        "sheet": ["--data", DATA, "--checkpoints", str(checkpoint), f"--out={tmp_path / 'a.png'}"],
+    }[command]
+    assert "device must be auto, cpu, cuda or cuda:N, got 'tpu'" in refused(
+        [command, *words, "--device=tpu"], capsys
+    )
+    placed: list[torch.device] = []
+    module = f"fcnkern.{'engine.sheets' if command == 'sheet' else 'cli'}.choose_device"
+    monkeypatch.setattr(module, lambda name: torch.device("meta"))
+    monkeypatch.setattr(Module, "to", lambda self, device: placed.append(device) or self)
+    monkeypatch.setattr("fcnkern.engine.predict.find_images", lambda inputs: [])
+    assert cli.main([command, *words, "--quiet"]) == 0
+    assert torch.device("meta") in placed
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_predictions_of_a_gpu_come_back(checkpoint: Path) -> None:
+    trained = load_trained(checkpoint)
+    trained.model.to("cuda")
+    assert predict_image(trained, np.zeros((24, 32, 3), np.uint8)).shape == (24, 32)
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fcnkern.engine.checkpoint import save_checkpoint
+from fcnkern.engine.checkpoint import LAST, save_checkpoint
 from fcnkern.engine.config import CONFIG, write_config
 from fcnkern.engine.distributed import rank, wait_for_all
 from fcnkern.engine.log import CsvLog
@@ -15,7 +15,7 @@ from fcnkern.metrics import Metrics
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-LAST, BEST, LOG, EVENTS = "last.pt", "best.pt", "log.csv", "events"
+BEST, LOG, EVENTS = "best.pt", "log.csv", "events"
 
 
 class Outputs:

@@ -9,13 +9,12 @@ import torch
 
 from fcnkern.data import Dataset, open_dataset, wanted_preset
 from fcnkern.engine.broken import SkipBroken, check_present
-from fcnkern.engine.checkpoint import load_checkpoint
+from fcnkern.engine.checkpoint import LAST, load_checkpoint
 from fcnkern.engine.class_weights import class_shares, class_weights
 from fcnkern.engine.device import choose_device, place_for_training
 from fcnkern.engine.distributed import reseed
 from fcnkern.engine.loss_sampling import balanced_probabilities
 from fcnkern.engine.network import starting_network, trained_from
-from fcnkern.engine.outputs import LAST
 from fcnkern.engine.progress import say
 from fcnkern.engine.settings import STAGES, TrainSettings
 from fcnkern.engine.trainer import Trainer

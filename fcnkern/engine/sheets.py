@@ -12,6 +12,8 @@ from PIL import Image
 from fcnkern.data import Dataset, numbered, open_dataset, sheet, shown, tasks_of
 from fcnkern.data.registry import forms
 from fcnkern.engine.agreement import check_classes, check_images
+from fcnkern.engine.command import add_device
+from fcnkern.engine.device import choose_device
 from fcnkern.engine.network import Trained, load_trained
 from fcnkern.engine.predict import predict_image, save_png
 from fcnkern.engine.progress import Progress
@@ -31,8 +33,8 @@ def add_sheet(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         required=True,
-        metavar="FILE",
-        help="written by fcnkern train; a column each",
+        metavar="PATH",
+        help="written by fcnkern train, or runs' folders; a column each",
     )
     parser.add_argument(
         "--limit", type=int, default=6, metavar="N", help="images, spread over the split (default 6)"
@@ -40,14 +42,19 @@ def add_sheet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cell", type=int, default=320, metavar="N", help="width of a picture in pixels (default 320)"
     )
+    add_device(parser)
     parser.add_argument(
         "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help=f"PNG to write (default {DEFAULT_OUT})"
     )
 
 
 def _sheet(options: argparse.Namespace) -> int:
-    dataset = open_dataset(options.data, options.split)
+    if options.out.suffix.lower() != ".png":
+        raise ValueError(f"out must end in .png, got {options.out}")
+    device, dataset = choose_device(options.device), open_dataset(options.data, options.split)
     networks = [load_trained(path) for path in options.checkpoints]
+    for network in networks:
+        network.model.to(device)
     titles = column_titles(networks, options.checkpoints)
     with Progress("sheet", min(options.limit, len(dataset)), enabled=not options.quiet) as bar:
         picture = comparison(dataset, networks, titles, options.limit, cell_width=options.cell, progress=bar)

@@ -85,6 +85,13 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "nowhere.pt")
 
 
+def test_of_a_folder_the_newest_checkpoint_is_meant(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"checkpoint .*last\.pt does not exist"):
+        load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path / "last.pt", CONTENT)
+    assert load_checkpoint(tmp_path)["iteration"] == 7
+
+
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_named(tmp_path: Path, keep: float) -> None:
     path = tmp_path / "cut.pt"

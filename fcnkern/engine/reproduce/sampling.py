@@ -11,10 +11,11 @@ from pathlib import Path
 
 from fcnkern._files import write_atomically
 from fcnkern.data import Dataset, eval_batches, open_dataset, preset, tasks_of
+from fcnkern.engine.checkpoint import LAST
 from fcnkern.engine.evaluate import evaluating
 from fcnkern.engine.loss_sampling import LossSampling
 from fcnkern.engine.network import load_trained
-from fcnkern.engine.outputs import LAST, LOG
+from fcnkern.engine.outputs import LOG
 from fcnkern.engine.reproduce.curves import Curve, draw_losses, figure_of, read_curve, save_figure
 from fcnkern.engine.reproduce.experiment import StoppedByError, begin, write_json, write_lines
 from fcnkern.engine.settings import TrainSettings
