@@ -12,6 +12,7 @@ from fcnkern.engine._setting import Setting
 from fcnkern.engine.checkpoint import LAST
 from fcnkern.engine.config import CONFIG, read_config
 from fcnkern.engine.distributed import processes, rank
+from fcnkern.engine.progress import say
 from fcnkern.engine.recipes import RECIPES, with_recipe
 from fcnkern.engine.report import scores_table
 from fcnkern.engine.runs import check_empty, resume_run, start_run
@@ -152,10 +153,8 @@ def _run_stages(settings: TrainSettings, out: Path, quiet: bool) -> int:
 
 
 def _stopped(iteration: int, place: Path, signal: int, stage: str = "") -> int:
-    _print(
-        f"stopped at iteration {iteration}{stage}; go on with: fcnkern train --resume {place}",
-        file=sys.stderr,
-    )
+    if rank() == 0:
+        say(f"stopped at iteration {iteration}{stage}; go on with: fcnkern train --resume {place}")
     return SIGNALLED + signal
 
 

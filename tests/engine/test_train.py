@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import threading
@@ -156,6 +158,20 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     assert load_checkpoint(tmp_path / "last.pt")["iteration"] == done
     assert f"fcnkern train --resume {tmp_path / 'last.pt'}" in capsys.readouterr().err
     assert signal.getsignal(number) is before
+
+
+def test_a_lost_terminal_leaves_the_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped: list[object] = []
+
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("fcnkern.engine.trainer.stop_requested", stopping_after(1))
+    monkeypatch.setattr("fcnkern.engine.progress.drop", dropped.append)
+    monkeypatch.setattr("sys.stderr", Gone())
+    assert main(command(tmp_path)) == 128 + signal.SIGTERM
+    assert dropped
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
