@@ -12,8 +12,26 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes a file so that ``path`` holds either its old content or all of the new, whatever happens.
 
     The content goes to a temporary file in the same folder, is flushed to the disk and renamed over ``path``;
-    what a killed process leaves of it is overwritten by the next.
+    what a killed process leaves of it is overwritten by the next. A link stays one, to the new content. What is no
+    file, such as a device, is written into.
+
+    Raises:
+        OSError: naming the file.
     """
+    path = path.resolve()
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                write(file)
+        else:
+            _replace(path, write)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 import fcnkern
+from fcnkern._files import write_atomically
 from fcnkern.data import DataError, open_dataset, preset
 from fcnkern.data.command import add_data
 from fcnkern.engine import (
@@ -24,9 +26,12 @@ from fcnkern.engine import (
     scores_record,
     scores_table,
 )
+from fcnkern.engine.agreement import check_classes, check_images
 from fcnkern.engine.broken import SkipBroken, check_present
-from fcnkern.engine.command import add_train, say_skipped
+from fcnkern.engine.command import SIGNALLED, add_device, add_train, say_skipped
 from fcnkern.engine.demo import run_demo
+from fcnkern.engine.device import choose_device
+from fcnkern.engine.interrupt import StoppedError
 from fcnkern.engine.progress import Progress, drop, say
 from fcnkern.engine.reproduce.command import add_reproduce
 from fcnkern.engine.settings import PRECISIONS
@@ -68,8 +73,16 @@ def _run(options: argparse.Namespace) -> int:
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         if options.debug:
             raise
-        print(f"fcnkern: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"fcnkern: error: {' '.join(_reason(error).split())}", file=sys.stderr)
         return USER_ERROR
+
+
+def _reason(error: Exception) -> str:
+    """What the error says; of a name that is no text in UTF-8, the line that has it."""
+    if not isinstance(error, UnicodeEncodeError):
+        return str(error)
+    line = error.object[: error.start].rpartition("\n")[2] + error.object[error.start :].partition("\n")[0]
+    return f"{line!a} cannot be written as {error.encoding}: rename the file or folder"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -103,7 +116,11 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_eval)
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="FILE", help="written by fcnkern train"
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="written by fcnkern train, or a run's folder: its last.pt",
     )
     parser.add_argument("--data", metavar="SPEC", help="as for train (default: what it was trained on)")
     parser.add_argument("--split", default="val", metavar="NAME", help="split to score (default val)")
@@ -125,6 +142,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
+    add_device(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp32", help="bf16: faster where the CPU has it"
@@ -134,14 +152,21 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 def _eval(options: argparse.Namespace) -> int:
     if options.limit is not None and options.limit < 1:
         raise ValueError(f"limit must be at least 1, got {options.limit}")
-    trained = load_trained(options.checkpoint)
+    if options.json is not None:
+        _check_json(options.json)
+    device, trained = choose_device(options.device), load_trained(options.checkpoint)
     spec = options.data or trained.settings.data
-    dataset = open_dataset(spec, options.split)
+    if not spec:
+        raise ValueError(f"checkpoint {options.checkpoint} names no data set to score on: give --data")
+    dataset, source = open_dataset(spec, options.split), f"checkpoint {options.checkpoint}"
+    check_images(source, trained.model.preprocess, trained.settings.data, spec, dataset)
+    check_classes(source, trained.classes, spec, dataset.classes)
     if options.skip_broken:
         dataset = SkipBroken(dataset, blank=True, report=say)
     else:
         check_present(dataset)
     _set_threads(options.threads)
+    trained.model.to(device)
     count = len(dataset) if options.limit is None else min(options.limit, len(dataset))
     with Progress("eval", count, enabled=not options.quiet) as bar:
         matrices = confusions_over(
@@ -158,6 +183,8 @@ def _eval(options: argparse.Namespace) -> int:
         raise DataError(f"{dataset.name} has no image that can be read; the first: {broken[0]}")
     say_skipped(len(broken))
     scores = scores_by_task(matrices, dataset.classes, trained.tasks, options.trimap)
+    if options.json is None or str(options.json) != "-":
+        print(scores_table(scores), flush=True)
     if options.json is not None:
         record = {
             "checkpoint": str(options.checkpoint),
@@ -166,9 +193,16 @@ def _eval(options: argparse.Namespace) -> int:
             "images": count - len(broken),
         }
         _write_json(options.json, record | scores_record(scores))
-    if options.json is None or str(options.json) != "-":
-        print(scores_table(scores))
     return 0
+
+
+def _check_json(path: Path) -> None:
+    """Finds out before the work whether its results can be written."""
+    if path.is_dir():
+        raise IsADirectoryError(f"json must be a file to write, got the folder {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(f"json {path} cannot be written")
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:
@@ -176,7 +210,7 @@ def _write_json(path: Path, record: dict[str, Any]) -> None:
     if str(path) == "-":
         print(text)
     else:
-        path.write_text(text + "\n")
+        write_atomically(path, lambda file: file.write(f"{text}\n".encode()))
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -185,7 +219,11 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "images", nargs="+", metavar="IMAGE", help="image files, or folders of them; any size"
     )
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="FILE", help="written by fcnkern train"
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="written by fcnkern train, or a run's folder: its last.pt",
     )
     parser.add_argument(
         "--out",
@@ -213,8 +251,9 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    trained = load_trained(options.checkpoint)
+    device, trained = choose_device(options.device), load_trained(options.checkpoint)
     _set_threads(options.threads)
+    trained.model.to(device)
     written = predict_files(
         trained,
         options.images,
@@ -255,7 +294,11 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 def _demo(options: argparse.Namespace) -> int:
     if not options.seconds > 0:
         raise ValueError(f"seconds must be more than 0, got {options.seconds}")
-    result = run_demo(options.out, options.seconds, quiet=options.quiet)
+    try:
+        result = run_demo(options.out, options.seconds, quiet=options.quiet)
+    except StoppedError as error:
+        print(f"{error}; nothing is written", file=sys.stderr)
+        return SIGNALLED + error.signal
     print(metrics_table(result.after, result.classes))
     print()
     print(f"before training: {metrics_line(result.before)}")

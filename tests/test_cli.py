@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +14,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import Module
 
 from fcnkern import cli
 from fcnkern.data import CAMVID_CLASSES, CAMVID_PALETTE
 from fcnkern.engine import demo, load_trained, predict_image, values
 from fcnkern.engine.log import read_log
+from fcnkern.engine.network import save_trained
 from fcnkern.models import list_models
+from tests.engine._runs import stopping_after
 
 DATA = "scenes:count=3,size=24x32"
 TINY = ["--data", DATA, "--width", "0.01", "--quiet"]
@@ -69,6 +74,28 @@ def test_eval_prints_a_table_and_writes_json(
     assert record["fw_iu"] == float(last["fw_iu"])
     assert cli.main([*words, "--json", "-", "--limit", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 1
+
+
+def test_eval_looks_first_whether_its_json_can_be_written(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eval", "--checkpoint", str(checkpoint), "--quiet", "--json"]
+    assert cli.main([*words, str(tmp_path / "deep" / "scores.json")]) == 0
+    assert json.loads((tmp_path / "deep" / "scores.json").read_text())["images"] == 3
+    assert "mean IU" in capsys.readouterr().out
+    monkeypatch.setattr(cli, "write_atomically", _fail)
+    assert cli.main([*words, str(tmp_path / "b.json")]) == 2
+    captured = capsys.readouterr()
+    assert "mean IU" in captured.out
+    assert "no space" in captured.err
+    monkeypatch.setattr(cli, "confusions_over", _fail)
+    assert f"got the folder {tmp_path}" in refused([*words, str(tmp_path)], capsys)
+    (tmp_path / "file").touch()
+    assert str(tmp_path / "file") in refused([*words, str(tmp_path / "file" / "x.json")], capsys)
+
+
+def _fail(*arguments: object, **options: object) -> None:
+    raise OSError("no space")
 
 
 def test_predict_writes_palette_labels_and_overlays_of_any_size(checkpoint: Path, tmp_path: Path) -> None:
@@ -158,7 +185,74 @@ def test_a_run_of_other_classes_is_refused(
     Image.new("L", (8, 8), 1).save(tmp_path / "labels" / "a.png")
     (tmp_path / "val.txt").write_text("a\n")
     words = ["eval", "--checkpoint", str(checkpoint), "--data", f"folder:{tmp_path}"]
-    assert "the data set has 2 classes, the network 11" in refused(words, capsys)
+    assert (
+        f"checkpoint {checkpoint} has 11 classes, the data set folder:{tmp_path} 2: counted in its labels, as it has "
+        "no classes.txt; the network's are sky, building, pole, ..." in refused(words, capsys)
+    )
+
+
+def test_a_name_that_is_no_text_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(f"{tmp_path}/b\udcffd")
+    for part in ("images", "labels"):
+        (root / part).mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(root / "images" / "a.png")
+    Image.new("L", (8, 8), 1).save(root / "labels" / "a.png")
+    (root / "train.txt").write_text("a\n")
+    words = [
+        "train",
+        f"--data=folder:{root}",
+        "--val-split=none",
+        "--width=0.01",
+        "--iterations=1",
+        "--quiet",
+    ]
+    error = refused([*words, f"--out={tmp_path / 'run'}"], capsys)
+    assert "b\\udcffd" in error
+    assert "cannot be written as utf-8: rename the file or folder" in error
+
+
+def test_eval_takes_a_runs_folder_and_asks_for_data(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eval", "--quiet", "--device=cpu", "--checkpoint"]
+    assert cli.main([*words, str(checkpoint.parent)]) == 0
+    assert "mean IU" in capsys.readouterr().out
+    trained = load_trained(checkpoint)
+    trained.settings = dataclasses.replace(trained.settings, data="")
+    save_trained(tmp_path / "a.pt", trained)
+    assert "names no data set to score on: give --data" in refused([*words, str(tmp_path / "a.pt")], capsys)
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "sheet"])
+def test_networks_run_where_the_device_says(
+    command: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = {
+        "eval": [f"--checkpoint={checkpoint}"],
+        "predict": ["x.png", f"--checkpoint={checkpoint}"],
+        "sheet": ["--data", DATA, "--checkpoints", str(checkpoint), f"--out={tmp_path / 'a.png'}"],
+    }[command]
+    assert "device must be auto, cpu, cuda or cuda:N, got 'tpu'" in refused(
+        [command, *words, "--device=tpu"], capsys
+    )
+    placed: list[torch.device] = []
+    module = f"fcnkern.{'engine.sheets' if command == 'sheet' else 'cli'}.choose_device"
+    monkeypatch.setattr(module, lambda name: torch.device("meta"))
+    monkeypatch.setattr(Module, "to", lambda self, device: placed.append(device) or self)
+    monkeypatch.setattr("fcnkern.engine.predict.find_images", lambda inputs: [])
+    assert cli.main([command, *words, "--quiet"]) == 0
+    assert torch.device("meta") in placed
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_predictions_of_a_gpu_come_back(checkpoint: Path) -> None:
+    trained = load_trained(checkpoint)
+    trained.model.to("cuda")
+    assert predict_image(trained, np.zeros((24, 32, 3), np.uint8)).shape == (24, 32)
 
 
 def test_debug_shows_the_traceback() -> None:
@@ -252,3 +346,13 @@ def test_demo_writes_its_picture_and_a_usable_checkpoint(
     trained = load_trained(tmp_path / "fcnkern-demo.pt")
     assert trained.iteration >= 1
     assert f"fcnkern predict --checkpoint {tmp_path / 'fcnkern-demo.pt'}" in printed
+
+
+def test_a_signal_ends_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "SCENES", "scenes:count=4,size=32x48")
+    monkeypatch.setattr("fcnkern.engine.trainer.stop_requested", stopping_after(2))
+    assert cli.main(["demo", "--out", str(tmp_path), "--quiet"]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == f"stopped by signal {signal.SIGTERM:d}; nothing is written\n"
+    assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fcnkern.data.files import FileDataset, is_turned
 from fcnkern.data.loader import prefetch
 from fcnkern.data.registry import dataset_splits, open_dataset
 from fcnkern.data.sample import IGNORE, DataError, Dataset, Sample
@@ -29,6 +30,7 @@ class SplitReport:
         pixels: int64 (C), pixels of each class; void: pixels without one.
         in_images: int64 (C), in how many images each class occurs.
         broken: what cannot be used, a message each, naming the file.
+        turned: images whose EXIF orientation is not applied; their labels have to lie as the stored pixels do.
     """
 
     split: str
@@ -40,6 +42,7 @@ class SplitReport:
     in_images: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     void: int = 0
     broken: list[str] = field(default_factory=list)
+    turned: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
         """As JSON takes it; frequencies are shares of the pixels that have a class."""
@@ -56,6 +59,7 @@ class SplitReport:
                 for name, n, seen in rows
             },
             "broken": self.broken,
+            "turned": self.turned,
         }
 
 
@@ -115,6 +119,8 @@ def _read_all(
     """Fills the report; returns the names of the samples that could be read."""
     report.classes, report.images = list(dataset.classes), len(dataset)
     report.published = getattr(dataset, "published", None)
+    if isinstance(dataset, FileDataset):
+        report.turned = [str(pair.image) for pair in dataset.pairs if is_turned(pair.image)]
     count = len(report.classes)
     report.pixels, report.in_images = np.zeros(count, np.int64), np.zeros(count, np.int64)
     names = set()

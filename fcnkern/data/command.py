@@ -20,7 +20,7 @@ from fcnkern.metrics import from_confusion, upper_bound
 BROKEN = 1
 FACTORS = (128, 64, 32, 16, 8, 4)
 """Of the table in arXiv:1411.4038v2, appendix A."""
-MOST_SIZES = 6
+MOST_SIZES, MOST_TURNED = 6, 20
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +104,12 @@ def _split_text(report: SplitReport) -> str:
         f"{report.split}: {count}",
         f"  sizes, width x height: {sizes or 'none could be read'}{f', and {more} more' if more > 0 else ''}",
     ]
+    if report.turned:
+        lines.append(
+            f"  an EXIF orientation, which is not applied, have {len(report.turned)} images: "
+            f"{', '.join(report.turned[:MOST_TURNED])}{', ...' if len(report.turned) > MOST_TURNED else ''}; check "
+            "that their labels lie as the stored pixels do"
+        )
     total = int(report.pixels.sum())
     if total == 0:
         return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,38 +11,77 @@ from pathlib import Path
 from typing import SupportsIndex
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from fcnkern.data.labels import plain, some, to_classes
 from fcnkern.data.sample import IGNORE, DataError, Sample, checked_index
 
 IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr")
 LABEL_MODES = ("L", "P", "1", "I", "I;16", "I;16B")
-_BROKEN = (OSError, SyntaxError, EOFError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
+STRETCHED = {"L;2": 255 // 3, "L;4": 255 // 15}
+"""By how much PIL multiplies the numbers of images of 2 and 4 bits a pixel, to fill 8."""
+_BROKEN = (OSError, SyntaxError, EOFError, ValueError, struct.error, zlib.error)
+_LIMIT = threading.Lock()
 
 
-def _load(path: Path, what: str) -> Image.Image:
+def _open(path: Path) -> Image.Image:
+    """The image, not yet decoded, however large: who names a file wants it read.
+
+    PIL has one limit for the whole program: it comes back as soon as the header is read.
+    """
+    with _LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _load(path: Path, what: str) -> tuple[Image.Image, str]:
+    """The image, and in PIL's words how the file stores its pixels, where PIL tells it ("RGB;16B")."""
     if not path.is_file():
         raise FileNotFoundError(f"{what} {path} is missing")
     try:
-        image = Image.open(path)
+        image = _open(path)
+        stored = _stored(image)
         image.load()
     except _BROKEN as error:
         raise DataError(f"{what} {path} is truncated or not an image: {error}") from error
-    return image
+    return image, stored
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """The image as uint8 (H, W, 3) RGB, as stored (no EXIF rotation); grey and palette images are converted.
+def _stored(image: Image.Image) -> str:
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile:
+        return ""
+    arguments = image.tile[0][3]
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def read_image(path: str | Path, *, upright: bool = False) -> np.ndarray:
+    """The image as uint8 (H, W, 3) RGB; grey and palette images are converted.
+
+    upright: turn it as its EXIF orientation says, as viewers do; else the pixels are as stored, as labels beside
+    images mostly are.
 
     Raises: FileNotFoundError; DataError if it cannot be decoded or has more than 8 bits a channel.
     """
-    image = _load(Path(path), "image")
-    if image.mode not in IMAGE_MODES:
+    image, stored = _load(Path(path), "image")
+    if image.mode not in IMAGE_MODES or ";16" in stored:
         raise DataError(
-            f"image {path} has mode {image.mode}, wanted 8 bits a channel ({', '.join(IMAGE_MODES)})"
+            f"image {path} has mode {image.mode if image.mode not in IMAGE_MODES else stored}, wanted 8 bits a "
+            f"channel ({', '.join(IMAGE_MODES)})"
         )
-    return np.array(image.convert("RGB"))
+    return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
+
+
+def is_turned(path: str | Path) -> bool:
+    """Whether viewers show the image turned or mirrored, by its EXIF orientation; False where it cannot be read."""
+    try:
+        with _open(Path(path)) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    except _BROKEN:
+        return False
 
 
 def read_label(path: str | Path) -> np.ndarray:
@@ -60,12 +100,13 @@ def read_samples(path: str | Path, what: str = "image") -> np.ndarray:
 
     Raises: FileNotFoundError; DataError if it cannot be decoded or has several channels. `what` it is called there.
     """
-    image = _load(Path(path), what)
+    image, stored = _load(Path(path), what)
     if image.mode not in LABEL_MODES:
         raise DataError(
             f"{what} {path} has mode {image.mode}, wanted a single channel (L, 16 bit) or a palette (P)"
         )
-    return np.array(image)
+    values = np.array(image)
+    return values // STRETCHED[stored] if stored in STRETCHED else values
 
 
 @dataclass(frozen=True)

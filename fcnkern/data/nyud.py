@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -108,11 +110,18 @@ INPUTS = {
 }
 
 
-_READERS = {1: read_log_depth, 3: read_image, 4: read_rgbd, 6: read_color_hha}
+_READERS: dict[int, Callable[[Path], np.ndarray]] = {
+    1: read_log_depth,
+    3: partial(read_image, upright=True),
+    4: read_rgbd,
+    6: read_color_hha,
+}
 
 
 def read_input(path: Path, preprocess: Preprocess) -> np.ndarray:
     """An image as the preset wants it: a photograph, a depth image, or a photograph beside depth/ or hha/.
+
+    A photograph alone is turned as its EXIF orientation says; what lies beside others is taken as stored.
 
     Raises: FileNotFoundError, DataError naming the file.
     """

@@ -9,6 +9,7 @@ import torch
 
 from fcnkern._files import write_atomically
 
+LAST = "last.pt"
 FORMAT = "fcnkern-checkpoint"
 FORMAT_VERSION = 1
 REQUIRED = ("state_dict", "classes", "palette", "preprocess", "settings", "iteration")
@@ -30,13 +31,15 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU, as plain data (``weights_only=True``).
+    """Reads a checkpoint, of a run's folder the newest, onto the CPU, as plain data (``weights_only=True``).
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is truncated, or not a checkpoint of this library, or of a newer format.
     """
     path = Path(path)
+    if path.is_dir():
+        path = path / LAST
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist")
     if path.suffix.lower() == ".caffemodel":

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from fcnkern.engine._setting import Setting
+from fcnkern.engine.checkpoint import LAST
 from fcnkern.engine.config import CONFIG, read_config
 from fcnkern.engine.distributed import processes, rank
-from fcnkern.engine.outputs import LAST
+from fcnkern.engine.progress import say
 from fcnkern.engine.recipes import RECIPES, with_recipe
 from fcnkern.engine.report import scores_table
 from fcnkern.engine.runs import check_empty, resume_run, start_run
@@ -57,7 +58,14 @@ def add_settings(parser: argparse.ArgumentParser, defaults: Mapping[str, Any]) -
         _add_option(groups[known.group], name, known, default)
 
 
-def _add_option(group: argparse._ArgumentGroup, name: str, known: Setting, default: Any) -> None:
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The option for where networks run, as training has it."""
+    known, default = SETTINGS["device"], TrainSettings.__dataclass_fields__["device"].default
+    _add_option(parser, "device", known, default)
+    parser.set_defaults(device=default)
+
+
+def _add_option(group: argparse._ActionsContainer, name: str, known: Setting, default: Any) -> None:
     text = known.text if default in (None, False) else f"{known.text} (default {default})"
     flag = f"--{name.replace('_', '-')}"
     if isinstance(default, bool):
@@ -145,10 +153,8 @@ def _run_stages(settings: TrainSettings, out: Path, quiet: bool) -> int:
 
 
 def _stopped(iteration: int, place: Path, signal: int, stage: str = "") -> int:
-    _print(
-        f"stopped at iteration {iteration}{stage}; go on with: fcnkern train --resume {place}",
-        file=sys.stderr,
-    )
+    if rank() == 0:
+        say(f"stopped at iteration {iteration}{stage}; go on with: fcnkern train --resume {place}")
     return SIGNALLED + signal
 
 

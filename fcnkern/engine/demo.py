@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fcnkern.data import open_dataset, preset, sheet
 from fcnkern.engine.evaluate import confusion_over
+from fcnkern.engine.interrupt import StoppedError
 from fcnkern.engine.network import load_trained
 from fcnkern.engine.predict import predict_image, save_png
 from fcnkern.engine.runs import start_run
@@ -55,6 +56,9 @@ def run_demo(out: str | Path, seconds: float, *, quiet: bool = False) -> DemoRes
     """Trains on the embedded scenes for ``seconds``, and writes a picture and a checkpoint into ``out``.
 
     The whole takes about half a minute longer than the training.
+
+    Raises:
+        StoppedError: a signal ended the training; nothing is written then.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -64,7 +68,9 @@ def run_demo(out: str | Path, seconds: float, *, quiet: bool = False) -> DemoRes
         trainer = start_run(settings, folder, quiet=quiet)
         images = preset(trainer.model.preprocess)
         before = from_confusion(confusion_over(trainer.model, scored, images))
-        trainer.run()
+        result = trainer.run()
+        if result.signal:
+            raise StoppedError(result.signal)
         shutil.copyfile(trainer.last, out / CHECKPOINT)
     trained = load_trained(out / CHECKPOINT)
     after = from_confusion(confusion_over(trained.model, scored, images))

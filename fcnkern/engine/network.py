@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from fcnkern.data import channels_of, with_depth, with_hha
+from fcnkern.engine.agreement import tell_other_names
 from fcnkern.engine.checkpoint import load_checkpoint, save_checkpoint
 from fcnkern.engine.settings import TrainSettings
 from fcnkern.models import FCN, VGG16, LateFusion, Segmenter, create, create_late, fuse_early
@@ -72,7 +74,7 @@ def new_network(settings: TrainSettings, n_class: int, channels: int = 3) -> Seg
 
 
 def starting_network(
-    settings: TrainSettings, n_class: int, wanted: str | None = None
+    settings: TrainSettings, n_class: int, wanted: str | None = None, classes: Sequence[str] = ()
 ) -> tuple[Segmenter, str]:
     """The network to start training from, and a line on where its weights come from.
 
@@ -80,6 +82,7 @@ def starting_network(
         wanted: the preset of a data set whose images are no colour photographs (``wanted_preset``). It gives the
             channels: with four, weights for colour are fused early (CVPR section 5.2, NYUDv2), those of a network
             with as many channels are taken as they are.
+        classes: names of the classes; it is told where those of ``init_from`` differ.
 
     Raises:
         FileNotFoundError, ValueError: the file of weights or the checkpoint is missing, damaged or does not fit.
@@ -89,7 +92,10 @@ def starting_network(
     channels = channels_of(wanted)
     model = new_network(settings, n_class, channels)
     if settings.init_from is not None:
-        report = _start_from(model, settings.init_from, channels)
+        sources = _sources(model, settings.init_from)
+        for source in sources:
+            tell_other_names(f"init_from {settings.init_from}", source.classes, settings.data, classes)
+        report = _start_from(model, [source.model for source in sources], settings.init_from, channels)
         if settings.preprocess is not None and _preset(settings.preprocess, channels) != model.preprocess:
             raise ValueError(
                 f"preprocess must be that of init_from {settings.init_from}, {model.preprocess!r}, or left out, got "
@@ -161,12 +167,16 @@ def _fuse(model: FCN, colour: FCN, channels: int) -> LoadReport:
     return report
 
 
-def _start_from(model: Segmenter, paths: str, channels: int) -> LoadReport:
+def _sources(model: Segmenter, paths: str) -> list[Trained]:
+    """What ``init_from`` names: one checkpoint, for late fusion also two with a comma between them."""
+    return [load_trained(path) for path in ([paths] if isinstance(model, FCN) else paths.split(","))]
+
+
+def _start_from(model: Segmenter, sources: list[Segmenter], paths: str, channels: int) -> LoadReport:
     """Copies a checkpoint into ``model``; into late fusion one of its kind, or one for each of its networks."""
     if isinstance(model, FCN):
-        return _start(model, load_trained(paths).model, paths, channels)
+        return _start(model, sources[0], paths, channels)
     files = paths.split(",")
-    sources = [load_trained(file).model for file in files]
     if len(files) == 1 and isinstance(sources[0], LateFusion):
         sources, files = [sources[0].color, sources[0].hha], files * 2
     if len(sources) != 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fcnkern.engine.checkpoint import save_checkpoint
+from fcnkern.engine.checkpoint import LAST, save_checkpoint
 from fcnkern.engine.config import CONFIG, write_config
 from fcnkern.engine.distributed import rank, wait_for_all
 from fcnkern.engine.log import CsvLog
@@ -15,7 +15,7 @@ from fcnkern.metrics import Metrics
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-LAST, BEST, LOG, EVENTS = "last.pt", "best.pt", "log.csv", "events"
+BEST, LOG, EVENTS = "best.pt", "log.csv", "events"
 
 
 class Outputs:
@@ -57,12 +57,15 @@ class Outputs:
             save_checkpoint(path, record)
         wait_for_all()
 
-    def open(self, iteration: int, settings: TrainSettings) -> None:
-        """Writes the settings and begins the log after ``iteration``: what it holds of later ones comes again."""
+    def open(self, iteration: int, settings: TrainSettings, validates: bool = False) -> None:
+        """Writes the settings and begins the log after ``iteration``: what it holds of later ones comes again.
+
+        With ``validates`` the validation at ``iteration`` comes again too.
+        """
         if rank() > 0:
             return
         write_config(self.out / CONFIG, settings)
-        self._log = CsvLog(self.out / LOG, iteration)
+        self._log = CsvLog(self.out / LOG, iteration, validates)
         if self._writer_type is not None:
             self._events = self._writer_type(str(self.out / EVENTS), purge_step=iteration + 1)
 

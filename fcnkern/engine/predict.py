@@ -13,6 +13,7 @@ from PIL import Image
 
 from fcnkern._files import write_atomically
 from fcnkern.data import indexed, overlay, preset, read_input, shown
+from fcnkern.engine.device import device_of
 from fcnkern.engine.evaluate import evaluating
 from fcnkern.engine.network import Trained
 from fcnkern.engine.progress import Progress
@@ -34,15 +35,15 @@ def predict_image(
 
     ``scales``, ``flip`` and ``tile`` are those of ``FCN.predict``.
     """
-    batch = preset(trained.model.preprocess)(image)[None]
+    batch = preset(trained.model.preprocess)(image)[None].to(device_of(trained.model))
     options: dict[str, Any] = {"scales": scales, "flip": flip, "tile": tile}
     labels: np.ndarray
     with evaluating(trained.model, precision):
         if trained.tasks:
             maps = MultiTask(trained.model, trained.tasks).predict(batch, **options)
-            labels = torch.cat(list(maps.values())).numpy()
+            labels = torch.cat(list(maps.values())).cpu().numpy()
         else:
-            labels = trained.model.predict(batch, **options)[0].numpy()
+            labels = trained.model.predict(batch, **options)[0].cpu().numpy()
     return labels
 
 

@@ -15,11 +15,11 @@ SECONDS_BETWEEN_LINES = 20.0
 
 
 def say(message: str) -> None:
-    """A line on standard error, above any bar. Where nobody reads it any more, the work goes on unheard."""
+    """A line on standard error, above any bar. Where it can go nowhere any more, the work goes on unheard."""
     try:
         tqdm.write(message, file=sys.stderr)
         sys.stderr.flush()
-    except BrokenPipeError:
+    except OSError:
         drop(sys.stderr)
 
 

@@ -9,13 +9,12 @@ import torch
 
 from fcnkern.data import Dataset, open_dataset, wanted_preset
 from fcnkern.engine.broken import SkipBroken, check_present
-from fcnkern.engine.checkpoint import load_checkpoint
+from fcnkern.engine.checkpoint import LAST, load_checkpoint
 from fcnkern.engine.class_weights import class_shares, class_weights
 from fcnkern.engine.device import choose_device, place_for_training
 from fcnkern.engine.distributed import reseed
 from fcnkern.engine.loss_sampling import balanced_probabilities
 from fcnkern.engine.network import starting_network, trained_from
-from fcnkern.engine.outputs import LAST
 from fcnkern.engine.progress import say
 from fcnkern.engine.settings import STAGES, TrainSettings
 from fcnkern.engine.trainer import Trainer
@@ -39,7 +38,8 @@ def start_run(settings: TrainSettings, out: str | Path, *, quiet: bool = False) 
     device = choose_device(settings.device)
     train_set, val_set = _data(settings)
     torch.manual_seed(settings.seed)
-    model, origin = starting_network(settings, len(train_set.classes), wanted_preset(train_set))
+    classes = train_set.classes
+    model, origin = starting_network(settings, len(classes), wanted_preset(train_set), classes)
     reseed(settings.seed)
     place_for_training(model, device)
     if not quiet:
@@ -84,10 +84,13 @@ def resume_run(
         changes: settings to change; only those that leave what was done valid (see ``TrainSettings.changed``).
 
     Raises:
+        FileExistsError: the folder holds another run, or a later checkpoint of this one.
         FileNotFoundError, ValueError: the checkpoint or the data are missing or damaged, or a change is not allowed.
     """
     checkpoint = Path(checkpoint)
     record = load_checkpoint(checkpoint)
+    folder = checkpoint.parent if out is None else Path(out)
+    _check_newest(folder, checkpoint, record["iteration"])
     if "class_weight" not in record:
         raise ValueError(f"{checkpoint} holds a network and no run to go on with: begin one with init_from")
     trained = trained_from(record, checkpoint, model)
@@ -99,7 +102,6 @@ def resume_run(
             f"data set {settings.data} has the classes {', '.join(train_set.classes)}, "
             f"{checkpoint} was trained on {', '.join(trained.classes)}"
         )
-    folder = checkpoint.parent if out is None else Path(out)
     place_for_training(trained.model.train(), choose_device(settings.device))
     return Trainer(
         settings,
@@ -112,6 +114,24 @@ def resume_run(
         resume=record,
         quiet=quiet,
     )
+
+
+def _check_newest(folder: Path, checkpoint: Path, iteration: int) -> None:
+    """Refuses to go on in ``folder`` where that would overwrite another run, or what this one did later."""
+    last = folder / LAST
+    if not last.exists() or last.samefile(checkpoint):
+        return
+    if folder.resolve() != checkpoint.parent.resolve():
+        check_empty(folder)
+    try:
+        newest = load_checkpoint(last)["iteration"]
+    except ValueError:  # a damaged one is what an older checkpoint is resumed for
+        return
+    if newest > iteration:
+        raise FileExistsError(
+            f"{checkpoint} is at iteration {iteration}, {last} at {newest} would be overwritten: go on with "
+            f"--resume {folder}, or give out, another folder"
+        )
 
 
 def _set_threads(settings: TrainSettings) -> None:

@@ -11,6 +11,9 @@ from PIL import Image
 
 from fcnkern.data import Dataset, numbered, open_dataset, sheet, shown, tasks_of
 from fcnkern.data.registry import forms
+from fcnkern.engine.agreement import check_classes, check_images
+from fcnkern.engine.command import add_device
+from fcnkern.engine.device import choose_device
 from fcnkern.engine.network import Trained, load_trained
 from fcnkern.engine.predict import predict_image, save_png
 from fcnkern.engine.progress import Progress
@@ -30,8 +33,8 @@ def add_sheet(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         required=True,
-        metavar="FILE",
-        help="written by fcnkern train; a column each",
+        metavar="PATH",
+        help="written by fcnkern train, or runs' folders; a column each",
     )
     parser.add_argument(
         "--limit", type=int, default=6, metavar="N", help="images, spread over the split (default 6)"
@@ -39,14 +42,19 @@ def add_sheet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cell", type=int, default=320, metavar="N", help="width of a picture in pixels (default 320)"
     )
+    add_device(parser)
     parser.add_argument(
         "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help=f"PNG to write (default {DEFAULT_OUT})"
     )
 
 
 def _sheet(options: argparse.Namespace) -> int:
-    dataset = open_dataset(options.data, options.split)
+    if options.out.suffix.lower() != ".png":
+        raise ValueError(f"out must end in .png, got {options.out}")
+    device, dataset = choose_device(options.device), open_dataset(options.data, options.split)
     networks = [load_trained(path) for path in options.checkpoints]
+    for network in networks:
+        network.model.to(device)
     titles = column_titles(networks, options.checkpoints)
     with Progress("sheet", min(options.limit, len(dataset)), enabled=not options.quiet) as bar:
         picture = comparison(dataset, networks, titles, options.limit, cell_width=options.cell, progress=bar)
@@ -83,18 +91,16 @@ def comparison(
         progress: advanced by one per image.
 
     Raises:
-        ValueError: a network has other classes than the data set, ``limit`` or ``cell_width`` is below 1, or there
-            is no image.
+        ValueError: a network has another number of classes than the data set, or takes other images; ``limit`` or
+            ``cell_width`` is below 1; there is no image.
     """
     if limit < 1 or cell_width < 1:
         raise ValueError(f"limit and cell_width must be at least 1, got {limit} and {cell_width}")
     if len(dataset) == 0:
         raise ValueError("the data set to show has no images")
     for title, network in zip(titles, networks, strict=True):
-        if len(network.classes) != len(dataset.classes):
-            raise ValueError(
-                f"{title} has {len(network.classes)} classes, the data set {dataset.name} {len(dataset.classes)}"
-            )
+        check_images(title, network.model.preprocess, network.settings.data, dataset.name, dataset)
+        check_classes(title, network.classes, dataset.name, dataset.classes)
     rows, tasks = [], tasks_of(dataset)
     for index in np.linspace(0, len(dataset) - 1, min(limit, len(dataset))).round().astype(int).tolist():
         sample = dataset[index]

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fcnkern.engine.checkpoint import load_checkpoint
+from fcnkern.engine.checkpoint import LAST, load_checkpoint
 from fcnkern.engine.config import CONFIG, write_config
 from fcnkern.engine.distributed import rank
-from fcnkern.engine.outputs import LAST
 from fcnkern.engine.progress import say
 from fcnkern.engine.report import NAMES, Scores, scores_by_task
 from fcnkern.engine.runs import resume_run, start_run

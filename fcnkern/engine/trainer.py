@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from fcnkern.engine.distributed import count, gathered, greatest, rank
 from fcnkern.engine.evaluate import confusion_over
 from fcnkern.engine.fingerprint import check_same_data, fingerprint
 from fcnkern.engine.interrupt import Stoppable, StoppedError, stop_requested
+from fcnkern.engine.lock import only_run_in
 from fcnkern.engine.loss_sampling import LossSampling
 from fcnkern.engine.outputs import Outputs
 from fcnkern.engine.progress import Progress
@@ -159,12 +160,17 @@ class Trainer:
 
         Raises:
             DivergedError: a loss, a gradient or a weight is not finite; names the images.
+            FileExistsError: another process trains in the same folder.
             OSError: an image cannot be read or a file not be written; names it.
         """
+        with only_run_in(self.out) if rank() == 0 else nullcontext():
+            return self._run()
+
+    def _run(self) -> TrainResult:
         settings, position = self.settings, self.position
         self._clock = time.monotonic() - position.elapsed
         metrics, stopped = None, 0
-        self._outputs.open(position.iteration, settings)
+        self._outputs.open(position.iteration, settings, position.validating or self._progress() >= 1.0)
         self._save(self.last)
         bar = Progress("train", settings.iterations, position.iteration, enabled=not self.quiet)
         try:
@@ -183,11 +189,11 @@ class Trainer:
                             self._validate(bar, stop, settings.val_limit)
                         if self._due(settings.save_every):
                             self._save(self.last)
-                        if stop():
-                            raise StoppedError
+                        if number := stop():
+                            raise StoppedError(number)
                     metrics = self._validate(bar, stop, None)
-                except StoppedError:
-                    stopped = stop()
+                except StoppedError as error:
+                    stopped = error.signal
                 self._save(self.last, complete=not stopped)
         finally:
             self._outputs.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -56,9 +57,39 @@ def test_the_new_content_is_on_the_disk_before_it_takes_the_name(
     assert calls[:2] == ["fsync", "replace"]
 
 
+def test_links_and_devices_stay_what_they_are(tmp_path: Path) -> None:
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(tmp_path / "deep" / "file")
+    for content in (b"one", b"two"):
+        write_atomically(link, lambda file, content=content: file.write(content))
+        assert link.is_symlink()
+        assert (tmp_path / "deep" / "file").read_bytes() == content
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomically(pipe, lambda file: file.write(b"x"))
+    assert os.read(reader, 9) == b"x"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
+    def fail(file: BinaryIO) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path / 'a'}'"):
+        write_atomically(tmp_path / "a", fail)
+
+
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"checkpoint .*nowhere\.pt does not exist"):
         load_checkpoint(tmp_path / "nowhere.pt")
+
+
+def test_of_a_folder_the_newest_checkpoint_is_meant(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"checkpoint .*last\.pt does not exist"):
+        load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path / "last.pt", CONTENT)
+    assert load_checkpoint(tmp_path)["iteration"] == 7
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])

@@ -20,7 +20,7 @@ from fcnkern.engine.reproduce.curves import Curve, read_curve
 from fcnkern.engine.reproduce.experiment import resized
 from fcnkern.engine.reproduce.sampling import compare, mean_loss
 from fcnkern.metrics import from_confusion
-from tests.data.miniature import make_nyud
+from tests.data.miniature import make_nyud, make_siftflow
 from tests.engine._runs import Images, losses, stopping_after
 
 DATA = "scenes:count=4,size=24x32"
@@ -215,6 +215,35 @@ def test_no_copy_is_begun_without_all_splits(tmp_path: Path, capsys: pytest.Capt
     data = f"--data=nyud:{make_nyud(tmp_path / 'nyud', train=['5001'], val=['5002'])}"
     assert reproduce("camvid", tmp_path / "out", "--size=12x16", data) == 2
     assert "test.txt is missing" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_splits_that_share_names_stay_apart(tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    for place, split in enumerate(("train", "val")):
+        image = np.full((6, 8, 3), 100 * place, np.uint8)
+        for part, array in ((split, image), (f"{split}annot", image[:, :, 0] // 100)):
+            (tmp_path / part).mkdir()
+            Image.fromarray(array).save(tmp_path / part / "0001.png")
+        (tmp_path / f"{split}.txt").write_text(f"{split}/0001.png {split}annot/0001.png\n")
+    copy = resized(f"camvid:{tmp_path}", (3, 4), ("train", "val"), folder)
+    for place, split in enumerate(("train", "val")):
+        sample = open_dataset(copy, split)[0]
+        assert (sample.image == 100 * place).all()
+        assert (sample.label == place).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], "data must have one task, "), (["--size=12x16"], "size scales images of one label map, those of ")],
+)
+def test_several_tasks_are_refused_before_anything(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_siftflow(tmp_path / "sift", train=["a1", "a2"], val=["a3"])
+    data = f"--data=siftflow:{root},task=both"
+    assert reproduce("sampling", tmp_path / "out", "--iterations=1", "--cell=2", data, *words) == 2
+    assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

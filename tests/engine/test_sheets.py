@@ -61,6 +61,8 @@ def test_command(checkpoints: list[Path], tmp_path: Path, capsys: pytest.Capture
     with Image.open(out) as picture:
         assert picture.width == 4 * 50 + 5 * 8
         assert picture.height > 2 * 37
+    assert cli.main([*words, "--out", str(out.with_suffix(".jpg"))]) == 2
+    assert "out must end in .png, got " in capsys.readouterr().err
     assert cli.main([*words, "--limit", "0", "--out", str(out)]) == 2
     assert "limit and cell_width must be at least 1, got 0 and 50" in capsys.readouterr().err
 

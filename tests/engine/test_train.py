@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import threading
@@ -22,6 +24,8 @@ from fcnkern.engine import (
     save_checkpoint,
     start_run,
 )
+from fcnkern.engine.interrupt import stop_requested
+from fcnkern.engine.lock import only_run_in
 from fcnkern.engine.log import read_log
 from fcnkern.engine.network import starting_network
 from fcnkern.engine.trainer import Trainer
@@ -164,7 +168,9 @@ def command(out: Path, *more: str) -> list[str]:
     return ["train", *words, "--augment", "--sampling=0.5", f"--out={out}", "--quiet", *more]
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     number: signal.Signals, expected: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +189,32 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     assert load_checkpoint(tmp_path / "last.pt")["iteration"] == done
     assert f"fcnkern train --resume {tmp_path / 'last.pt'}" in capsys.readouterr().err
     assert signal.getsignal(number) is before
+
+
+def test_a_lost_terminal_leaves_the_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped: list[object] = []
+
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("fcnkern.engine.trainer.stop_requested", stopping_after(1))
+    monkeypatch.setattr("fcnkern.engine.progress.drop", dropped.append)
+    monkeypatch.setattr("sys.stderr", Gone())
+    assert main(command(tmp_path)) == 128 + signal.SIGTERM
+    assert dropped
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_signals_that_are_ignored_stay_so(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with stop_requested() as asked:
+            signal.raise_signal(number)
+            assert asked() == 0
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def test_divergence_names_the_iteration_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
@@ -259,6 +291,38 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     tiny(tmp_path, iterations=1).run()
     with pytest.raises(FileExistsError, match="holds a run already"):
         tiny(tmp_path)
+
+
+def test_an_older_checkpoint_does_not_overwrite_a_later_one(tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    tiny(run, iterations=2, val_split="val").run()
+    early = run / "early.pt"
+    (run / "last.pt").rename(early)
+    resume_run(early, iterations=4, quiet=True).run()
+    before = {file.name: file.read_bytes() for file in run.iterdir()}
+    with pytest.raises(
+        FileExistsError, match=r"early.pt is at iteration 2, .*last.pt at 4 would be overwritten"
+    ):
+        resume_run(early, iterations=3)
+    assert {file.name: file.read_bytes() for file in run.iterdir()} == before
+    assert resume_run(early, other, iterations=3, quiet=True).run().iteration == 3
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        resume_run(run / "last.pt", other)
+    (run / "last.pt").write_bytes(b"damaged")
+    assert resume_run(early, iterations=3, quiet=True).run().iteration == 3
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with (
+        only_run_in(tmp_path),
+        pytest.raises(FileExistsError, match=f"{tmp_path} has another run in progress"),
+    ):
+        tiny(tmp_path).run()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".lock").touch()  # of a killed process
+    assert tiny(tmp_path, iterations=1).run().iteration == 1
+    assert not (tmp_path / ".lock").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ import torch
 import fcnkern
 from fcnkern._files import write_atomically
 from fcnkern.data import Dataset, open_dataset, preset
+from fcnkern.engine.checkpoint import LAST
 from fcnkern.engine.device import choose_device
 from fcnkern.engine.evaluate import confusion_over
 from fcnkern.engine.network import Trained, load_trained
-from fcnkern.engine.outputs import LAST, LOG
+from fcnkern.engine.outputs import LOG
 from fcnkern.engine.progress import Progress
 from fcnkern.engine.report import NAMES, metrics_record
 from fcnkern.engine.reproduce.curves import Curve, draw_losses, figure_of, read_curve, save_figure

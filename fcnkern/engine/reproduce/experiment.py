@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from fcnkern._files import write_atomically
-from fcnkern.data import Dataset, open_dataset, wanted_preset
+from fcnkern.data import Dataset, Sample, open_dataset, tasks_of, wanted_preset
 from fcnkern.engine.config import CONFIG, read_config, write_config
 from fcnkern.engine.settings import TrainSettings
 
@@ -64,7 +64,8 @@ def resized(spec: str, size: tuple[int, int], splits: Sequence[str], folder: Pat
 
     Raises:
         FileNotFoundError, ValueError: as ``open_dataset``, for any of the splits; a side below 1; larger images than
-            are read without a warning; images that are not in colour; the folder has a copy of another data set.
+            PIL reads without a warning; images that are not in colour, or of several tasks; the folder has a copy of
+            another data set.
     """
     height, width = size
     if min(size) < 1:
@@ -79,12 +80,12 @@ def resized(spec: str, size: tuple[int, int], splits: Sequence[str], folder: Pat
         )
     datasets = {split: open_dataset(spec, split) for split in splits}
     for split, dataset in datasets.items():
-        _check_colour(dataset, spec)
+        _check_scalable(dataset, spec)
         listing = folder / f"{split}.txt"
         if listing.exists():
             continue
         write_lines(source, [spec])
-        stems = [_write_sample(dataset, index, size, folder) for index in range(len(dataset))]
+        stems = [_write_sample(dataset[index], split, size, folder) for index in range(len(dataset))]
         palette = [" ".join(map(str, colour)) for colour in dataset.palette.tolist()]
         for path, lines in (
             (folder / "classes.txt", dataset.classes),
@@ -95,23 +96,28 @@ def resized(spec: str, size: tuple[int, int], splits: Sequence[str], folder: Pat
     return f"folder:{folder}"
 
 
-def _check_colour(dataset: Dataset, spec: str) -> None:
+def _check_scalable(dataset: Dataset, spec: str) -> None:
+    if tasks := tasks_of(dataset):
+        raise ValueError(
+            f"size scales images of one label map, those of {spec} have {', '.join(tasks)}: do without size"
+        )
     wanted = wanted_preset(dataset)
     if wanted is not None:
         raise ValueError(f"size scales colour images, those of {spec} are for {wanted!r}: do without size")
 
 
-def _write_sample(dataset: Dataset, index: int, size: tuple[int, int], folder: Path) -> str:
-    sample, (height, width) = dataset[index], size
+def _write_sample(sample: Sample, split: str, size: tuple[int, int], folder: Path) -> str:
+    """Writes one sample; returns its stem, which splits never share as their images' names may."""
+    stem, (height, width) = f"{split}/{sample.name}", size
     pictures = {
         IMAGES: Image.fromarray(sample.image).resize((width, height), Image.Resampling.BILINEAR),
         LABELS: Image.fromarray(sample.label).resize((width, height), Image.Resampling.NEAREST),
     }
     for part, picture in pictures.items():
-        path = folder / part / f"{sample.name}.png"
+        path = folder / part / f"{stem}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)
-    return sample.name
+    return stem
 
 
 def write_lines(path: Path, lines: Sequence[str]) -> None:

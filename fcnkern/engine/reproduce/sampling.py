@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcnkern._files import write_atomically
-from fcnkern.data import Dataset, eval_batches, open_dataset, preset
+from fcnkern.data import Dataset, eval_batches, open_dataset, preset, tasks_of
+from fcnkern.engine.checkpoint import LAST
 from fcnkern.engine.evaluate import evaluating
 from fcnkern.engine.loss_sampling import LossSampling
 from fcnkern.engine.network import load_trained
-from fcnkern.engine.outputs import LAST, LOG
+from fcnkern.engine.outputs import LOG
 from fcnkern.engine.reproduce.curves import Curve, draw_losses, figure_of, read_curve, save_figure
 from fcnkern.engine.reproduce.experiment import StoppedByError, begin, write_json, write_lines
 from fcnkern.engine.settings import TrainSettings
@@ -79,11 +80,14 @@ def reproduce_sampling(settings: TrainSettings, out: str | Path, *, quiet: bool 
             is installed, ``sampling.png``.
 
     Raises:
-        FileNotFoundError, ValueError, RuntimeError, OSError: as ``start_run`` and ``Trainer.run``.
+        FileNotFoundError, ValueError, RuntimeError, OSError: as ``start_run`` and ``Trainer.run``; the data have
+            several tasks.
         StoppedByError: a signal stopped it.
     """
     out = Path(out)
     validation_set = open_dataset(settings.data, "val")
+    if tasks := tasks_of(validation_set):
+        raise ValueError(f"data must have one task, {settings.data} has {', '.join(tasks)}")
     begin(settings, out)
     share_of_time = None if settings.time_limit is None else settings.time_limit / len(SHARES)
     curves, validation = [], []

@@ -1,0 +1,91 @@
+"""What is read from a file is what it stores: every bit depth, every orientation, every size."""
+
+from __future__ import annotations
+
+import json
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcnkern import cli
+from fcnkern.data import DataError, preset, read_image, read_input, read_label
+
+COLOUR, GREY, TURNED = 2, 0, 0x0112
+
+
+def write_png(path: Path, rows: list[bytes], width: int, depth: int, kind: int) -> None:
+    """A PNG of rows that are packed already; PIL writes no such depths itself."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        whole = name + content
+        return struct.pack(">I", len(content)) + whole + struct.pack(">I", zlib.crc32(whole))
+
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "expected"), [(2, b"\x1b", [0, 1, 2, 3]), (4, b"\x01\x2f", [0, 1, 2, 15])]
+)
+def test_labels_of_few_bits_are_read_as_stored(
+    depth: int, row: bytes, expected: list[int], tmp_path: Path
+) -> None:
+    write_png(tmp_path / "a.png", [row, row], 4, depth, GREY)
+    label = read_label(tmp_path / "a.png")
+    assert label.dtype == np.uint8
+    assert label.tolist() == [expected, expected]
+
+
+def test_images_of_sixteen_bits_are_refused(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", [bytes(range(12))], 2, 16, COLOUR)
+    with pytest.raises(DataError, match=r"a\.png has mode RGB;16B, wanted 8 bits a channel"):
+        read_image(tmp_path / "a.png")
+
+
+def test_large_images_are_read_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (30, 20), (1, 2, 3)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(tmp_path / "a.png").shape == (20, 30, 3)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+@pytest.fixture
+def turned(tmp_path: Path) -> Path:
+    """A data set of one image 3 high and 2 wide, which viewers show 2 high and 3 wide."""
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir()
+    exif = Image.Exif()
+    exif[TURNED] = 6  # a quarter to the right
+    pixels = np.arange(18, dtype=np.uint8).reshape(3, 2, 3)
+    Image.fromarray(pixels).save(tmp_path / "images" / "a.png", exif=exif)
+    Image.fromarray(np.eye(3, 2, dtype=np.uint8)).save(tmp_path / "labels" / "a.png")
+    (tmp_path / "train.txt").write_text("a\n")
+    return tmp_path
+
+
+def test_photographs_to_predict_are_upright(turned: Path) -> None:
+    path = turned / "images" / "a.png"
+    stored = read_image(path)
+    assert stored.shape == (3, 2, 3)
+    assert np.array_equal(read_input(path, preset("caffe")), np.rot90(stored, -1))
+
+
+def test_turned_images_of_a_data_set_are_named(turned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data", "check", f"folder:{turned}", "--quiet"]
+    assert cli.main(words) == 0
+    path = turned / "images" / "a.png"
+    assert (
+        f"an EXIF orientation, which is not applied, have 1 images: {path}; check" in capsys.readouterr().out
+    )
+    assert cli.main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["splits"][0]["turned"] == [str(path)]
