@@ -8,7 +8,7 @@ if __name__ == "__main__":
     sys.path.append(sys.path.pop(0))  # the current folder: a checkout does not hide an installed fcnkern
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ import fcnkern
 from benchmarks.bounds import Work, ceilings, work
 from benchmarks.cases import NETWORKS, Case, chosen
 from benchmarks.compare import slower
-from benchmarks.contenders import Contender, build, everyone
+from benchmarks.contenders import Contender, WrongResultError, build, everyone
 from benchmarks.kernel_time import kernel_share
 from benchmarks.memory import extra_bytes
 from benchmarks.peers import missing_peers
 from benchmarks.report import Row, as_json, as_markdown, circumstances
-from benchmarks.timing import interleaved, timer
+from benchmarks.timing import Timer, Times, interleaved, timer
 
 QUICK_SECONDS, FULL_SECONDS = 2.0, 3.0  # of timing per case
 
@@ -34,38 +34,80 @@ def measure(case: Case, device: str, quick: bool, seconds: float) -> Iterator[Ro
     ``seconds``: about how long to take times.
 
     Raises:
-        AssertionError: a result is out of bounds. A contender that fails otherwise is a row that says so.
+        WrongResultError: a result is out of bounds. A contender that fails otherwise is a row that says so.
     """
     names = everyone(case, device, quick)
-    contenders, errors, failures = _checked(build(case, names, device))
-    times = interleaved({name: c.run for name, c in contenders.items()}, seconds, timer(device))
+    try:
+        contenders = build(case, names, device)
+    except Exception as error:
+        yield from (Row.failed(case.name, name, _said(error)) for name in names)
+        return
+    errors, failures = _checked(contenders)
+    able = {name: contenders[name] for name in errors}
+    times, late = _times({name: each.run for name, each in able.items()}, seconds, timer(device))
+    failures |= late
+    ours = times["ours"].median if "ours" in times else None
     for name in names:
         if name in failures:
             yield Row.failed(case.name, name, failures[name])
             continue
-        weighed = not case.apart and (not quick or device != "cpu" or name == "ours")
-        extra = extra_bytes(case, name, device, contenders[name]) if weighed else None
-        ratio = times[name].median / times["ours"].median if "ours" in times else None
-        row = Row(case.name, name, times[name], ratio, case.rivals.get(name), extra, errors[name])
-        if name == "ours" and device == "cpu" and case.operation not in NETWORKS:
-            row = row._replace(kernel=kernel_share(contenders[name].run) * times[name].median)
-        yield row
+        ratio = None if ours is None else times[name].median / ours
+        row = Row(case.name, name, times[name], ratio, case.rivals.get(name), None, errors[name])
+        try:
+            yield _weighed(row, case, device, quick, able[name])
+        except Exception as error:
+            yield Row.failed(case.name, name, _said(error))
 
 
-def _checked(
-    contenders: dict[str, Contender],
-) -> tuple[dict[str, Contender], dict[str, float], dict[str, str]]:
-    """The contenders that run, their errors, and what the others failed with."""
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _checked(contenders: Mapping[str, Contender]) -> tuple[dict[str, float], dict[str, str]]:
+    """The errors of the contenders that run, and what the others failed with."""
     errors: dict[str, float] = {}
     failures: dict[str, str] = {}
     for name, contender in contenders.items():
         try:
             errors[name] = contender.error()
-        except AssertionError as error:
-            raise AssertionError(f"{name}: {error}") from None
+        except WrongResultError as wrong:
+            raise WrongResultError(f"{name}: {wrong}") from None
         except Exception as error:
-            failures[name] = f"{type(error).__name__}: {error}".splitlines()[0]
-    return {name: contenders[name] for name in errors}, errors, failures
+            failures[name] = _said(error)
+    return errors, failures
+
+
+def _times(
+    calls: Mapping[str, Callable[[], Any]], seconds: float, take: Timer
+) -> tuple[dict[str, Times], dict[str, str]]:
+    """Times of the calls that last, taken anew without each that fails; and what those failed with."""
+    running = ""
+    failures: dict[str, str] = {}
+
+    def named(name: str, call: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> None:
+            nonlocal running
+            running = name
+            call()
+
+        return run
+
+    while left := {name: named(name, call) for name, call in calls.items() if name not in failures}:
+        try:
+            return interleaved(left, seconds, take), failures
+        except Exception as error:
+            failures[running] = _said(error)
+    return {}, failures
+
+
+def _weighed(row: Row, case: Case, device: str, quick: bool, contender: Contender) -> Row:
+    """A row with the contender's memory, and for ours on a CPU the time in kernels."""
+    own = row.contender == "ours"
+    if not case.apart and (own or not quick or device != "cpu"):
+        row = row._replace(extra=extra_bytes(case, row.contender, device, contender))
+    if own and device == "cpu" and case.operation not in NETWORKS and row.times is not None:
+        row = row._replace(kernel=kernel_share(contender.run) * row.times.median)
+    return row
 
 
 def options() -> argparse.Namespace:
@@ -108,7 +150,7 @@ def main() -> int:
             for row in measure(case, given.device, given.quick, given.seconds):
                 rows.append(row)
                 print(f"{index}/{len(cases)} {row}", flush=True)
-        except AssertionError as error:
+        except WrongResultError as error:
             wrong.append(f"{case.name}: {error}")
             print(f"{index}/{len(cases)} {wrong[-1]}", flush=True)
         can = can.best(ceilings(given.device))
