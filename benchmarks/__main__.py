@@ -17,7 +17,7 @@ import torch
 import fcnkern
 from benchmarks.bounds import Work, ceilings, work
 from benchmarks.cases import NETWORKS, Case, chosen
-from benchmarks.compare import slower
+from benchmarks.compare import compared, earlier
 from benchmarks.contenders import Contender, WrongResultError, build, everyone
 from benchmarks.kernel_time import kernel_share
 from benchmarks.memory import extra_bytes
@@ -137,6 +137,10 @@ def main() -> int:
         found = [chosen(given.device, given.quick, text, given.large) for text in given.only or [""]]
     except ValueError as error:
         sys.exit(f"--only: {error}")
+    try:
+        before = earlier(given.compare) if given.compare else None
+    except ValueError as error:
+        sys.exit(f"--compare: {error}")
     cases = list({case.name: case for each in found for case in each}.values())
     can = ceilings(given.device)
     facts = circumstances(" ".join(["python -m benchmarks", *sys.argv[1:]]), given.device, can)
@@ -159,7 +163,7 @@ def main() -> int:
         if given.out is not None:
             write(given.out, facts, rows)
     print("\n" + as_markdown(facts, rows))
-    for line in slower(given.compare, rows) if given.compare else []:
+    for line in compared(before, facts, rows) if before else ():
         print(line)
     for line in wrong:
         print(f"WRONG: {line}", file=sys.stderr)

@@ -20,6 +20,23 @@ FLOAT_BOUNDS = {torch.float32: 5e-6, torch.bfloat16: 1e-2, torch.float16: 1e-3} 
 COUNT_BOUND = 1e-4  # part of the labels or counts: near ties fall differently in fp32
 BF16_COUNT_BOUND = 2e-2  # the same in bf16, which rounds interpolated scores to ties
 
+OWN = (
+    "ours",
+    "all pixels",
+    "trunk alone",
+    "plain",
+    "rarefied",
+    "shift-and-stitch",
+    "stride 32",
+    "crops",
+)
+"""What contenders that run this library's code are called, up to a comma; all others are foreign."""
+
+
+def is_foreign(contender: str) -> bool:
+    """Whether a contender runs none of this library's code, so that no change of it changes its time."""
+    return contender.split(", ")[0] not in OWN
+
 
 class WrongResultError(Exception):
     """A contender computes something else than the truth."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -18,9 +19,10 @@ from torch import Tensor
 import fcnkern
 from benchmarks import __main__ as command_line
 from benchmarks.bounds import Ceilings
-from benchmarks.cases import chosen
-from benchmarks.contenders import Contender
+from benchmarks.cases import CASES, chosen
+from benchmarks.contenders import Contender, is_foreign
 from benchmarks.report import read
+from benchmarks.timing import Times
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -130,3 +132,57 @@ def test_contenders_that_cannot_be_built_are_rows(monkeypatch: pytest.MonkeyPatc
     rows = list(command_line.measure(case, "cpu", True, 0.01))
     assert rows[0].contender == "ours"
     assert {row.failure for row in rows} == {"MemoryError: no room"}
+
+
+FOREIGN = {"interpolate", "dense deconvolution", "bincount", "eager", "stock modules", "stock trunk alone"}
+OURS = {"ours", "all pixels", "trunk alone", "plain", "rarefied", "shift-and-stitch", "stride 32", "crops"}
+
+
+def test_every_contender_is_foreign_or_ours() -> None:
+    names = {name.removeprefix("compiled ") for case in CASES for name in case.contenders()}
+    assert {name.split(", ")[0] for name in names} == FOREIGN | OURS
+    for name in names:
+        assert is_foreign(name) == (name.split(", ")[0] in FOREIGN), name
+
+
+def test_what_got_slower_is_said(
+    bench: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(ours: float, *words: str) -> None:
+        taken = {"ours": ours, "trunk alone": 2 * ours, "interpolate": 2.0}
+        times = {name: Times(each, each, each, each, 9) for name, each in taken.items()}
+        monkeypatch.setattr(command_line, "interleaved", lambda *_: times)
+        assert bench(dict.fromkeys(taken, contender()), *words) == 0
+
+    old = tmp_path / "old.json"
+    run(1.0, f"--out={tmp_path / 'old'}")
+    run(1.0, f"--compare={old}")
+    assert "SLOWER" not in capsys.readouterr().out
+    run(1.5, f"--compare={old}")
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("SLOWER", "ANOTHER"))]
+    assert [line.split(": ")[2] for line in said] == ["ours", "trunk alone"]
+    report = json.loads(old.read_text())
+    report["circumstances"] |= {"isa": "another", "device": "cuda"}
+    old.write_text(json.dumps(report))
+    run(1.0, f"--compare={old}")
+    said = capsys.readouterr().out
+    assert "ANOTHER MACHINE: isa: another then, " in said
+    assert "ANOTHER MACHINE: device: cuda then, cpu now" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "cannot be read: No such file"), ("{}", "is no report"), ("[1]", "is no report")],
+)
+def test_an_unreadable_earlier_report_is_refused_before_the_run(
+    bench: Callable[..., int], tmp_path: Path, text: str | None, said: str
+) -> None:
+    old = tmp_path / "old.json"
+    if text is not None:
+        old.write_text(text)
+    never = contender(lambda: pytest.fail("it ran"))
+    with pytest.raises(SystemExit, match=f"--compare: .*old.json {said}"):
+        bench({"ours": never}, f"--compare={old}")
