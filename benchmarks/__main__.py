@@ -17,6 +17,7 @@ import torch
 import fcnkern
 from benchmarks.bounds import Work, ceilings, work
 from benchmarks.cases import NETWORKS, Case, chosen
+from benchmarks.command import recorded, seconds, write
 from benchmarks.compare import compared, earlier
 from benchmarks.contenders import Contender, WrongResultError, build, everyone
 from benchmarks.kernel_time import kernel_share
@@ -118,11 +119,13 @@ def options() -> argparse.Namespace:
     add("--device", choices=["cpu", "cuda"], help="where to measure; a GPU where there is one")
     add("--large", action="store_true", help="on a CPU also the cases that take minutes or gigabytes there")
     add("--only", action="append", metavar="TEXT", help="only cases whose name holds TEXT; may be repeated")
-    add("--seconds", type=float, metavar="S", help="of timing per case; 3, with --quick 2")
+    add("--seconds", type=seconds, metavar="S", help="of timing per case; 3, with --quick 2")
     add("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
     add("--plot", type=Path, metavar="PATH.png", help="draw time and memory (needs matplotlib)")
     add("--compare", type=Path, metavar="OLD.json", help="say what got slower since, beyond noise")
     found = parser.parse_args()
+    if found.device == "cuda" and not torch.cuda.is_available():
+        parser.error("argument --device: PyTorch finds no GPU here, wanted cpu")
     found.device = found.device or ("cuda" if torch.cuda.is_available() else "cpu")
     found.seconds = found.seconds or (QUICK_SECONDS if found.quick else FULL_SECONDS)
     return found
@@ -143,7 +146,7 @@ def main() -> int:
         sys.exit(f"--compare: {error}")
     cases = list({case.name: case for each in found for case in each}.values())
     can = ceilings(given.device)
-    facts = circumstances(" ".join(["python -m benchmarks", *sys.argv[1:]]), given.device, can)
+    facts = circumstances(recorded("benchmarks", sys.argv[1:]), given.device, can)
     facts["missing rivals"] = missing_peers()
     rows: list[Row] = []
     needs: dict[str, Work] = {}
@@ -161,7 +164,9 @@ def main() -> int:
         facts["ceilings"] = can._asdict()
         rows = [row._replace(bound=can.bound(needs[row.case])) for row in rows]
         if given.out is not None:
-            write(given.out, facts, rows)
+            write(
+                given.out, as_json(facts, rows), as_markdown(facts, rows)
+            )  # a run that is ended leaves them
     print("\n" + as_markdown(facts, rows))
     for line in compared(before, facts, rows) if before else ():
         print(line)
@@ -172,13 +177,6 @@ def main() -> int:
 
         plot(rows, facts, given.plot)
     return 1 if wrong else 0
-
-
-def write(out: Path, facts: dict[str, Any], rows: list[Row]) -> None:
-    """Writes OUT.json and OUT.md; after each case, so that a run that is ended leaves what it had."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(as_json(facts, rows))
-    out.with_suffix(".md").write_text(as_markdown(facts, rows))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -186,3 +187,31 @@ def test_an_unreadable_earlier_report_is_refused_before_the_run(
     never = contender(lambda: pytest.fail("it ran"))
     with pytest.raises(SystemExit, match=f"--compare: .*old.json {said}"):
         bench({"ours": never}, f"--compare={old}")
+
+
+def test_the_recorded_command_runs_the_same_again(
+    bench: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    bench({"ours": contender()}, f"--out={tmp_path / 'v1.2'}")
+    command = read(tmp_path / "v1.2.json")[0]["command"]
+    assert shlex.split(command) == ["OMP_NUM_THREADS=2", "python", "-m", "benchmarks", *sys.argv[1:]]
+    assert (tmp_path / "v1.2.md").is_file()
+
+
+@pytest.mark.parametrize("word", ["0", "-1", "nan", "inf", "long"])
+def test_seconds_are_above_zero(
+    bench: Callable[..., int], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bench({"ours": contender()}, f"--seconds={word}")
+    assert f"argument --seconds: invalid seconds value: '{word}'" in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_there_is_said(
+    bench: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        bench({"ours": contender()}, "--device=cuda")
+    assert "argument --device: PyTorch finds no GPU here" in capsys.readouterr().err
