@@ -22,7 +22,7 @@ from benchmarks.compare import compared, earlier
 from benchmarks.contenders import Contender, WrongResultError, build, everyone
 from benchmarks.kernel_time import kernel_share
 from benchmarks.memory import extra_bytes
-from benchmarks.peers import missing_peers
+from benchmarks.peers import unmeasured
 from benchmarks.report import Row, as_json, as_markdown, circumstances
 from benchmarks.timing import Timer, Times, interleaved, timer
 
@@ -147,7 +147,7 @@ def main() -> int:
     cases = list({case.name: case for each in found for case in each}.values())
     can = ceilings(given.device)
     facts = circumstances(recorded("benchmarks", sys.argv[1:]), given.device, can)
-    facts["missing rivals"] = missing_peers()
+    facts["missing rivals"] = unmeasured(given.device)
     rows: list[Row] = []
     needs: dict[str, Work] = {}
     wrong: list[str] = []
