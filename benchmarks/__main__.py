@@ -118,7 +118,12 @@ def options() -> argparse.Namespace:
     add("--quick", action="store_true", help="the main cases, without torch.compile: a minute")
     add("--device", choices=["cpu", "cuda"], help="where to measure; a GPU where there is one")
     add("--large", action="store_true", help="on a CPU also the cases that take minutes or gigabytes there")
-    add("--only", action="append", metavar="TEXT", help="only cases whose name holds TEXT; may be repeated")
+    add(
+        "--only",
+        action="append",
+        metavar="TEXT",
+        help="only cases whose name holds TEXT; may be repeated, and orders them",
+    )
     add("--seconds", type=seconds, metavar="S", help="of timing per case; 3, with --quick 2")
     add("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
     add("--plot", type=Path, metavar="PATH.png", help="draw time and memory (needs matplotlib)")
@@ -131,20 +136,29 @@ def options() -> argparse.Namespace:
     return found
 
 
+def wanted(given: argparse.Namespace) -> list[Case]:
+    """The cases to measure, in the order of the --only that name them.
+
+    Raises:
+        ValueError: one names none.
+    """
+    found = [chosen(given.device, given.quick, text, given.large) for text in given.only or [""]]
+    return list({case.name: case for each in found for case in each}.values())
+
+
 def main() -> int:
     given = options()
     missing = fcnkern.info()["backends"]["cpu"]["reason"]
     if given.device == "cpu" and missing:
         sys.exit(f"the C++ kernels are missing: {missing}")
     try:
-        found = [chosen(given.device, given.quick, text, given.large) for text in given.only or [""]]
+        cases = wanted(given)
     except ValueError as error:
         sys.exit(f"--only: {error}")
     try:
         before = earlier(given.compare) if given.compare else None
     except ValueError as error:
         sys.exit(f"--compare: {error}")
-    cases = list({case.name: case for each in found for case in each}.values())
     can = ceilings(given.device)
     facts = circumstances(recorded("benchmarks", sys.argv[1:]), given.device, can)
     facts["missing rivals"] = unmeasured(given.device)
