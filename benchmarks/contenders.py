@@ -24,6 +24,7 @@ OWN = (
     "ours",
     "all pixels",
     "trunk alone",
+    "head alone",
     "plain",
     "rarefied",
     "shift-and-stitch",
