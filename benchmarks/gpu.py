@@ -90,10 +90,11 @@ def steps(out: Path, dry: bool) -> Iterator[Step]:
     tests = [Command(Path(each).stem, [*quiet, backends, str(ROOT / each)]) for each in tested(dry)]
     yield Step("tests", tests, 150)
     sanitizer = shutil.which("compute-sanitizer")
+    found = ["--error-exitcode", "1"]  # else what it finds does not show in its status
     checks = [
         Command(
             f"{tool} {Path(file).stem}",
-            [str(sanitizer), "--tool", tool, *quiet, "cuda", str(ROOT / file)],
+            [str(sanitizer), "--tool", tool, *found, *quiet, "cuda", str(ROOT / file)],
         )
         for tool in ("memcheck", "racecheck")
         for file in SANITIZED

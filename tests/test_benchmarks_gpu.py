@@ -145,8 +145,10 @@ def test_memory_and_races_are_checked(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(shutil, "which", lambda _: "/bin/compute-sanitizer")
     found = commands("sanitizer", tmp_path)
     assert len(found) == 4
-    for name, (tool, option, kind, *_, backend, file) in found.items():
+    for name, arguments in found.items():
+        tool, option, kind, *_, backend, file = arguments
         assert (tool, option, backend) == ("/bin/compute-sanitizer", "--tool", "cuda")
+        assert arguments[3:5] == ["--error-exitcode", "1"]
         assert name == f"{kind} {Path(file).stem}"
         assert Path(file).is_file()
     assert {arguments[2] for arguments in found.values()} == {"memcheck", "racecheck"}
