@@ -8,7 +8,7 @@ if __name__ == "__main__":
     sys.path.append(sys.path.pop(0))  # the current folder: a checkout does not hide an installed fcnkern
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import torch
 import fcnkern
 from benchmarks.bounds import Work, ceilings, shared_work
 from benchmarks.cases import NETWORKS, Case, chosen
-from benchmarks.compare import slower
-from benchmarks.contenders import Contender, build, everyone
+from benchmarks.command import recorded, seconds, write
+from benchmarks.compare import compared, earlier
+from benchmarks.contenders import Contender, WrongResultError, build, everyone
 from benchmarks.kernel_time import kernel_share
 from benchmarks.memory import extra_bytes
-from benchmarks.peers import missing_peers
+from benchmarks.peers import unmeasured
 from benchmarks.report import Row, as_json, as_markdown, circumstances
-from benchmarks.timing import interleaved, timer
+from benchmarks.timing import Timer, Times, interleaved, timer
 
 QUICK_SECONDS, FULL_SECONDS = 2.0, 3.0  # of timing per case
 
@@ -34,38 +35,81 @@ def measure(case: Case, device: str, quick: bool, seconds: float) -> Iterator[Ro
     ``seconds``: about how long to take times.
 
     Raises:
-        AssertionError: a result is out of bounds. A contender that fails otherwise is a row that says so.
+        WrongResultError: a result is out of bounds. A contender that fails otherwise is a row that says so.
     """
     names = everyone(case, device, quick)
-    contenders, errors, failures = _checked(build(case, names, device))
-    times = interleaved({name: c.run for name, c in contenders.items()}, seconds, timer(device, case.cold))
+    try:
+        contenders = build(case, names, device)
+    except Exception as error:
+        yield from (Row.failed(case.name, name, _said(error)) for name in names)
+        return
+    errors, failures = _checked(contenders)
+    able = {name: contenders[name] for name in errors}
+    times, late = _times({name: each.run for name, each in able.items()}, seconds, timer(device, case.cold))
+    failures |= late
+    ours = times["ours"].median if "ours" in times else None
     for name in names:
         if name in failures:
             yield Row.failed(case.name, name, failures[name])
             continue
-        weighed = not case.apart and (not quick or device != "cpu" or name == "ours")
-        extra = extra_bytes(case, name, device, contenders[name]) if weighed else None
-        ratio = times[name].median / times["ours"].median if "ours" in times else None
-        row = Row(case.name, name, times[name], ratio, case.rivals.get(name), extra, errors[name])
-        if name == "ours" and device == "cpu" and not case.cold and case.operation not in NETWORKS:
-            row = row._replace(kernel=kernel_share(contenders[name].run) * times[name].median)
-        yield row
+        ratio = None if ours is None else times[name].median / ours
+        row = Row(case.name, name, times[name], ratio, case.rivals.get(name), None, errors[name])
+        try:
+            yield _weighed(row, case, device, quick, able[name])
+        except Exception as error:
+            yield Row.failed(case.name, name, _said(error))
 
 
-def _checked(
-    contenders: dict[str, Contender],
-) -> tuple[dict[str, Contender], dict[str, float], dict[str, str]]:
-    """The contenders that run, their errors, and what the others failed with."""
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _checked(contenders: Mapping[str, Contender]) -> tuple[dict[str, float], dict[str, str]]:
+    """The errors of the contenders that run, and what the others failed with."""
     errors: dict[str, float] = {}
     failures: dict[str, str] = {}
     for name, contender in contenders.items():
         try:
             errors[name] = contender.error()
-        except AssertionError as error:
-            raise AssertionError(f"{name}: {error}") from None
+        except WrongResultError as wrong:
+            raise WrongResultError(f"{name}: {wrong}") from None
         except Exception as error:
-            failures[name] = f"{type(error).__name__}: {error}".splitlines()[0]
-    return {name: contenders[name] for name in errors}, errors, failures
+            failures[name] = _said(error)
+    return errors, failures
+
+
+def _times(
+    calls: Mapping[str, Callable[[], Any]], seconds: float, take: Timer
+) -> tuple[dict[str, Times], dict[str, str]]:
+    """Times of the calls that last, taken anew without each that fails; and what those failed with."""
+    running = ""
+    failures: dict[str, str] = {}
+
+    def named(name: str, call: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> None:
+            nonlocal running
+            running = name
+            call()
+
+        return run
+
+    while left := {name: named(name, call) for name, call in calls.items() if name not in failures}:
+        try:
+            return interleaved(left, seconds, take), failures
+        except Exception as error:
+            failures[running] = _said(error)
+    return {}, failures
+
+
+def _weighed(row: Row, case: Case, device: str, quick: bool, contender: Contender) -> Row:
+    """A row with the contender's memory, and for ours on a CPU the time in kernels."""
+    own = row.contender == "ours"
+    if not case.apart and (own or not quick or device != "cpu"):
+        row = row._replace(extra=extra_bytes(case, row.contender, device, contender))
+    timed = own and device == "cpu" and not case.cold and case.operation not in NETWORKS
+    if timed and row.times is not None:
+        row = row._replace(kernel=kernel_share(contender.run) * row.times.median)
+    return row
 
 
 def options() -> argparse.Namespace:
@@ -75,15 +119,32 @@ def options() -> argparse.Namespace:
     add("--quick", action="store_true", help="the main cases, without torch.compile: a minute")
     add("--device", choices=["cpu", "cuda"], help="where to measure; a GPU where there is one")
     add("--large", action="store_true", help="on a CPU also the cases that take minutes or gigabytes there")
-    add("--only", action="append", metavar="TEXT", help="only cases whose name holds TEXT; may be repeated")
-    add("--seconds", type=float, metavar="S", help="of timing per case; 3, with --quick 2")
+    add(
+        "--only",
+        action="append",
+        metavar="TEXT",
+        help="only cases whose name holds TEXT; may be repeated, and orders them",
+    )
+    add("--seconds", type=seconds, metavar="S", help="of timing per case; 3, with --quick 2")
     add("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
     add("--plot", type=Path, metavar="PATH.png", help="draw time and memory (needs matplotlib)")
     add("--compare", type=Path, metavar="OLD.json", help="say what got slower since, beyond noise")
     found = parser.parse_args()
+    if found.device == "cuda" and not torch.cuda.is_available():
+        parser.error("argument --device: PyTorch finds no GPU here, wanted cpu")
     found.device = found.device or ("cuda" if torch.cuda.is_available() else "cpu")
     found.seconds = found.seconds or (QUICK_SECONDS if found.quick else FULL_SECONDS)
     return found
+
+
+def wanted(given: argparse.Namespace) -> list[Case]:
+    """The cases to measure, in the order of the --only that name them.
+
+    Raises:
+        ValueError: one names none.
+    """
+    found = [chosen(given.device, given.quick, text, given.large) for text in given.only or [""]]
+    return list({case.name: case for each in found for case in each}.values())
 
 
 def main() -> int:
@@ -92,13 +153,16 @@ def main() -> int:
     if given.device == "cpu" and missing:
         sys.exit(f"the C++ kernels are missing: {missing}")
     try:
-        found = [chosen(given.device, given.quick, text, given.large) for text in given.only or [""]]
+        cases = wanted(given)
     except ValueError as error:
         sys.exit(f"--only: {error}")
-    cases = list({case.name: case for each in found for case in each}.values())
+    try:
+        before = earlier(given.compare) if given.compare else None
+    except ValueError as error:
+        sys.exit(f"--compare: {error}")
     can = ceilings(given.device)
-    facts = circumstances(" ".join(["python -m benchmarks", *sys.argv[1:]]), given.device, can)
-    facts["missing rivals"] = missing_peers()
+    facts = circumstances(recorded("benchmarks", sys.argv[1:]), given.device, can)
+    facts["missing rivals"] = unmeasured(given.device)
     rows: list[Row] = []
     needs: dict[tuple[str, str], Work | None] = {}
     wrong: list[str] = []
@@ -108,16 +172,17 @@ def main() -> int:
                 rows.append(row)
                 needs[row.case, row.contender] = shared_work(case, row.contender)
                 print(f"{index}/{len(cases)} {row}", flush=True)
-        except AssertionError as error:
+        except WrongResultError as error:
             wrong.append(f"{case.name}: {error}")
             print(f"{index}/{len(cases)} {wrong[-1]}", flush=True)
         can = can.best(ceilings(given.device))
         facts["ceilings"] = can._asdict()
         rows = [row.bounded(can, needs[row.case, row.contender]) for row in rows]
         if given.out is not None:
-            write(given.out, facts, rows)
+            # A run that is ended leaves what it had.
+            write(given.out, as_json(facts, rows), as_markdown(facts, rows))
     print("\n" + as_markdown(facts, rows))
-    for line in slower(given.compare, rows) if given.compare else []:
+    for line in compared(before, facts, rows) if before else ():
         print(line)
     for line in wrong:
         print(f"WRONG: {line}", file=sys.stderr)
@@ -126,13 +191,6 @@ def main() -> int:
 
         plot(rows, facts, given.plot)
     return 1 if wrong else 0
-
-
-def write(out: Path, facts: dict[str, Any], rows: list[Row]) -> None:
-    """Writes OUT.json and OUT.md; after each case, so that a run that is ended leaves what it had."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(as_json(facts, rows))
-    out.with_suffix(".md").write_text(as_markdown(facts, rows))
 
 
 if __name__ == "__main__":

@@ -314,18 +314,6 @@ def _cold() -> list[Case]:
     ]
 
 
-OWN = {
-    *("all pixels", "rarefied", "shift-and-stitch", "stride 32", "plain", "head alone"),
-    *("trunk alone", "trunk alone, elided", "trunk alone, plain"),
-}
-"""Contenders beside "ours" and its forms that are this library's too: other ways to do a thing, and parts of it."""
-
-
-def is_own(contender: str) -> bool:
-    """Whether a contender is this library's code, so that it is no rival of it."""
-    return contender in OWN or contender == "ours" or contender.startswith("ours, ")
-
-
 CASES = [
     *_losses(),
     *_argmaxes(),

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from benchmarks.bounds import Ceilings, work
-from benchmarks.cases import CASES, ELISION, MODELS, NETWORKS, OPERATION, is_own
+from benchmarks.cases import CASES, ELISION, MODELS, NETWORKS, OPERATION
+from benchmarks.contenders import is_foreign
 from benchmarks.plot_patches import PAPER, PAPER_SCORES, panels
 from benchmarks.report import Row, ceiling_lines, table
 
@@ -130,7 +131,7 @@ def _quickest(report: Report, case: str) -> str:
 
 
 def _is_rival(contender: str) -> bool:
-    return not is_own(contender) and not contender.endswith(("bf16", "alone"))
+    return is_foreign(contender) and not contender.endswith(("bf16", "alone"))
 
 
 def _line(label: str, ours: Row, rival: Row, quickest: str) -> str:

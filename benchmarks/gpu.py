@@ -4,18 +4,22 @@ Builds and installs the package, runs the tests of the GPU backends, runs some o
 measures operations and whole networks; nine minutes at most. What a step prints goes to DIR/STEP.txt, the figures to
 DIR/figures.json and figures.md, what became of the steps to DIR/report.json; a short table comes last.
 
-``--dry-run`` goes the same way on a machine with no GPU: what is installed, few tests, one case, no sanitizer.
+``--dry-run`` goes the same way on a machine with no GPU: what is installed, few tests, two cases,
+a whole network among them, no sanitizer.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +29,26 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 PARALLEL_TESTS = 8
 SANITIZED = ("tests/ops/test_confusion_matrix.py", "tests/ops/test_upsample_argmax.py")
-NO_TEST_CHOSEN = 5  # the exit status of pytest where -k leaves none
+NETWORK_TESTS = (
+    "tests/models/test_triton.py",
+    "tests/engine/test_step.py::test_a_run_moves_between_gpu_and_cpu",
+)
+NO_GPU_TESTS = ("_cpu", "test_labels", "test_resample", "test_tables")
+"""How the files in tests/ops end in which no test runs on a GPU."""
+FIRST_CASES = (
+    "loss 21×500×500 deconv(8, 31)",
+    "argmax 21×500×500",
+    "skip step 512→21×70×70",
+    "confusion of",
+    "max pool 2×2 of 16×698×698",
+    "FCN-8s, 8 ×",
+    "FCN-8s on",
+    "FCN-8s, ",
+    "FCN-8s",
+    "",
+)
+"""Cases that are measured first: the time may not suffice for all. The last text is in every name."""
+DRY_CASES = ("FCN-8s on AlexNet", "confusion of label maps")
 
 
 class Command(NamedTuple):
@@ -56,40 +79,40 @@ class Outcome(NamedTuple):
 def steps(out: Path, dry: bool) -> Iterator[Step]:
     """What is done, in order."""
     python = [sys.executable, "-m"]
-    install = [
-        "env",
-        "FCNKERN_CUDA_ARCHS=native",
-        *python,
-        "pip",
-        "install",
-        "--no-build-isolation",
-        "--no-deps",
-        str(ROOT),
-    ]
-    yield Step(
-        "build", [Command("install", install)], 120, "a dry run takes what is installed" if dry else None
-    )
-    pytest = str(Path(sys.executable).with_name("pytest"))
+    pip = [*python, "pip", "install", "--no-build-isolation", "--no-deps", str(ROOT)]
+    install = Command("install", ["env", "FCNKERN_CUDA_ARCHS=native", *pip])
+    yield Step("build", [install], 120, "a dry run takes what is installed" if dry else None)
+    pytest = str(Path(sys.executable).with_name("pytest"))  # python -m pytest would take the checkout
     quiet = [pytest, "-q", "-p", "no:cacheprovider", "-k"]
-    files = sorted((ROOT / "tests" / "ops").glob("test_*.py")) + sorted(
-        (ROOT / "tests" / "models").glob("test_*.py")
-    )
-    chosen = [ROOT / "tests" / "ops" / "test_confusion_matrix.py"] if dry else files
-    backends = "triton" if dry else "triton or cuda"  # an emulator for CUDA would be built first
-    yield Step("tests", [Command(file.stem, [*quiet, backends, str(file)]) for file in chosen], 150)
+    backends = (
+        "triton or gpu" if dry else "triton or cuda or gpu"
+    )  # an emulator for CUDA would be built first
+    tests = [Command(Path(each).stem, [*quiet, backends, str(ROOT / each)]) for each in tested(dry)]
+    yield Step("tests", tests, 150)
     sanitizer = shutil.which("compute-sanitizer")
+    found = ["--error-exitcode", "1"]  # else what it finds does not show in its status
     checks = [
         Command(
             f"{tool} {Path(file).stem}",
-            [str(sanitizer), "--tool", tool, *quiet, "cuda", str(ROOT / file)],
+            [str(sanitizer), "--tool", tool, *found, *quiet, "cuda", str(ROOT / file)],
         )
         for tool in ("memcheck", "racecheck")
         for file in SANITIZED
     ]
     yield Step("sanitizer", checks, 90, None if sanitizer else "compute-sanitizer is not in PATH")
-    measure = [*python, "benchmarks", "--out", str(out / "figures"), "--seconds", "0.7"]
-    small = ["--device", "cpu", "--quick", "--only", "argmax"]
-    yield Step("benchmarks", [Command("figures", [*measure, *(small if dry else ["--device", "cuda"])])], 180)
+    device, cases = ("cpu", DRY_CASES) if dry else ("cuda", FIRST_CASES)
+    measure = [*python, "benchmarks", "--out", str(out / "figures"), "--seconds", "0.7", "--device", device]
+    only = [word for text in cases for word in ("--only", text)]
+    yield Step("benchmarks", [Command("figures", [*measure, *only])], 175)
+
+
+def tested(dry: bool) -> list[str]:
+    """The tests that run on a GPU where there is one, from the root."""
+    if dry:
+        return ["tests/ops/test_confusion_matrix.py", *NETWORK_TESTS]
+    files = sorted((ROOT / "tests" / "ops").glob("test_*.py"))
+    chosen = [file for file in files if not file.stem.endswith(NO_GPU_TESTS)]
+    return [*(str(file.relative_to(ROOT)) for file in chosen), *NETWORK_TESTS]
 
 
 def run(step: Step, out: Path) -> Outcome:
@@ -118,23 +141,53 @@ class Result(NamedTuple):
 
 def _run(command: Command, deadline: float) -> Result:
     """Runs a command, and ends it and what it has started at the deadline."""
-    left = max(1.0, deadline - time.monotonic())
-    process = subprocess.Popen(
-        command.arguments,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+
+    def result(state: str, output: str) -> Result:
+        return Result(command.name, shlex.join(command.arguments), state, output)
+
+    if time.monotonic() >= deadline:
+        return result("out of time", "not started\n")
     try:
-        output, _ = process.communicate(timeout=left)
-        state = "passed" if process.returncode in (0, NO_TEST_CHOSEN) else "failed"
+        process = _start(command)
+    except OSError as error:
+        return result("failed", f"{error}\n")
+    try:
+        output, _ = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
+        return result("failed" if process.returncode else "passed", output)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        state = "out of time"
-    return Result(command.name, " ".join(command.arguments), state, output)
+        return result("out of time", process.communicate()[0])
+    finally:
+        with _starting:
+            _started.discard(process.pid)
+
+
+def _start(command: Command) -> subprocess.Popen[str]:
+    """A process with a session of its own, so that what it starts ends with it."""
+    with _starting:
+        process = subprocess.Popen(
+            command.arguments,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        _started.add(process.pid)
+    return process
+
+
+_starting = threading.Lock()
+_started: set[int] = set()
+
+
+def _end_all(signum: int, frame: object) -> None:
+    """Ends this process and all that it has started, which no signal from a terminal reaches."""
+    _starting.acquire()  # for good: no thread starts another
+    for group in _started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+    os._exit(128 + signum)
 
 
 def _last_line(output: str) -> str:
@@ -146,6 +199,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results are written")
     parser.add_argument("--dry-run", action="store_true", help="rehearse on a machine with no GPU")
     given = parser.parse_args()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, _end_all)
     given.out.mkdir(parents=True, exist_ok=True)
     outcomes = []
     for step in steps(given.out.resolve(), given.dry_run):

@@ -9,39 +9,60 @@ from torch import Tensor
 
 CrossEntropy = Callable[[Tensor, Tensor], Tensor]
 
-PEERS = {
-    "liger": "liger_kernel.transformers",
-    "smp": "segmentation_models_pytorch",
-    "torchvision": "torchvision",
-}
-"""The module of each."""
 
-
-def missing_peers() -> dict[str, str]:
-    """Each peer that cannot be imported here, and why."""
-    missing = {}
-    for name, module in PEERS.items():
-        try:
-            importlib.import_module(module)
-        except Exception as error:  # a peer built for another torch fails in its own ways
-            missing[name] = f"{type(error).__name__}: {error}"
-    return missing
+class UnmeasuredError(Exception):
+    """Why a peer is not measured, though it may be installed."""
 
 
 def cross_entropies(device: str) -> dict[str, CrossEntropy]:
     """What the peers that are here offer for N×C×H×W logits and N×H×W int64 labels of which 255 is ignored."""
-    missing = missing_peers()
-    found: dict[str, CrossEntropy] = {}
-    if "smp" not in missing:
-        losses = importlib.import_module("segmentation_models_pytorch.losses")
-        found["interpolate, smp"] = losses.SoftCrossEntropyLoss(smooth_factor=0.0, ignore_index=255)
-    if "liger" not in missing and device != "cpu":
-        liger = importlib.import_module("liger_kernel.transformers").LigerCrossEntropyLoss(ignore_index=255)
+    return {
+        f"interpolate, {name}": each for name, each in _peers(device).items() if not isinstance(each, str)
+    }
 
-        def pixelwise(logits: Tensor, target: Tensor) -> Tensor:
-            pixels = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
-            loss: Tensor = liger(pixels, target.reshape(-1))
-            return loss
 
-        found["interpolate, liger"] = pixelwise
+def unmeasured(device: str) -> dict[str, str]:
+    """Each peer that is not measured on a device, and why."""
+    return {name: each for name, each in _peers(device).items() if isinstance(each, str)}
+
+
+def _peers(device: str) -> dict[str, CrossEntropy | str]:
+    """The loss of each peer, or why there is none: one built for another torch fails in its own ways."""
+    found: dict[str, CrossEntropy | str] = {}
+    for name, make in PEERS.items():
+        try:
+            found[name] = make(device)
+        except UnmeasuredError as error:
+            found[name] = str(error)
+        except Exception as error:
+            found[name] = f"{type(error).__name__}: {error}".splitlines()[0]
     return found
+
+
+def _smp(device: str) -> CrossEntropy:
+    losses = importlib.import_module("segmentation_models_pytorch.losses")
+    loss: CrossEntropy = losses.SoftCrossEntropyLoss(smooth_factor=0.0, ignore_index=255)
+    return loss
+
+
+def _liger(device: str) -> CrossEntropy:
+    if device == "cpu":
+        raise UnmeasuredError("its kernels need a GPU")
+    liger = importlib.import_module("liger_kernel.transformers").LigerCrossEntropyLoss(ignore_index=255)
+
+    def pixelwise(logits: Tensor, target: Tensor) -> Tensor:
+        pixels = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
+        loss: Tensor = liger(pixels, target.reshape(-1))
+        return loss
+
+    return pixelwise
+
+
+def _torchvision(device: str) -> CrossEntropy:
+    raise UnmeasuredError(
+        "its FCN is another network and has no loss; what it upsamples with is measured as interpolate"
+    )
+
+
+PEERS = {"liger": _liger, "smp": _smp, "torchvision": _torchvision}
+"""What makes the loss of each on a device."""

@@ -13,7 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from benchmarks import plot_patches
 from benchmarks.bounds import POLYNOMIAL, Ceilings
-from benchmarks.cases import OPERATION, is_own
+from benchmarks.cases import OPERATION
+from benchmarks.contenders import is_foreign
 from benchmarks.report import Row, as_json
 
 COLOURS = (
@@ -116,7 +117,7 @@ def _short(ratio: float) -> str:
 def _times(rows: Sequence[Row]) -> dict[str, list[tuple[str, float]]]:
     found: dict[str, list[tuple[str, float]]] = {}
     for row in rows:
-        if not is_own(row.contender) and row.ratio is not None:
+        if is_foreign(row.contender) and row.ratio is not None:
             found.setdefault(row.case, []).append((row.contender, row.ratio))
     return found
 
@@ -129,6 +130,6 @@ def _memories(rows: Sequence[Row]) -> dict[str, list[tuple[str, float]]]:
     }
     found: dict[str, list[tuple[str, float]]] = {}
     for row in rows:
-        if not is_own(row.contender) and row.extra and row.case in ours:
+        if is_foreign(row.contender) and row.extra and row.case in ours:
             found.setdefault(row.case, []).append((row.contender, row.extra / ours[row.case]))
     return found

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.command import recorded, seconds, write
 from benchmarks.evaluation import measure_evaluation
 from benchmarks.report import circumstances
 from benchmarks.training_memory import full_resolution_bytes, peak_bytes
@@ -171,7 +172,7 @@ def main() -> int:
     add("--data", default=SCENES, metavar="SPEC", help=f"data set with train and test (default {SCENES})")
     add("--bodies", default=",".join(BODIES), metavar="NAME,NAME", help="bodies (default: both)")
     add("--width", type=float, metavar="X", help=f"of the bodies (default {BODIES})")
-    add("--seconds", type=float, default=20.0, metavar="S", help="of steps for each body (default 20)")
+    add("--seconds", type=seconds, default=20.0, metavar="S", help="of steps for each body (default 20)")
     add("--threads", type=int, metavar="N", help="CPU threads")
     add("--images", type=int, default=40, metavar="N", help="images of the test set to count (default 40)")
     add("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
@@ -183,14 +184,13 @@ def main() -> int:
         torch.set_num_threads(given.threads)
     bodies = [measure_body(body, given.width or BODIES[body], given.data, given.seconds) for body in chosen]
     evaluation = measure_evaluation(given.data, given.images)
-    arguments = [re.sub(r"^(?!scenes)(\w+):.*", r"\1:PATH", word) for word in sys.argv[1:]]
-    facts = circumstances(" ".join(["python -m benchmarks.training", *arguments]))
+    arguments = [re.sub(r"^((?:--data=)?(?!scenes)\w+):.*", r"\1:PATH", word) for word in sys.argv[1:]]
+    facts = circumstances(recorded("benchmarks.training", arguments))
     text = as_markdown(facts, bodies, evaluation)
     print(text)
     if given.out is not None:
         record = {"circumstances": facts, "training": bodies, "evaluation": evaluation}
-        given.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-        given.out.with_suffix(".md").write_text(text)
+        write(given.out, json.dumps(record, indent=1) + "\n", text)
     return 0
 
 

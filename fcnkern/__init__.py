@@ -2,6 +2,7 @@
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from fcnkern import functional, metrics, models, nn, weights
 from fcnkern._info import format_info, info
@@ -46,7 +47,17 @@ _LATE = ("data", "engine", "export")
 """Modules that an import of the package leaves out, as kernels and networks need none of them."""
 
 
-def __getattr__(name: str) -> ModuleType:
-    if name in _LATE:
-        return importlib.import_module(f"fcnkern.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if TYPE_CHECKING:  # a checker that saw __getattr__ would take any name for a module
+    from fcnkern import data as data
+    from fcnkern import engine as engine
+    from fcnkern import export as export
+else:
+
+    def __getattr__(name: str) -> ModuleType:
+        if name in _LATE:
+            return importlib.import_module(f"fcnkern.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE})

@@ -30,7 +30,7 @@ from benchmarks.cases import (
     chosen,
 )
 from benchmarks.compare import slower
-from benchmarks.contenders import Contender, build
+from benchmarks.contenders import Contender, WrongResultError, build
 from benchmarks.memory import in_new_process
 from benchmarks.report import Row, as_json, as_markdown, circumstances
 from benchmarks.timing import Times, interleaved
@@ -87,14 +87,25 @@ def test_names_are_unique() -> None:
 @pytest.mark.parametrize("wrong", [torch.tensor([1.0, 2.1]), torch.tensor([1.0, float("nan")])])
 def test_a_wrong_result_is_refused(wrong: torch.Tensor) -> None:
     contender = Contender(lambda: (wrong,), lambda: (torch.tensor([1.0, 2.0]),))
-    with pytest.raises(AssertionError, match="off by"):
+    with pytest.raises(WrongResultError, match="off by"):
         contender.error()
 
 
 def test_wrong_labels_are_refused() -> None:
     contender = Contender(lambda: (torch.tensor([[[1, 2]]]),), lambda: (torch.tensor([[[1, 3]]]),))
-    with pytest.raises(AssertionError, match="off by"):
+    with pytest.raises(WrongResultError, match="off by"):
         contender.error()
+
+
+def test_a_lost_part_of_the_counts_is_a_wrong_result() -> None:
+    counts = torch.full((21, 21), 500)
+    moved = counts.clone()
+    moved[0, 0] -= 4
+    moved[0, 1] += 4
+    assert Contender(lambda: (moved,), lambda: (counts,)).error() == pytest.approx(4 / 441 / 500)
+    lost = counts.clone().fill_diagonal_(0)
+    with pytest.raises(WrongResultError, match=r"off by 0\.024"):
+        Contender(lambda: (lost,), lambda: (counts,)).error()
 
 
 def test_times_are_those_of_each_call_taken_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +185,7 @@ def test_ceilings_are_positive_and_finite() -> None:
     assert all(0 < rate < 1e15 for rate in ceilings("cpu"))
 
 
-def test_only_what_is_slower_beyond_noise_and_beyond_the_rivals_is_named(tmp_path: Path) -> None:
+def test_only_what_is_slower_beyond_noise_and_beyond_the_rivals_is_named() -> None:
     def rows(ours: float, rival: float) -> list[Row]:
         def times(median: float) -> Times:
             return Times(0.9 * median, median, 0.95 * median, 1.05 * median, 9)
@@ -185,8 +196,7 @@ def test_only_what_is_slower_beyond_noise_and_beyond_the_rivals_is_named(tmp_pat
             Row.failed("a case", "compiled", "no compiler"),
         ]
 
-    old = tmp_path / "old.json"
-    old.write_text(as_json(circumstances("before"), rows(1.0, 40.0)))
+    old = rows(1.0, 40.0)
     assert list(slower(old, rows(1.1, 40.0))) == []
     assert list(slower(old, rows(1.5, 60.0))) == []
     (line,) = slower(old, rows(1.5, 40.0))
@@ -214,7 +224,7 @@ def test_a_rival_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_wrong_result_ends_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = Contender(lambda: (torch.ones(2),), lambda: (torch.zeros(2) + 2,))
     monkeypatch.setattr(command_line, "build", lambda *_: {"ours": wrong})
-    with pytest.raises(AssertionError, match="ours: result is off"):
+    with pytest.raises(WrongResultError, match="ours: result is off"):
         list(command_line.measure(CASES[0], "cpu", True, 0.01))
 
 

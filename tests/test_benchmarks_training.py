@@ -73,10 +73,13 @@ def test_peak_is_lower_by_the_full_resolution(width: float, size: tuple[int, int
 
 def test_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(evaluation, "SECONDS", 0.1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     words = [f"--data={DATA}", "--bodies=googlenet", "--width=0.05", "--seconds=0.1", "--images=2"]
-    monkeypatch.setattr(sys, "argv", ["training", *words, f"--out={tmp_path / 'found'}"])
+    monkeypatch.setattr(sys, "argv", ["training", *words, f"--out={tmp_path / 'v1.2'}"])
     assert training.main() == 0
-    text = (tmp_path / "found.md").read_text()
+    text = (tmp_path / "v1.2.md").read_text()
+    assert (tmp_path / "v1.2.json").is_file()
+    assert text.startswith("`OMP_NUM_THREADS=1 python -m benchmarks.training --data=scenes:")
     assert text.strip() == capsys.readouterr().out.strip()
     assert "| googlenet 0.05, 64×80, ours |" in text
     assert "2 images of scenes" in text

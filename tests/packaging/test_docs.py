@@ -54,3 +54,10 @@ def test_name_exists(name: str) -> None:
 )
 def test_import_works(line: str) -> None:
     exec(line, {})
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CHANGELOG.md"])
+def test_every_operation_is_named(name: str) -> None:
+    text = (ROOT / name).read_text()
+    for path in (ROOT / "fcnkern" / "ops").glob("[a-z]*.py"):
+        assert f"`{path.stem}`" in text

@@ -1,0 +1,21 @@
+"""What the package says that it holds: to a reader, and to mypy, which checks this file and names unused ignores."""
+
+from __future__ import annotations
+
+import pytest
+
+import fcnkern
+
+
+def test_modules_that_are_imported_late_are_listed() -> None:
+    assert {*fcnkern.__all__, "data", "engine", "export"} <= set(dir(fcnkern))
+
+
+def test_no_other_name_is_there() -> None:
+    with pytest.raises(AttributeError, match="module 'fcnkern' has no attribute 'Reample'"):
+        fcnkern.Reample  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_modules_that_are_imported_late_are_typed() -> None:
+    with pytest.raises((AttributeError, TypeError)):
+        fcnkern.data.open_dataset(1, "train")  # type: ignore[arg-type]
