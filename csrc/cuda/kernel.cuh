@@ -30,7 +30,8 @@ namespace fcnkern::cuda {
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
-constexpr size_t kSharedWithoutAsking = 48 << 10;
+// A block has 48 KiB without asking, static and dynamic shared memory together; no kernel declares 16 KiB statically.
+constexpr size_t kDynamicWithoutAsking = 32 << 10;
 
 struct Grid {
   dim3 blocks, threads;
@@ -63,7 +64,7 @@ class DeviceGuard {
 
 template <class... P, class... A>
 cudaError_t start(void (*kernel)(P...), const Grid& grid, cudaStream_t stream, A&&... arguments) {
-  if (grid.shared > kSharedWithoutAsking) {
+  if (grid.shared > kDynamicWithoutAsking) {
     const auto limit = cudaFuncAttributeMaxDynamicSharedMemorySize;
     const cudaError_t refused = cudaFuncSetAttribute(kernel, limit, static_cast<int>(grid.shared));
     if (refused != cudaSuccess) return refused;
