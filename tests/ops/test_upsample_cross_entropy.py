@@ -11,7 +11,7 @@ from torch import Tensor
 from fcnkern import Resample
 from tests.ops._loss import DECONV, SMALL, check, plain, problem
 from tests.ops._truth import upsampled
-from tests.placement import ON_GPU, upsample_cross_entropy
+from tests.placement import ON_GPU, refusal, upsample_cross_entropy
 
 
 @pytest.mark.parametrize("reduction", ["valid", "batch", "sum", "none"])
@@ -55,8 +55,10 @@ def test_dtypes_and_layouts(backend: str, dtype: torch.dtype, layout: str) -> No
         (torch.uint8, 255),
         (torch.uint8, 0),
         (torch.uint8, -1),
+        (torch.uint8, -100),
         (torch.int16, 3),
         (torch.int16, -1),
+        (torch.int16, 2**16 + 2),
         (torch.int32, 255),
         (torch.int64, -1),
         (torch.int64, 2**40),
@@ -64,8 +66,22 @@ def test_dtypes_and_layouts(backend: str, dtype: torch.dtype, layout: str) -> No
 )
 def test_label_types_and_ignored_labels(backend: str, label_type: torch.dtype, ignore_index: int) -> None:
     scores, target = problem(*SMALL)
-    target[target == 255] = ignore_index if label_type != torch.uint8 or ignore_index >= 0 else 1
+    limits = torch.iinfo(label_type)
+    target[target == 255] = ignore_index if limits.min <= ignore_index <= limits.max else 1
     check(backend, scores, target.to(label_type), DECONV, ignore_index=ignore_index)
+
+
+@pytest.mark.skipif(refusal("cuda") is not None, reason=str(refusal("cuda")))
+@pytest.mark.parametrize(
+    "resample", [DECONV, Resample.deconv(4, 5, (7, 10))], ids=["target's size", "own size"]
+)
+def test_cuda_kernels_take_labels_whose_type_cannot_hold_the_ignored_one(
+    resample: Resample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores, target = problem(*SMALL)
+    inputs = scores.float(), target.clamp(max=4).to(torch.uint8), resample
+    monkeypatch.setattr(Tensor, "to", lambda tensor, *place: pytest.fail(f"copies {tensor.dtype} labels"))
+    upsample_cross_entropy(*inputs, ignore_index=-100, backend="cuda")
 
 
 @pytest.mark.parametrize("factor", [4, 8])
