@@ -72,7 +72,7 @@ void upsample_cross_entropy_weight(const LossPixels& pixels, int images, float* 
          pixels, partials);
 }
 
-void upsample_cross_entropy_correct(const LossPixels& pixels, const int* predicted, int images, int* partials,
+void upsample_cross_entropy_correct(const LossPixels& pixels, const LabelMap& predicted, int images, int* partials,
                                     const Stream& stream) {
   launch("upsample_cross_entropy_correct_kernel", upsample_cross_entropy_correct_kernel, label_grid(pixels, images),
          stream, pixels, predicted, partials);

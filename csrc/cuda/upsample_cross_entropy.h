@@ -98,8 +98,8 @@ void upsample_cross_entropy_total(const LossTotal& params, const Stream& stream)
 void upsample_cross_entropy_finish(const LossFinish& params, const Stream& stream);
 // partials[block] = the sum of the weights of the pixels that count.
 void upsample_cross_entropy_weight(const LossPixels& pixels, int images, float* partials, const Stream& stream);
-// partials[block] = how many of the pixels that count have the predicted label (N x H x W, int32).
-void upsample_cross_entropy_correct(const LossPixels& pixels, const int* predicted, int images, int* partials,
+// partials[block] = how many of the pixels that count have the predicted label (N x H x W, dense).
+void upsample_cross_entropy_correct(const LossPixels& pixels, const LabelMap& predicted, int images, int* partials,
                                     const Stream& stream);
 
 }  // namespace fcnkern::cuda

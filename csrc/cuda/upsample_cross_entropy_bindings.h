@@ -72,8 +72,8 @@ inline void sum_weights(const LossPixels& pixels, int images, uintptr_t partials
   upsample_cross_entropy_weight(pixels, images, reinterpret_cast<float*>(partials), stream(args));
 }
 
-inline void count_correct(const LossPixels& pixels, uintptr_t predicted, int images, uintptr_t partials, const StreamArgs& args) {
-  upsample_cross_entropy_correct(pixels, reinterpret_cast<const int*>(predicted), images,
+inline void count_correct(const LossPixels& pixels, const LabelMapArgs& predicted, int images, uintptr_t partials, const StreamArgs& args) {
+  upsample_cross_entropy_correct(pixels, label_map(predicted), images,
                                  reinterpret_cast<int*>(partials), stream(args));
 }
 

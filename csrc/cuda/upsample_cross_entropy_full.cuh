@@ -109,14 +109,14 @@ __global__ void __launch_bounds__(kLossPixelsPerBlock)
 
 // How many of the pixels that count have the predicted label; bound by reading both label maps.
 __global__ void __launch_bounds__(kLossPixelsPerBlock)
-    upsample_cross_entropy_correct_kernel(const LossPixels p, const int* predicted, int* partials) {
+    upsample_cross_entropy_correct_kernel(const LossPixels p, const LabelMap predicted, int* partials) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kLossPixelsPerBlock + threadIdx.x;
   const int y = static_cast<int>(index / p.width), x = static_cast<int>(index - static_cast<int64_t>(y) * p.width);
   int correct = 0;
   if (y < p.height) {
     bool wrong = false;
     const int kind = counted_class(p, blockIdx.y, y, x, wrong);
-    correct = kind != kIgnored && predicted[place_of(p, blockIdx.y, y, x)] == kind;
+    correct = kind != kIgnored && label_at(predicted, place_of(p, blockIdx.y, y, x)) == kind;
   }
   correct = block_sum<kLossPixelsPerBlock>(correct);
   if (threadIdx.x == 0) partials[static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x] = correct;

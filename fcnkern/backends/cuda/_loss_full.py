@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fcnkern.backends._arguments import tensor_view
+from fcnkern.backends._arguments import label_map, tensor_view
+from fcnkern.backends._limits import narrowest_label
 from fcnkern.backends._loss_call import Pixels
 from fcnkern.backends._loss_full import FullSizeLoss
 from fcnkern.backends.cuda import upsample_add
@@ -72,10 +73,11 @@ def count_correct(scores: Tensor, weight: Tensor | None, pixels: Pixels) -> Tens
     target = pixels.target
     n, height, width = target.shape
     classes = outputs_of(scores, weight)
-    predicted, _ = upsample_argmax(scores, weight, pixels.call.resample, (height, width), torch.int32, False)
+    kind = narrowest_label(classes)
+    predicted, _ = upsample_argmax(scores, weight, pixels.call.resample, (height, width), kind, False)
     partials = torch.empty(-(-height * width // BLOCK) * n, dtype=torch.int32, device=target.device)
     arguments = Arguments(pixels, classes)
     kernels.upsample_cross_entropy_correct(
-        arguments.struct, predicted.data_ptr(), n, partials.data_ptr(), stream_of(target)
+        arguments.struct, label_map(predicted), n, partials.data_ptr(), stream_of(target)
     )
     return partials.sum()

@@ -7,6 +7,7 @@ import triton
 from torch import Tensor
 
 from fcnkern.backends._labels import label_flag
+from fcnkern.backends._limits import narrowest_label
 from fcnkern.backends._loss_call import Pixels, given
 from fcnkern.backends._loss_full import FullSizeLoss
 from fcnkern.backends.triton import upsample_add
@@ -70,7 +71,7 @@ def count_correct(scores: Tensor, weight: Tensor | None, pixels: Pixels) -> Tens
     target, call = pixels.target, pixels.call
     n, height, width = target.shape
     classes = outputs_of(scores, weight)
-    kind = torch.uint8 if classes <= 256 else torch.int16 if classes <= 2**15 else torch.int32
+    kind = narrowest_label(classes)
     predicted, _ = upsample_argmax(scores, weight, call.resample, (height, width), kind, False)
     grid = (triton.cdiv(height * width, _BLOCK), n)
     partials = torch.empty(grid[0] * grid[1], dtype=torch.int32, device=target.device)
