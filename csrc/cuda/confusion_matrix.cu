@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kCountThreads)
 
 // Labels a tile of outputs and adds its pairs, tile after tile; no label is stored. Reads the scores of a
 // tile's points once, those of undecided cells again from the caches, and the target once, `pixels` at a
-// time. Bound by instructions: 72 a pixel at x8 and 19 classes where 15 % of the cells are undecided.
+// time. Bound by instructions: 70 a pixel at x8 and 19 classes where 15 % of the cells are undecided.
 template <class T>
 __global__ void __launch_bounds__(kTileThreads, 3)
     confusion_matrix_scores_fwd_kernel(const CountParams params, const LabelTiles plan, const TileShape shape,
