@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kCountThreads)
 
 // Labels a tile of outputs and adds its pairs, tile after tile; no label is stored. Reads the scores of a
 // tile's points once, those of undecided cells again from the caches, and the target once, `pixels` at a
-// time. Bound by instructions: 72 a pixel at x8 and 19 classes where 15 % of the cells are undecided.
+// time. Bound by instructions: 70 a pixel at x8 and 19 classes where 15 % of the cells are undecided.
 template <class T>
 __global__ void __launch_bounds__(kTileThreads, 3)
     confusion_matrix_scores_fwd_kernel(const CountParams params, const LabelTiles plan, const TileShape shape,
@@ -122,14 +122,15 @@ void count_labels(const CountParams& params, const LabelMap& prediction,
                   unsigned long long* prediction_report, const Stream& stream) {
   constexpr int64_t kStep = kCountThreads * kPixels;
   const int64_t pixels = params.n * params.h * params.w, steps = ceil_div(pixels, kStep);
-  const int64_t span = ceil_div<int64_t>(steps, params.blocks) * kStep;
   const int copies = shared_copies(params.classes, kLabelsBinBytes);
+  const auto kernel = confusion_matrix_labels_fwd_kernel<kPixels>;
+  Grid grid{{}, {kCountThreads}, bin_bytes(params.classes, copies)};
+  const int64_t span = ceil_div<int64_t>(steps, resident_blocks(kernel, grid, stream)) * kStep;
+  grid.blocks.x = static_cast<unsigned>(ceil_div(pixels, span));
   const bool whole =
       has_whole_pieces(prediction, params, kPixels) && has_whole_pieces(params.target, params, kPixels);
-  const Grid grid{
-      {static_cast<unsigned>(ceil_div(pixels, span))}, {kCountThreads}, bin_bytes(params.classes, copies)};
-  launch("confusion_matrix_labels_fwd", confusion_matrix_labels_fwd_kernel<kPixels>, grid, stream, params,
-         prediction, whole, prediction_report, span, copies);
+  launch("confusion_matrix_labels_fwd", kernel, grid, stream, params, prediction, whole, prediction_report, span,
+         copies);
 }
 
 }  // namespace
@@ -145,13 +146,12 @@ void confusion_matrix_scores_fwd(const CountParams& params, const LabelTiles& pr
                                  const Stream& stream) {
   const TileShape shape = tile_shape(prediction);
   const int copies = shared_copies(params.classes, kTileBinBytes);
-  const unsigned blocks = std::min(shape.tiles, static_cast<unsigned>(params.blocks));
-  const Grid grid{{blocks}, {kTileThreads}, shape.bytes + bin_bytes(params.classes, copies)};
   const int pixels = row_pieces(params.target);
   with_score_type(prediction.scores.type, [&](auto element) {
-    using T = decltype(element);
-    launch("confusion_matrix_scores_fwd", confusion_matrix_scores_fwd_kernel<T>, grid, stream, params,
-           prediction, shape, pixels, copies);
+    const auto kernel = confusion_matrix_scores_fwd_kernel<decltype(element)>;
+    Grid grid{{}, {kTileThreads}, shape.bytes + bin_bytes(params.classes, copies)};
+    grid.blocks.x = std::min(shape.tiles, resident_blocks(kernel, grid, stream));
+    launch("confusion_matrix_scores_fwd", kernel, grid, stream, params, prediction, shape, pixels, copies);
   });
 }
 

@@ -20,7 +20,6 @@ struct CountParams {
   unsigned long long* counts;  // copies x classes x classes, [truth][prediction]; added to
   int copies;
   unsigned long long* target_report;  // three words (labels.cuh)
-  int blocks;                         // at most
 };
 
 // `prediction_report` are the three words of the prediction.

@@ -8,16 +8,16 @@
 namespace fcnkern::cuda {
 
 // (target, (N, H, W), classes, ignore_index or None, address of the counts, copies of them, address of the
-// target's report, blocks at most)
+// target's report)
 using CountArgs = std::tuple<LabelMapArgs, std::array<int64_t, 3>, int, std::optional<int64_t>, uintptr_t,
-                             int, uintptr_t, int>;
+                             int, uintptr_t>;
 
 inline unsigned long long* words(uintptr_t address) { return reinterpret_cast<unsigned long long*>(address); }
 
 inline CountParams count_params(const CountArgs& args) {
-  const auto& [target, size, classes, ignore_index, counts, copies, report, blocks] = args;
-  return {label_map(target),        size[0],       size[1], size[2],       classes, ignore_index.has_value(),
-          ignore_index.value_or(0), words(counts), copies,  words(report), blocks};
+  const auto& [target, size, classes, ignore_index, counts, copies, report] = args;
+  return {label_map(target),        size[0],       size[1], size[2],      classes, ignore_index.has_value(),
+          ignore_index.value_or(0), words(counts), copies,  words(report)};
 }
 
 inline void bind_confusion_matrix(pybind11::module_& m) {

@@ -5,6 +5,9 @@
 
 namespace fcnkern::cuda {
 
+constexpr float kLog2E = 1.44269504088896341f;
+constexpr float kLn2 = 0.69314718055994531f;
+
 #ifdef FCNKERN_EMULATED
 
 __device__ inline float exp2_fast(float x) { return exp2f(x); }

@@ -30,7 +30,8 @@ namespace fcnkern::cuda {
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
-constexpr size_t kSharedWithoutAsking = 48 << 10;
+// A block has 48 KiB without asking, static and dynamic shared memory together; no kernel declares 16 KiB statically.
+constexpr size_t kDynamicWithoutAsking = 32 << 10;
 
 struct Grid {
   dim3 blocks, threads;
@@ -61,13 +62,32 @@ class DeviceGuard {
   bool changed_ = false;
 };
 
+template <class... P>
+cudaError_t ask_for_shared(void (*kernel)(P...), const Grid& grid) {
+  if (grid.shared <= kDynamicWithoutAsking) return cudaSuccess;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(grid.shared));
+}
+
+// How many blocks of a kernel run at once, by what it takes; a few in the emulator, so that work is split there too.
+template <class... P>
+unsigned resident_blocks(void (*kernel)(P...), const Grid& grid, const Stream& stream) {
+#ifdef FCNKERN_EMULATED
+  return 3;
+#else
+  const DeviceGuard guard(stream.device);
+  const int threads = static_cast<int>(grid.threads.x * grid.threads.y * grid.threads.z);
+  int blocks = 0, processors = 0;
+  check(ask_for_shared(kernel, grid), "shared memory");
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, grid.shared), "the blocks of a kernel");
+  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, stream.device), "the multiprocessors");
+  return static_cast<unsigned>(blocks * processors);
+#endif
+}
+
 template <class... P, class... A>
 cudaError_t start(void (*kernel)(P...), const Grid& grid, cudaStream_t stream, A&&... arguments) {
-  if (grid.shared > kSharedWithoutAsking) {
-    const auto limit = cudaFuncAttributeMaxDynamicSharedMemorySize;
-    const cudaError_t refused = cudaFuncSetAttribute(kernel, limit, static_cast<int>(grid.shared));
-    if (refused != cudaSuccess) return refused;
-  }
+  const cudaError_t refused = ask_for_shared(kernel, grid);
+  if (refused != cudaSuccess) return refused;
 #ifdef FCNKERN_EMULATED
   (void)stream;
   return cuemu::launch(kernel, grid.blocks, grid.threads, grid.shared, arguments...);

@@ -102,12 +102,12 @@ class Bins {
       : shared_(shared),
         own_(shared + (threadIdx.x & (copies - 1))),
         copies_(copies),
-        number_(classes * classes),
+        number_(static_cast<unsigned>(classes) * classes),  // below 2^32: a label has 16 bits
         counts_(counts) {}
 
   __device__ __forceinline__ void clear() const {
 #pragma unroll 1
-    for (int i = threadIdx.x; i < number_ * copies_; i += kCountThreads) shared_[i] = 0;
+    for (unsigned i = threadIdx.x; i < number_ * copies_; i += kCountThreads) shared_[i] = 0;
   }
   __device__ __forceinline__ void add(unsigned bin, unsigned number) const {
     if (opaque(copies_) > 0) atomicAdd(own_ + bin * copies_, number);
@@ -117,7 +117,7 @@ class Bins {
   __device__ __forceinline__ void finish() const {
     if (copies_ == 0) return;
 #pragma unroll 1
-    for (int bin = threadIdx.x; bin < number_; bin += kCountThreads) {
+    for (unsigned bin = threadIdx.x; bin < number_; bin += kCountThreads) {
       unsigned long long total = 0;
 #pragma unroll 1
       for (int i = 0; i < copies_; ++i) total += shared_[bin * copies_ + i];
@@ -127,7 +127,8 @@ class Bins {
 
  private:
   unsigned *shared_, *own_;
-  int copies_, number_;
+  int copies_;
+  unsigned number_;
   unsigned long long* counts_;
 };
 

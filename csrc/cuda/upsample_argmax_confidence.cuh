@@ -8,8 +8,6 @@
 
 namespace fcnkern::cuda {
 
-constexpr float kLog2E = 1.4426950408889634f, kLog2 = 0.6931471805599453f;
-
 // The scores of one class at the outputs of a column: with kExact of any corners, else of such that are far
 // from infinite.
 template <bool kExact>
@@ -42,7 +40,7 @@ __device__ __forceinline__ void probabilities(const Column<T>& column, const int
                             scores);
     best[r] = kExact ? scores[r] : scores[r] * kLog2E, total[r] = 0;
     const float left = kExact ? 0.0f : fmaf(scores[r], kLog2E, -best[r]);
-    probability[r] = fabsf(left) < kMostLeft ? fmaf(left, kLog2, 1.0f) : kNan;
+    probability[r] = fabsf(left) < kMostLeft ? fmaf(left, kLn2, 1.0f) : kNan;
   }
 #pragma unroll 1
   for (int c = 0; c < classes; ++c) {

@@ -29,8 +29,10 @@ void launch_cells(const LossCells& p, const Stream& stream) {
   launch("upsample_cross_entropy_cells_kernel", kernel, grid, stream, p);
 }
 
-dim3 pixel_blocks(int64_t pixels, int images) {
-  return dim3(static_cast<unsigned>(ceil_div<int64_t>(pixels, kLossPixelsPerBlock)), static_cast<unsigned>(images));
+// A block for every tile of the labels.
+Grid label_grid(const LossPixels& pixels, int images) {
+  const int64_t blocks = ceil_div<int64_t>(static_cast<int64_t>(pixels.height) * pixels.width, kLossPixelsPerBlock);
+  return {dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(images)), dim3(kLossPixelsPerBlock)};
 }
 
 }  // namespace
@@ -47,8 +49,7 @@ void upsample_cross_entropy_cells(const LossCells& params, const Stream& stream)
 }
 
 void upsample_cross_entropy_full(const LossFull& params, const Stream& stream) {
-  const int64_t pixels = static_cast<int64_t>(params.rows) * params.pixels.width;
-  const Grid grid{pixel_blocks(pixels, params.images), dim3(kLossPixelsPerBlock)};
+  const Grid grid{dim3(params.blocks, params.images), dim3(kLossPixelsPerBlock)};
   with_element_type(params.scores.dtype, [&](auto score) {
     launch("upsample_cross_entropy_full_kernel", upsample_cross_entropy_full_kernel<decltype(score)>, grid, stream,
            params);
@@ -66,11 +67,15 @@ void upsample_cross_entropy_finish(const LossFinish& params, const Stream& strea
   launch("upsample_cross_entropy_finish_kernel", upsample_cross_entropy_finish_kernel, grid, stream, params);
 }
 
-void upsample_cross_entropy_correct(const LossPixels& pixels, const int* predicted, int images, int* partials,
+void upsample_cross_entropy_weight(const LossPixels& pixels, int images, float* partials, const Stream& stream) {
+  launch("upsample_cross_entropy_weight_kernel", upsample_cross_entropy_weight_kernel, label_grid(pixels, images), stream,
+         pixels, partials);
+}
+
+void upsample_cross_entropy_correct(const LossPixels& pixels, const LabelMap& predicted, int images, int* partials,
                                     const Stream& stream) {
-  const Grid grid{pixel_blocks(static_cast<int64_t>(pixels.height) * pixels.width, images), dim3(kLossPixelsPerBlock)};
-  launch("upsample_cross_entropy_correct_kernel", upsample_cross_entropy_correct_kernel, grid, stream, pixels, predicted,
-         partials);
+  launch("upsample_cross_entropy_correct_kernel", upsample_cross_entropy_correct_kernel, label_grid(pixels, images),
+         stream, pixels, predicted, partials);
 }
 
 }  // namespace fcnkern::cuda

@@ -61,10 +61,13 @@ struct LossFull {
   LossPixels pixels;
   TensorView scores;  // images x C x rows x W
   int images, rows, first_image, first_row;
+  int blocks;           // of an image
+  float divisor;        // of the gradient; 0 stands for the sum of the weights
+  const float* weight;  // that sum, one number, where it is asked for
   float* losses;
   float* grad;
   int64_t grad_stride[4];
-  float* partials;  // 3 x blocks
+  float* partials;  // 3 x (images * blocks)
 };
 
 // Sums the partial sums: loss, the scale of the reduction (1 / divisor, or 1 / the weight where that is 0), counts.
@@ -93,8 +96,10 @@ void upsample_cross_entropy_cells(const LossCells& params, const Stream& stream)
 void upsample_cross_entropy_full(const LossFull& params, const Stream& stream);
 void upsample_cross_entropy_total(const LossTotal& params, const Stream& stream);
 void upsample_cross_entropy_finish(const LossFinish& params, const Stream& stream);
-// partials[block] = how many of the pixels that count have the predicted label (N x H x W, int32).
-void upsample_cross_entropy_correct(const LossPixels& pixels, const int* predicted, int images, int* partials,
+// partials[block] = the sum of the weights of the pixels that count.
+void upsample_cross_entropy_weight(const LossPixels& pixels, int images, float* partials, const Stream& stream);
+// partials[block] = how many of the pixels that count have the predicted label (N x H x W, dense).
+void upsample_cross_entropy_correct(const LossPixels& pixels, const LabelMap& predicted, int images, int* partials,
                                     const Stream& stream);
 
 }  // namespace fcnkern::cuda

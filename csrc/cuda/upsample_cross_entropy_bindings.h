@@ -46,6 +46,7 @@ inline void bind_full(py::module_& m) {
   full.value("pixels", &LossFull::pixels).tensor("scores", &LossFull::scores);
   full.value("images", &LossFull::images).value("rows", &LossFull::rows);
   full.value("first_image", &LossFull::first_image).value("first_row", &LossFull::first_row);
+  full.value("blocks", &LossFull::blocks).value("divisor", &LossFull::divisor).address("weight", &LossFull::weight);
   full.address("losses", &LossFull::losses).address("grad", &LossFull::grad);
   full.numbers("grad_stride", &LossFull::grad_stride).address("partials", &LossFull::partials);
 }
@@ -67,8 +68,12 @@ inline void bind_after(py::module_& m) {
   finish.value("x_parts", &LossFinish::x_parts).value("y_parts", &LossFinish::y_parts);
 }
 
-inline void count_correct(const LossPixels& pixels, uintptr_t predicted, int images, uintptr_t partials, const StreamArgs& args) {
-  upsample_cross_entropy_correct(pixels, reinterpret_cast<const int*>(predicted), images,
+inline void sum_weights(const LossPixels& pixels, int images, uintptr_t partials, const StreamArgs& args) {
+  upsample_cross_entropy_weight(pixels, images, reinterpret_cast<float*>(partials), stream(args));
+}
+
+inline void count_correct(const LossPixels& pixels, const LabelMapArgs& predicted, int images, uintptr_t partials, const StreamArgs& args) {
+  upsample_cross_entropy_correct(pixels, label_map(predicted), images,
                                  reinterpret_cast<int*>(partials), stream(args));
 }
 
@@ -85,6 +90,7 @@ inline void bind_upsample_cross_entropy(py::module_& m) {
         "Loss, scale and counts from partial sums.");
   m.def("upsample_cross_entropy_finish", &launcher<LossFinish, upsample_cross_entropy_finish>,
         "Completes and scales the gradient.");
+  m.def("upsample_cross_entropy_weight", &sum_weights, "Sums the weights of the pixels that count, per block.");
   m.def("upsample_cross_entropy_correct", &count_correct, "Counts the pixels that are predicted right, per block.");
 }
 

@@ -15,71 +15,108 @@ __device__ __forceinline__ int counted_class(const LossPixels& p, int n, int y, 
   const int64_t label = label_at(p.target, n * stride[0] + y * stride[1] + x * stride[2]);
   const int kind = class_of(label, p);
   const int64_t place = place_of(p, n, y, x);
-  wrong = kind == p.classes;
-  if (wrong && p.report != nullptr) LabelReport{p.report}.tell(place, label);
+  if (kind == p.classes) {
+    wrong = true;
+    if (p.report != nullptr) LabelReport{p.report}.tell(place, label);
+  }
   const bool kept = is_class(kind, p) && SamplingWalk(p, n, y, x).keeps(kind) && is_hard_enough(p, kind, place);
   return kept ? kind : kIgnored;
 }
 
-// Loss, and gradient before its scale, of scores at full size; a thread a pixel. Reads the scores three times (twice
-// from the caches) and writes the gradient once: memory bounds it. Two exponentials a pixel and class.
+// What the pixels of a thread sum up to.
+struct PixelSums {
+  float loss = 0.0f, weight = 0.0f, pixels = 0.0f;  // the loss in binary orders
+  bool wrong = false;
+};
+
+// 1 / divisor, or where that is 0, 1 / the sum of the weights; 0 where nothing is kept.
+__device__ __forceinline__ float scale_of(float divisor, float weight) {
+  return divisor != 0.0f ? 1.0f / divisor : weight > 0.0f ? 1.0f / weight : 0.0f;
+}
+
+// Adds a pixel's loss and writes its gradient; `index` counts the pixels of the image from the first row on.
 template <class Score>
-__global__ void __launch_bounds__(kLossPixelsPerBlock) upsample_cross_entropy_full_kernel(const LossFull p) {
+__device__ __forceinline__ void add_pixel(const LossFull& p, int64_t index, float scale, PixelSums& sums) {
   const LossPixels& pixels = p.pixels;
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * kLossPixelsPerBlock + threadIdx.x;
   const int image = blockIdx.y, row = static_cast<int>(index / pixels.width);
   const int x = static_cast<int>(index - static_cast<int64_t>(row) * pixels.width);
   const int n = p.first_image + image, y = p.first_row + row;
-  float loss = 0.0f, own_weight = 0.0f;
-  bool wrong = false, counts = false;
-  if (row < p.rows) {
-    const int kind = counted_class(pixels, n, y, x, wrong);
-    counts = kind != kIgnored;
-    const int64_t place = place_of(pixels, n, y, x);
-    const int64_t* stride = p.scores.stride;
-    const Score* score = static_cast<const Score*>(p.scores.data) + image * stride[0] + row * stride[2] + x * stride[3];
-    float most = -INFINITY, sum = 0.0f, factor = 0.0f, weight = 0.0f;
-    if (counts) {
-      weight = weight_of(pixels, place), factor = target_factor(pixels, kind) * weight;
-      for (int c = 0; c < pixels.classes; ++c) most = fmaxf(most, to_float(score[c * stride[1]]));
-      for (int c = 0; c < pixels.classes; ++c) sum += exp2_fast((to_float(score[c * stride[1]]) - most) * kLog2E);
-      loss = factor * log2_fast(sum), own_weight = class_factors(pixels, kind).own * weight;
-    }
-    const float share = counts ? factor / sum : 0.0f;
-    float* grad = p.grad == nullptr ? nullptr
-                                    : p.grad + image * p.grad_stride[0] + row * p.grad_stride[2] + x * p.grad_stride[3];
-    for (int c = 0; c < pixels.classes; ++c) {
-      float value = 0.0f;
-      if (counts) {
-        const float less = (to_float(score[c * stride[1]]) - most) * kLog2E;
-        const ClassFactors of = class_factors(pixels, c);
-        const float aimed = ((kind == c ? of.target : 0.0f) + of.everywhere) * weight;
-        if (aimed != 0.0f) loss -= aimed * less;
-        value = share * exp2_fast(less) - aimed;
-      }
-      if (grad != nullptr) grad[c * p.grad_stride[1]] = value;
-    }
-    if (p.losses != nullptr) p.losses[place] = loss * kLn2;
+  const int kind = counted_class(pixels, n, y, x, sums.wrong);
+  const bool counts = kind != kIgnored;
+  const int64_t place = place_of(pixels, n, y, x);
+  const int64_t* stride = p.scores.stride;
+  const Score* score = static_cast<const Score*>(p.scores.data) + image * stride[0] + row * stride[2] + x * stride[3];
+  float most = -INFINITY, sum = 0.0f, factor = 0.0f, weight = 0.0f, loss = 0.0f;
+  if (counts) {
+    weight = weight_of(pixels, place), factor = target_factor(pixels, kind) * weight;
+    for (int c = 0; c < pixels.classes; ++c) most = fmaxf(most, to_float(score[c * stride[1]]));
+    for (int c = 0; c < pixels.classes; ++c) sum += exp2_fast((to_float(score[c * stride[1]]) - most) * kLog2E);
+    loss = factor * log2_fast(sum);
+    sums.weight += class_factors(pixels, kind).own * weight, sums.pixels += 1.0f;
   }
-  const float total = block_sum<kLossPixelsPerBlock>(wrong ? NAN : loss * kLn2);
-  const float total_weight = block_sum<kLossPixelsPerBlock>(own_weight);
-  const float number = block_sum<kLossPixelsPerBlock>(counts ? 1.0f : 0.0f);
+  const float share = counts ? factor / sum : 0.0f;
+  float* grad = p.grad == nullptr ? nullptr
+                                  : p.grad + image * p.grad_stride[0] + row * p.grad_stride[2] + x * p.grad_stride[3];
+  for (int c = 0; c < pixels.classes; ++c) {
+    float value = 0.0f;
+    if (counts) {
+      const float less = (to_float(score[c * stride[1]]) - most) * kLog2E;
+      const ClassFactors of = class_factors(pixels, c);
+      const float aimed = ((kind == c ? of.target : 0.0f) + of.everywhere) * weight;
+      if (aimed != 0.0f) loss -= aimed * less;
+      value = (share * exp2_fast(less) - aimed) * scale;
+    }
+    if (grad != nullptr) grad[c * p.grad_stride[1]] = value;
+  }
+  if (p.losses != nullptr) p.losses[place] = loss * kLn2;
+  sums.loss += loss;
+}
+
+// Loss and gradient of scores at full size; a thread a pixel, tile after tile. Reads the scores three times (twice from
+// the caches) and writes the gradient once: memory bounds it. Two exponentials a pixel and class.
+template <class Score>
+__global__ void __launch_bounds__(kLossPixelsPerBlock) upsample_cross_entropy_full_kernel(const LossFull p) {
+  const float scale = scale_of(p.divisor, p.weight == nullptr ? 0.0f : *p.weight);
+  const int64_t pixels = static_cast<int64_t>(p.rows) * p.pixels.width;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kLossPixelsPerBlock;
+  PixelSums sums;
+#pragma unroll 1
+  for (int64_t index = static_cast<int64_t>(blockIdx.x) * kLossPixelsPerBlock + threadIdx.x; index < pixels; index += step)
+    add_pixel<Score>(p, index, scale, sums);
+  const float loss = block_sum<kLossPixelsPerBlock>(sums.wrong ? NAN : sums.loss * kLn2);
+  const float weight = block_sum<kLossPixelsPerBlock>(sums.weight);
+  const float number = block_sum<kLossPixelsPerBlock>(sums.pixels);
   if (threadIdx.x != 0) return;
   const int64_t block = static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
   const int64_t blocks = static_cast<int64_t>(gridDim.x) * gridDim.y;
-  p.partials[block] = total, p.partials[blocks + block] = total_weight, p.partials[2 * blocks + block] = number;
+  p.partials[block] = loss, p.partials[blocks + block] = weight, p.partials[2 * blocks + block] = number;
+}
+
+// The weights of the pixels that count, summed by block; bound by reading the label map.
+__global__ void __launch_bounds__(kLossPixelsPerBlock)
+    upsample_cross_entropy_weight_kernel(const LossPixels p, float* partials) {
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * kLossPixelsPerBlock + threadIdx.x;
+  const int y = static_cast<int>(index / p.width), x = static_cast<int>(index - static_cast<int64_t>(y) * p.width);
+  float weight = 0.0f;
+  if (y < p.height) {
+    bool wrong = false;
+    const int kind = counted_class(p, blockIdx.y, y, x, wrong);
+    if (kind != kIgnored) weight = class_factors(p, kind).own * weight_of(p, place_of(p, blockIdx.y, y, x));
+  }
+  weight = block_sum<kLossPixelsPerBlock>(weight);
+  if (threadIdx.x == 0) partials[static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x] = weight;
 }
 
 // How many of the pixels that count have the predicted label; bound by reading both label maps.
 __global__ void __launch_bounds__(kLossPixelsPerBlock)
-    upsample_cross_entropy_correct_kernel(const LossPixels p, const int* predicted, int* partials) {
+    upsample_cross_entropy_correct_kernel(const LossPixels p, const LabelMap predicted, int* partials) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kLossPixelsPerBlock + threadIdx.x;
   const int y = static_cast<int>(index / p.width), x = static_cast<int>(index - static_cast<int64_t>(y) * p.width);
   int correct = 0;
   if (y < p.height) {
-    bool wrong;
+    bool wrong = false;
     const int kind = counted_class(p, blockIdx.y, y, x, wrong);
-    correct = kind != kIgnored && predicted[place_of(p, blockIdx.y, y, x)] == kind;
+    correct = kind != kIgnored && label_at(predicted, place_of(p, blockIdx.y, y, x)) == kind;
   }
   correct = block_sum<kLossPixelsPerBlock>(correct);
   if (threadIdx.x == 0) partials[static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x] = correct;
@@ -100,7 +137,7 @@ __global__ void __launch_bounds__(kTotalThreads) upsample_cross_entropy_total_ke
   const float weight = static_cast<float>(sum_of_partials(p.partials + p.programs, p.programs));
   const double pixels = sum_of_partials(p.partials + 2 * static_cast<int64_t>(p.programs), p.programs);
   if (threadIdx.x != 0) return;
-  const float factor = p.divisor != 0.0f ? 1.0f / p.divisor : weight > 0.0f ? 1.0f / weight : 0.0f;
+  const float factor = scale_of(p.divisor, weight);
   *p.scale = factor, *p.loss = static_cast<float>(loss * factor);
   p.stats[0] = static_cast<int64_t>(pixels), p.stats[1] = 0;
 }

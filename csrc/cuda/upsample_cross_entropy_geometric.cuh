@@ -11,9 +11,6 @@
 
 namespace fcnkern::cuda {
 
-constexpr float kLog2E = 1.44269504088896341f;
-constexpr float kLn2 = 0.69314718055994531f;
-
 struct Corners {
   float top_left, top_right, bottom_left, bottom_right;
 };

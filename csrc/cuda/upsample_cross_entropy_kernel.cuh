@@ -81,7 +81,7 @@ __device__ __forceinline__ ShareTargets<Offset> targets_of(const LossCells& p, c
 // (twice; once to the caches), its seam, its rim and three partial sums. Per class and cell 6 exponentials (8 where the
 // twist is not gentle); per pixel half a logarithm and one reciprocal, or one of each where pixels are weighted.
 // Instruction issue bounds it: the arithmetic is 3.5 operations a pixel and class, the machine code of PLAIN 9.4
-// instructions at 19 classes and x8, 19.2 at 150 and x4 (benchmarks/results/compiled_cuda.md).
+// instructions at 19 classes and x8, 19.5 at 150 and x4 (benchmarks/results/compiled_cuda.md).
 template <class Score, int K, bool PLAIN>
 __global__ void __launch_bounds__(kWarp, kWarpsPerProcessor) upsample_cross_entropy_cells_kernel(const LossCells p) {
   FCNKERN_DYNAMIC_SHARED(uint32_t, shared);

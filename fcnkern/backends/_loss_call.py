@@ -35,11 +35,8 @@ class Pixels(NamedTuple):
         call: LossCall,
     ) -> Pixels:
         """The pixels of a call, before hard ones are mined."""
-        limits = torch.iinfo(target.dtype)
-        # Kernels put ignore_index in place of labels outside: the labels' type must hold it.
-        comparable = limits.min <= call.ignore_index <= limits.max
         return Pixels(
-            target if comparable else target.to(torch.int64),
+            target,
             None if class_weight is None else class_weight.float().contiguous(),
             seed,
             None if pixel_weight is None else pixel_weight.float().contiguous(),

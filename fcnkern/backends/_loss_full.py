@@ -19,24 +19,32 @@ Result = tuple[Tensor, Tensor | None, Tensor | None, Tensor]
 class FullSizeLoss(NamedTuple):
     """A backend's kernels.
 
-    ``launch(scores, pixels, place, losses, grad)`` runs over full-size scores that start at ``place`` (image, row) of
-    the target and gives partial sums; ``total(partials, divisor)`` gives the loss, the scale of its reduction and the
-    counts; ``deconvolution`` is the backend's module `upsample_add`.
+    ``launch(scores, pixels, place, losses, grad, divisor)`` runs over full-size scores that start at ``place``
+    (image, row) of the target, divides the gradient by a number or by a sum of weights on the device, and gives
+    partial sums; ``weigh(pixels, classes)`` gives that sum; ``total(partials, divisor)`` gives the loss, the scale of
+    its reduction and the counts; ``deconvolution`` is the backend's module `upsample_add`.
     """
 
-    launch: Callable[[Tensor, Pixels, tuple[int, int], Tensor | None, Tensor | None], Tensor]
+    launch: Callable[[Tensor, Pixels, tuple[int, int], Tensor | None, Tensor | None, float | Tensor], Tensor]
+    weigh: Callable[[Pixels, int], Tensor]
     total: Callable[[Tensor, float], tuple[Tensor, Tensor, Tensor]]
     deconvolution: Deconvolution
 
     def run(self, scores: Tensor, pixels: Pixels) -> Result:
-        """The loss of scores at full size."""
+        """The loss of scores at full size.
+
+        The labels alone give a sum of weights that divides the gradient: reading them first spares reading and
+        writing the gradient again.
+        """
         losses = _map(pixels)
         grad = None
+        divisor: float | Tensor = 1.0
         if pixels.call.need_grad:
+            divisor = pixels.divisor or self.weigh(pixels, scores.shape[1])
             grad = torch.empty_like(scores, dtype=torch.float32, memory_format=dense_format(scores))
-        partials = self.launch(scores, pixels, (0, 0), losses, grad)
-        loss, scale, stats = self.total(partials, pixels.divisor)
-        return loss if losses is None else losses, None if grad is None else grad.mul_(scale), None, stats
+        partials = self.launch(scores, pixels, (0, 0), losses, grad, divisor)
+        loss, _, stats = self.total(partials, pixels.divisor)
+        return loss if losses is None else losses, grad, None, stats
 
     def run_learned(self, scores: Tensor, weight: Tensor, pixels: Pixels) -> Result:
         """The loss of scores that a learned weight upsamples."""
@@ -49,7 +57,7 @@ class FullSizeLoss(NamedTuple):
         for band in learned.bands():
             band_grad = torch.empty_like(band.scores) if call.need_any_grad else None
             place = (band.image, band.first_row)
-            parts.append(self.launch(band.scores, pixels, place, losses, band_grad))
+            parts.append(self.launch(band.scores, pixels, place, losses, band_grad, 1.0))
             if band_grad is not None:
                 learned.backward(band, band_grad, *grads)
         loss, scale, stats = self.total(torch.cat(parts, 1), pixels.divisor)

@@ -21,7 +21,7 @@ CHOSEN = {
     "max_pool2d": "every_small_size or (infinities and relu)",
     "upsample_add": "(kinds_of_weight_and_skip and stride0) or (kernels_and_strides and stride3)",
     "upsample_argmax": "layouts_and_confidence",
-    "upsample_cross_entropy": "label_types or depthwise or balanced or hard_pixels",
+    "upsample_cross_entropy": "label_types or depthwise or balanced or hard_pixels or (at_full_size and valid)",
 }
 """Which tests of an operation run again, as an expression for pytest's -k: quick ones that together launch every
 kernel. ThreadSanitizer takes twenty times as long as the kernels alone."""

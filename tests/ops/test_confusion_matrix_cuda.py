@@ -162,6 +162,13 @@ def test_invalid_label_in_scores_of_either_kind_of_cell(dtype: torch.dtype) -> N
             confusion_matrix(scores, wrong, 4, Resample.half_pixel(), 255)
 
 
+def test_shared_memory_that_only_static_variables_take_past_48_kib() -> None:
+    """A tile of these scores takes 49052 bytes, and the kernel declares some more."""
+    scores, target = torch.randn(1, 64, 40, 200), labels(64, torch.int64, (1, 42, 210))
+    counts = confusion_matrix(scores, target, 64, Resample.half_pixel(), 255)
+    assert int(counts.sum()) == target.numel()
+
+
 def test_too_many_classes() -> None:
     nothing = torch.empty(0, 5, 5, dtype=torch.int64)
     with pytest.raises(

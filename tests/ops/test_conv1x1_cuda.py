@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fcnkern.backends._conv1x1_ranges import MAX_SCRATCH, RANGE
 from fcnkern.backends.reference import conv1x1 as reference
 from fcnkern.backends.reference.philox import element_words
 from tests.ops._conv1x1 import (
@@ -157,5 +158,5 @@ def test_no_images(outputs: int) -> None:
 def test_ranges_cover_all_pixels_in_bounded_scratch(pixels: int, sides: tuple[int, int]) -> None:
     span, ranges = cuda._ranges(pixels, *sides)
     assert (ranges - 1) * span < pixels <= ranges * span
-    assert span % cuda._RANGE == 0
-    assert ranges == 1 or ranges * sides[0] * (sides[1] + 1) <= cuda._MAX_SCRATCH
+    assert span % RANGE == 0
+    assert ranges == 1 or ranges * sides[0] * (sides[1] + 1) <= MAX_SCRATCH

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from fcnkern.backends._conv1x1_ranges import MAX_SCRATCH, RANGE
 from fcnkern.backends.reference import conv1x1 as reference
 from fcnkern.backends.reference.philox import element_words, philox4x32
 
@@ -148,8 +149,8 @@ def test_sums_over_several_ranges_of_pixels_do_not_depend_on_the_run(layout: str
 def test_ranges_cover_all_pixels_in_bounded_scratch(pixels: int, sides: tuple[int, int]) -> None:
     span, ranges = _conv1x1_grad_weight._ranges(pixels, *sides)
     assert (ranges - 1) * span < pixels <= ranges * span
-    assert span % _conv1x1_grad_weight._RANGE == 0
-    assert ranges == 1 or ranges * sides[0] * (sides[1] + 1) <= _conv1x1_grad_weight._MAX_SCRATCH
+    assert span % RANGE == 0
+    assert ranges == 1 or ranges * sides[0] * (sides[1] + 1) <= MAX_SCRATCH
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fcnkern.nn import UpsampleAdd
 from tests.ops._truth import assert_as_exact_as_torch, bilinear
-from tests.placement import device_of, upsample_add
+from tests.placement import device_of, refusal, upsample_add
 
 NAMES = ("output", "x", "weight", "skip", "skip_weight", "skip_bias")
 
@@ -138,6 +138,38 @@ def test_kernels_and_strides(
 def test_scale_of_the_skip(backend: str, skip: str) -> None:
     inputs, options = problem("dense", skip)
     check(backend, inputs, **options | {"skip_scale": 0.01})
+
+
+@pytest.mark.skipif(refusal("cuda") is not None, reason=str(refusal("cuda")))
+@pytest.mark.parametrize("skip", ["scores", "features"])
+def test_gradient_around_the_window_is_zero_and_alone_is_cleared(
+    skip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fcnkern.backends.cuda.upsample_add import upsample_add_bwd
+
+    device = device_of("cuda")
+    cleared = []
+    zero = Tensor.zero_
+
+    def watched(tensor: Tensor) -> Tensor:
+        cleared.append(tensor.numel())
+        return zero(tensor)
+
+    def poisoned(like: Tensor, **options: Any) -> Tensor:
+        return torch.full_like(like, torch.nan, **options)
+
+    given = torch.randn(1, 3, 12, 14, device=device)
+    weight = torch.randn(3, 3, 1, 1, device=device) if skip == "features" else None
+    grad, x = torch.randn(1, 3, 8, 10, device=device), torch.randn(1, 3, 3, 4, device=device)
+    monkeypatch.setattr(Tensor, "zero_", watched)
+    monkeypatch.setattr(torch, "empty_like", poisoned)
+    needs = (False, False, True, False, False)
+    found = upsample_add_bwd(grad, x, None, given, weight, (2, 2), (1, 3), 1.0, needs)[2]
+    expected = torch.zeros_like(given)
+    inside = grad if weight is None else torch.einsum("nohw,oi->nihw", grad, weight.flatten(1))
+    expected[:, :, 1:9, 3:13] = inside
+    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert sum(cleared) == given.numel() - grad.numel()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from fcnkern import Resample
 from tests.ops._loss import DECONV, SMALL, check, plain, problem
 from tests.ops._truth import upsampled
-from tests.placement import upsample_cross_entropy
+from tests.placement import ON_GPU, refusal, upsample_cross_entropy
 
 
 @pytest.mark.parametrize("reduction", ["valid", "batch", "sum", "none"])
@@ -52,8 +55,10 @@ def test_dtypes_and_layouts(backend: str, dtype: torch.dtype, layout: str) -> No
         (torch.uint8, 255),
         (torch.uint8, 0),
         (torch.uint8, -1),
+        (torch.uint8, -100),
         (torch.int16, 3),
         (torch.int16, -1),
+        (torch.int16, 2**16 + 2),
         (torch.int32, 255),
         (torch.int64, -1),
         (torch.int64, 2**40),
@@ -61,8 +66,22 @@ def test_dtypes_and_layouts(backend: str, dtype: torch.dtype, layout: str) -> No
 )
 def test_label_types_and_ignored_labels(backend: str, label_type: torch.dtype, ignore_index: int) -> None:
     scores, target = problem(*SMALL)
-    target[target == 255] = ignore_index if label_type != torch.uint8 or ignore_index >= 0 else 1
+    limits = torch.iinfo(label_type)
+    target[target == 255] = ignore_index if limits.min <= ignore_index <= limits.max else 1
     check(backend, scores, target.to(label_type), DECONV, ignore_index=ignore_index)
+
+
+@pytest.mark.skipif(refusal("cuda") is not None, reason=str(refusal("cuda")))
+@pytest.mark.parametrize(
+    "resample", [DECONV, Resample.deconv(4, 5, (7, 10))], ids=["target's size", "own size"]
+)
+def test_cuda_kernels_take_labels_whose_type_cannot_hold_the_ignored_one(
+    resample: Resample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores, target = problem(*SMALL)
+    inputs = scores.float(), target.clamp(max=4).to(torch.uint8), resample
+    monkeypatch.setattr(Tensor, "to", lambda tensor, *place: pytest.fail(f"copies {tensor.dtype} labels"))
+    upsample_cross_entropy(*inputs, ignore_index=-100, backend="cuda")
 
 
 @pytest.mark.parametrize("factor", [4, 8])
@@ -80,6 +99,40 @@ def test_bytes_that_lie_at_any_address(backend: str, factor: int, first: int, cl
 def test_more_classes_than_a_byte_holds(backend: str) -> None:
     target = torch.randint(0, 257, (1, 4, 16))
     check(backend, torch.randn(1, 257, 1, 4, dtype=torch.float64), target, Resample.half_pixel())
+
+
+@pytest.mark.parametrize("reduction", ["valid", "batch", "sum", "none"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_scores_at_full_size(
+    backend: str, reduction: str, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend == "cuda":
+        from fcnkern.backends.cuda import _loss_full
+
+        monkeypatch.setattr(_loss_full, "MOST_BLOCKS", 4)  # each takes several tiles
+    scores, target = problem((19, 31), (19, 31))
+    class_weight = torch.rand(5) + 0.5 if weighted else None
+    check(backend, scores, target, Resample.identity(), class_weight=class_weight, reduction=reduction)
+
+
+@pytest.mark.parametrize("reduction", ["valid", "batch", "sum"])
+def test_gradient_of_full_size_scores_is_written_once(
+    backend: str, reduction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend not in ON_GPU:
+        pytest.skip("it keeps a band of the gradient in the cache")
+    scores, target = problem((7, 10), (7, 10))
+    scaled = []
+    multiply = Tensor.mul_
+
+    def watched(tensor: Tensor, by: Any) -> Tensor:
+        scaled.append(tensor.shape)
+        return multiply(tensor, by)
+
+    monkeypatch.setattr(Tensor, "mul_", watched)
+    inputs = scores.float().requires_grad_(), target, Resample.identity()
+    upsample_cross_entropy(*inputs, reduction=reduction, backend=backend)
+    assert scaled == []
 
 
 @pytest.mark.parametrize("kind", ["dense", "depthwise", "more outputs"])

@@ -13,7 +13,7 @@ from fcnkern.backends._arguments import FLOAT_TYPES
 from fcnkern.backends._axes import Cells
 from fcnkern.resample import Pair, Resample
 
-_BLOCKS_A_MULTIPROCESSOR = 8
+_TILES_A_MULTIPROCESSOR = 8
 
 _IDENTITY, _DECIDE, _ALL = range(3)
 """Codes of csrc/cuda/label_tiles.h's TileMode."""
@@ -31,7 +31,7 @@ def label_tiles(scores: Tensor, resample: Resample, size: Pair) -> tuple[Any, ..
     mode = _IDENTITY if resample.kind == "identity" else _DECIDE if decides else _ALL
     given = scores.data_ptr(), FLOAT_TYPES[scores.dtype], tuple(scores.shape), scores.stride()
     columns = plan.columns.point.data_ptr(), plan.columns.fraction.data_ptr()
-    rest = columns, plan.zero, plan.skip_zero, mode, resident_blocks(scores.device)
+    rest = columns, plan.zero, plan.skip_zero, mode, _wanted_tiles(scores.device)
     return given, size, _cell_table(plan.y), _cell_table(plan.x), *rest
 
 
@@ -41,8 +41,8 @@ def _cell_table(cells: Cells) -> tuple[Any, ...]:
 
 
 @lru_cache(maxsize=16)
-def resident_blocks(device: torch.device) -> int:
-    """Blocks that the device runs at once; a few in the emulator."""
+def _wanted_tiles(device: torch.device) -> int:
+    """Tiles that keep the device busy to the end; a few in the emulator."""
     if device.type == "cpu":
         return 3
-    return _BLOCKS_A_MULTIPROCESSOR * int(torch.cuda.get_device_properties(device).multi_processor_count)
+    return _TILES_A_MULTIPROCESSOR * int(torch.cuda.get_device_properties(device).multi_processor_count)

@@ -10,7 +10,7 @@ from fcnkern.backends._label_plan import can_ignore
 from fcnkern.backends._labels import label_flag, raise_reported
 from fcnkern.backends._limits import check_classes
 from fcnkern.backends.cuda._extension import kernels, stream_of
-from fcnkern.backends.cuda._label_tiles import label_tiles, resident_blocks
+from fcnkern.backends.cuda._label_tiles import label_tiles
 from fcnkern.resample import Resample
 
 _MOST_COPIES = 64
@@ -65,7 +65,6 @@ def _count(
         counts.data_ptr(),
         copies,
         label_flag("target", target, classes, ignore_index).data_ptr(),
-        resident_blocks(target.device),
     )
     stream = stream_of(target)
     if resample is None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fcnkern.backends._arguments import tensor_view
+from fcnkern.backends._conv1x1_ranges import pixel_ranges
 from fcnkern.backends.cuda._extension import kernels, stream_of
 from fcnkern.ops._checks import dense_format
 
@@ -21,10 +22,6 @@ _COLUMNS = 128
 """Channels of a block that sums a weight's gradient."""
 _BLOCKS = 528
 """Blocks wanted, four for each SM of the largest GPUs: a constant, so that every GPU sums in the same order."""
-_MAX_SCRATCH = 1 << 22
-"""Most partial sums in scratch memory, 16 MB."""
-_RANGE = 256
-"""Ranges of pixels are multiples of this."""
 
 
 def conv1x1_fwd(
@@ -118,9 +115,7 @@ def score_backward(
 def _ranges(pixels: int, outputs: int, inputs: int) -> tuple[int, int]:
     """How many pixels are summed together, and how many such ranges there are."""
     tiles = -(-inputs // _COLUMNS)
-    most = max(1, min(_BLOCKS // tiles, _MAX_SCRATCH // (outputs * (inputs + 1))))
-    span = -(-pixels // (most * _RANGE)) * _RANGE
-    return span, -(-pixels // span)
+    return pixel_ranges(pixels, outputs, inputs, _BLOCKS // tiles)
 
 
 def wide_backward(

@@ -64,8 +64,11 @@ def upsample_add_bwd(
     grads = deconv_rows_bwd(grad, x, weight, stride, (0, size[0]), (0, size[1]), needs[:2])
     if skip is None:
         return *grads, None, None, None
-    grad_skip = torch.zeros_like(skip, memory_format=dense_format(skip)) if needs[2] else None
-    window = None if grad_skip is None else crop(grad_skip, skip_offset, size)
+    grad_skip = window = None
+    if needs[2]:
+        grad_skip = torch.empty_like(skip, memory_format=dense_format(skip))
+        window = crop(grad_skip, skip_offset, size)
+        _clear_around(grad_skip, skip_offset, size)
     if skip_weight is None:
         if window is not None:
             torch.mul(grad, skip_scale, out=window)
@@ -78,6 +81,15 @@ def upsample_add_bwd(
     backward = score_backward if len(skip_weight) <= SKINNY else wide_backward
     backward(grad, features, skip_weight, skip_scale, None, grad_weight, grad_bias, 1.0)
     return *grads, grad_skip, grad_weight, grad_bias
+
+
+def _clear_around(grad: Tensor, offset: Pair, size: Pair) -> None:
+    """Zeros outside the window."""
+    (top, left), bottom, right = offset, offset[0] + size[0], offset[1] + size[1]
+    rows = grad[:, :, top:bottom]
+    for border in (grad[:, :, :top], grad[:, :, bottom:], rows[..., :left], rows[..., right:]):
+        if border.numel() > 0:
+            border.zero_()
 
 
 def deconv_rows_fwd(x: Tensor, weight: Tensor | None, stride: Pair, rows: Pair, cols: Pair) -> Tensor:

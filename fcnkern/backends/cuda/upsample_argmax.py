@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from fcnkern.backends._arguments import LABEL_TYPES
 from fcnkern.backends._bands import LearnedUpsampling
+from fcnkern.backends.cuda import upsample_add
 from fcnkern.backends.cuda._extension import kernels, stream_of
 from fcnkern.backends.cuda._label_tiles import label_tiles
-from fcnkern.backends.select import implementation
 from fcnkern.resample import Pair, Resample
 
 
@@ -46,7 +44,6 @@ def upsample_argmax(
 def _learned(
     scores: Tensor, weight: Tensor, resample: Resample, labels: Tensor, probability: Tensor | None
 ) -> None:
-    upsample_add: Any = implementation("upsample_add", scores, "cuda")
     size = (labels.shape[1], labels.shape[2])
     for band in LearnedUpsampling(upsample_add, scores, weight, resample, size).bands():
         images = slice(band.image, band.image + 1)

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fcnkern.backends._conv1x1_ranges import pixel_ranges
 from fcnkern.backends.triton._conv1x1_forward import KEY, SKINNY, padded
 from fcnkern.backends.triton._conv1x1_grad_x import gradient_tile
 from fcnkern.backends.triton._conv1x1_pixels import (
@@ -22,10 +23,6 @@ from fcnkern.backends.triton._math import dot
 
 _PROGRAMS = 264
 """Programs wanted, two for each SM of the largest GPUs: a constant, so that every GPU sums in the same order."""
-_MAX_SCRATCH = 1 << 22
-"""Most partial sums in scratch memory, 16 MB."""
-_RANGE = 256
-"""Ranges of pixels are multiples of this."""
 
 
 @triton.jit
@@ -149,9 +146,7 @@ _WIDE = Tuned(
 def _ranges(count: int, outputs: int, channels: int) -> tuple[int, int]:
     """How many pixels are summed together, and how many such ranges there are."""
     tiles = triton.cdiv(outputs, 128) * triton.cdiv(channels, 256)
-    most = min(_PROGRAMS // tiles, _MAX_SCRATCH // (outputs * (channels + 1)))
-    span = triton.cdiv(triton.cdiv(count, max(1, most)), _RANGE) * _RANGE
-    return span, triton.cdiv(count, span)
+    return pixel_ranges(count, outputs, channels, _PROGRAMS // tiles)
 
 
 def score_grad_weight(

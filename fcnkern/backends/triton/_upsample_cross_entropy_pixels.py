@@ -1,4 +1,4 @@
-"""The loss of scores at full size, and the count of correctly predicted pixels: one lane per pixel."""
+"""The loss of scores at full size, the sum of weights, and the count of correct pixels: one lane per pixel."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ def _read_pixels(
 @triton.jit(do_not_specialize=["H", "first_n", "first_y", "rows"])
 def _upsample_cross_entropy_pixels_kernel(
     scores, target, class_weight, total_weight, pixel_weight, limits, seed, hard, cuts,
-    losses, grad, partials, flag,
+    losses, grad, partials, total_kept, flag,
     C, H, W, first_n, first_y, rows,
     s_n, s_c, s_h, s_w, t_n, t_h, t_w, g_n, g_c, g_h, g_w,
-    ignore_index, sampling_cell, smoothing,
+    ignore_index, sampling_cell, smoothing, divisor,
     BLOCK: tl.constexpr, GRAD: tl.constexpr, MAP: tl.constexpr, WEIGHTED: tl.constexpr, SMOOTH: tl.constexpr,
-    PIXEL_WEIGHT: tl.constexpr, SAMPLING: tl.constexpr, HARD: tl.constexpr,
+    PIXEL_WEIGHT: tl.constexpr, SAMPLING: tl.constexpr, HARD: tl.constexpr, KNOWN: tl.constexpr,
 ):  # fmt: skip
-    """Loss, and gradient before its scale, of ``rows`` rows of full-size scores from row ``first_y`` on.
+    """Loss and gradient of ``rows`` rows of full-size scores from row ``first_y`` on.
 
+    The gradient is divided by ``divisor`` or, where that is not KNOWN, by the sum of the weights at ``total_kept``.
     Reads the scores three times (twice from the caches) and writes the gradient once: memory bounds it. Two
     exponentials per pixel and class.
     """
@@ -57,6 +58,10 @@ def _upsample_cross_entropy_pixels_kernel(
     scale = tl.where(counts, 1.0, 0.0)
     if PIXEL_WEIGHT:
         scale = tl.load(pixel_weight + place, mask=counts, other=0.0)
+    reduction = 1.0 / divisor
+    if not KNOWN:
+        kept = tl.load(total_kept)
+        reduction = tl.where(kept > 0.0, 1.0 / kept, 0.0)
     image = tl.program_id(1).to(tl.int64)
     first = scores + image * s_n + row.to(tl.int64) * s_h + X.to(tl.int64) * s_w
     own = grad + image * g_n + row.to(tl.int64) * g_h + X.to(tl.int64) * g_w
@@ -85,7 +90,7 @@ def _upsample_cross_entropy_pixels_kernel(
             aimed += tl.where(counts, of_all, 0.0)
         loss -= tl.where(aimed != 0.0, aimed * scale * (less * LOG2_E), 0.0)
         if GRAD:
-            value = share * tl.exp2(less * LOG2_E) - aimed * scale
+            value = (share * tl.exp2(less * LOG2_E) - aimed * scale) * reduction
             tl.store(own, tl.where(counts, value, 0.0), mask=inside)
             own += g_c
     if MAP:
@@ -96,6 +101,23 @@ def _upsample_cross_entropy_pixels_kernel(
     tl.store(partials + program, tl.where(is_wrong, float("nan"), tl.sum(loss, 0) * LN_2))
     tl.store(partials + programs + program, tl.sum(weight * scale, 0))
     tl.store(partials + 2 * programs + program, tl.sum(counts.to(tl.float32), 0))
+
+
+@triton.jit(do_not_specialize=["H"])
+def _sum_weights_kernel(
+    target, class_weight, total_weight, pixel_weight, limits, seed, hard, cuts, partials,
+    C, H, W, t_n, t_h, t_w, ignore_index, sampling_cell,
+    BLOCK: tl.constexpr, WEIGHTED: tl.constexpr, PIXEL_WEIGHT: tl.constexpr, SAMPLING: tl.constexpr,
+    HARD: tl.constexpr,
+):  # fmt: skip
+    """The weights of the pixels that count, summed by program; bound by reading the label map."""
+    row, X, inside, place, kind, found, pointer = _read_pixels(
+        target, limits, seed, hard, cuts, 0, 0, H, t_n, t_h, t_w, H, W, C, ignore_index, sampling_cell,
+        BLOCK, SAMPLING, HARD,
+    )  # fmt: skip
+    weights = (class_weight, total_weight, pixel_weight, 0.0)
+    weight = pixel_factor(kind, C, weights, place, WEIGHTED, False, PIXEL_WEIGHT)
+    tl.store(partials + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), tl.sum(weight, 0))
 
 
 @triton.jit(do_not_specialize=["H"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from fcnkern.backends._labels import raise_reported
@@ -28,7 +29,7 @@ def upsample_cross_entropy_fwd(
         ValueError: a label that is neither a class nor ``ignore_index``: of this call in the interpreter, of an
             earlier one on a GPU, whose loss is NaN.
     """
-    pixels = Pixels.of(target, class_weight, seed, pixel_weight, call)
+    pixels = Pixels.of(_comparable(target, call.ignore_index), class_weight, seed, pixel_weight, call)
     with on_device(scores):
         if call.hard is not None:
             pixels = pixels.only_hard(_run(scores, weight, pixels.for_mining()))
@@ -38,6 +39,12 @@ def upsample_cross_entropy_fwd(
     if scores.device.type == "cpu":
         raise_reported(scores.device)
     return loss, grad, grad_weight, stats
+
+
+def _comparable(target: Tensor, ignore_index: int) -> Tensor:
+    """The labels in a type that holds ``ignore_index``, which kernels put in place of labels outside."""
+    limits = torch.iinfo(target.dtype)
+    return target if limits.min <= ignore_index <= limits.max else target.to(torch.int64)
 
 
 def _run(scores: Tensor, weight: Tensor | None, pixels: Pixels) -> Result:

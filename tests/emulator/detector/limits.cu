@@ -25,6 +25,17 @@ bool shared_not_asked_for(int fault) {
   return true;
 }
 
+__global__ void with_static_kernel() {
+  FCNKERN_SHARED(float, few, [4]);
+  few[threadIdx.x] = 0;
+}
+
+// Static memory counts too, which an emulator sees only where it is used.
+bool shared_with_static(int fault) {
+  fcnkern::cuda::check(cuemu::launch(with_static_kernel, 1, 1, (48 << 10) - (fault ? 8 : 16)), "with_static_kernel");
+  return true;
+}
+
 }  // namespace
 
 const std::vector<Case> kLimitCases = {
@@ -33,4 +44,5 @@ const std::vector<Case> kLimitCases = {
     {"much_shared", much_shared},
     {"no_threads", no_threads},
     {"shared_not_asked_for", shared_not_asked_for},
+    {"shared_with_static", shared_with_static},
 };

@@ -15,11 +15,14 @@ namespace cuemu {
 constexpr size_t kSharedWithoutAttribute = 48 << 10;
 
 // Memory for the block that runs: of exactly this size, so that the sanitizers know its bounds and its life,
-// and full of NaN (-1 in integers), so that a read of what was never written shows.
+// and full of NaN (-1 in integers), so that a read of what was never written shows. Static and dynamic memory count
+// together against the block's limit.
 CUEMU_RAW inline void* block_alloc(size_t bytes) {
   const tsan::IgnoreWrites ignored;
   Machine& m = machine();
   void* memory = nullptr;
+  m.shared_bytes += bytes;
+  if (m.shared_bytes > m.shared_allowed) fail("%zu bytes of shared memory, %zu are allowed", m.shared_bytes, m.shared_allowed);
   if (m.shared_count == kMaxShared || posix_memalign(&memory, 128, bytes) != 0)
     fail("no room for another %zu bytes of shared memory", bytes);
   memset(memory, 0xFF, bytes);
@@ -31,6 +34,7 @@ CUEMU_RAW inline void block_free() {
   const tsan::IgnoreWrites ignored;
   Machine& m = machine();
   while (m.shared_count) free(m.shared[--m.shared_count]);
+  m.shared_bytes = 0;
 }
 
 CUEMU_RAW inline void* dyn_shared() { return machine().dynamic_shared; }
@@ -137,8 +141,12 @@ template <class... P, class... A>
 cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A&&... values) {
   if (!is_valid(grid, block, shared)) return cudaErrorInvalidConfiguration;
   size_t allowed = kSharedWithoutAttribute;
-  for (const auto& attribute : machine().attributes)
-    if (attribute.kernel == reinterpret_cast<const void*>(kernel)) allowed = attribute.shared_limit;
+  machine().shared_allowed = kSharedWithoutAttribute;
+  for (const auto& attribute : machine().attributes) {
+    if (attribute.kernel != reinterpret_cast<const void*>(kernel)) continue;
+    allowed = attribute.shared_limit;
+    machine().shared_allowed = machine().config.shared_limit;
+  }
   if (shared > allowed) return cudaErrorInvalidValue;
   std::tuple<void (*)(P...), std::decay_t<P>...> call(kernel, static_cast<P>(std::forward<A>(values))...);
   const auto body = [](void* memory) {

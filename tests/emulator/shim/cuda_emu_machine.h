@@ -68,6 +68,7 @@ struct Machine {
 
   void* shared[kMaxShared];
   int shared_count = 0;
+  size_t shared_bytes = 0, shared_allowed = 0;  // of the block that runs
   void* dynamic_shared = nullptr;
 
   struct Attribute {
