@@ -25,12 +25,15 @@ struct Fractions {
   float y, step_y, x, step_x;
 };
 
+// A score of a class that is masked by the lowest number of its type stays finite: it meets moments that are 0.
+constexpr float kLowest = -1e38f;
+
 __device__ __forceinline__ Bilinear bilinear(const Corners& s, const Fractions& at) {
   const float left = s.bottom_left - s.top_left, right = s.bottom_right - s.top_right;
   const float first = fmaf(at.y, left, s.top_left);
   const float across = fmaf(at.y, right, s.top_right) - first;
   const float twist = right - left;
-  return {fmaf(at.x, across, first) * kLog2E, across * (at.step_x * kLog2E),
+  return {fmaxf(fmaf(at.x, across, first) * kLog2E, kLowest), across * (at.step_x * kLog2E),
           fmaf(at.x, twist, left) * (at.step_y * kLog2E), twist * (at.step_y * at.step_x * kLog2E)};
 }
 

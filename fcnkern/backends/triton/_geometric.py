@@ -13,6 +13,8 @@ import triton.language as tl
 
 from fcnkern.backends.triton._math import LOG2_E
 
+LOWEST = tl.constexpr(-1e38)
+
 
 @triton.jit
 def corner_scores(scores, corners, exist, maxima, ZERO: tl.constexpr):
@@ -60,13 +62,16 @@ def largest_jump(jump, corners):
 
 @triton.jit
 def bilinear(corners, start_y, step_y, start_x, step_x):
-    """The score at pixel (row v, column r) of the cell as z + r·dz + v·gz + r·v·dg, in binary orders."""
+    """The score at pixel (row v, column r) of the cell as z + r·dz + v·gz + r·v·dg, in binary orders.
+
+    z stays finite where a class is masked by the lowest number of its type: it meets moments that are 0.
+    """
     a, b, c, d = corners
     left, right = c - a, d - b
     first = a + start_y * left
     across = (b + start_y * right) - first
     twist = right - left
-    z = (first + start_x * across) * LOG2_E
+    z = tl.maximum((first + start_x * across) * LOG2_E, LOWEST)
     dz = across * (step_x * LOG2_E)
     gz = (left + start_x * twist) * (step_y * LOG2_E)
     return z, dz, gz, twist * (step_y * step_x * LOG2_E)
