@@ -243,7 +243,7 @@ _WORK: dict[str, Callable[[Case], Work]] = {
 def ceilings(device: str) -> Ceilings:
     """Measures what a device can do; takes about a second."""
     take = timer(device)
-    source = torch.rand(COPIED_BYTES[device] // 4, device=device)
+    source = torch.ones(COPIED_BYTES[device] // 4, device=device)
     target = torch.empty_like(source)
     copy = 2 * COPIED_BYTES[device] / _best(take, lambda: target.copy_(source))
     side = MATRIX[device]
