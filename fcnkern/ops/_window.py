@@ -44,6 +44,12 @@ class Window(NamedTuple):
             raise ValueError(f"padding must be at most half of kernel_size {kernel}, got {pads}")
         return Window(kernel, kernel if stride is None else as_pair("stride", stride, 1), pads, ceil_mode)
 
+    def fitted(self, height: int, width: int) -> Window:
+        """The same windows with strides no longer than the input: kernels need memory and indices for a stride."""
+        sizes = zip(self.stride, (height, width), self.padding, strict=True)
+        rows, columns = (min(stride, size + pad) for stride, size, pad in sizes)
+        return self._replace(stride=(rows, columns))
+
     def out_size(self, height: int, width: int) -> Pair:
         """(h, w) of the output, as F.max_pool2d has it."""
         rows, columns = (self._count(axis, size) for axis, size in enumerate((height, width)))

@@ -54,7 +54,8 @@ def max_pool2d(
     if torch.compiler.is_compiling() and backend is None:
         return F.max_pool2d(x.relu() if relu else x, *window[:3], ceil_mode=ceil_mode)
     need_winners = x.requires_grad and torch.is_grad_enabled()
-    pooled: Tensor = _OP(x, window, relu, need_winners, backend)[0]
+    fitted = window.fitted(x.shape[2], x.shape[3])
+    pooled: Tensor = _OP(x, fitted, relu, need_winners, backend)[0]
     return pooled
 
 

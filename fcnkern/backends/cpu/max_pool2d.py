@@ -31,15 +31,10 @@ def max_pool2d_bwd(grad: Tensor, winners: Tensor, window: Window, size: Pair) ->
 def _run(
     kernel: Callable[..., None], x: Tensor, y: Tensor, winners: Tensor | None, window: Window, relu: bool
 ) -> None:
-    # A longer stride leaves one window too, and the kernels' rows are as long as their stride.
-    stride = (
-        min(step, size + pad)
-        for step, size, pad in zip(window.stride, x.shape[2:], window.padding, strict=True)
-    )
     kernel(
         tuple(x.shape),
         tuple(y.shape[2:]),
-        (*window.kernel_size, *stride, *window.padding),
+        (*window.kernel_size, *window.stride, *window.padding),
         FLOAT_TYPES[x.dtype],
         is_channels_last(x, y),
         relu,
