@@ -182,7 +182,10 @@ def test_of_two_measurements_the_greater_ceilings_hold() -> None:
 
 
 def test_ceilings_are_positive_and_finite() -> None:
-    assert all(0 < rate < 1e15 for rate in ceilings("cpu"))
+    found = ceilings("cpu")
+    assert 0 < found.bytes < 1e15
+    assert 0 < found.flops < 1e15
+    assert found.exponentials is None
 
 
 def test_only_what_is_slower_beyond_noise_and_beyond_the_rivals_is_named() -> None:
@@ -230,13 +233,26 @@ def test_a_wrong_result_ends_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_report_shows_time_ratio_goal_and_memory() -> None:
     rows = [
-        Row("a case", "ours", Times(0.8, 1.0, 0.9, 1.2, 10), 1.0, None, 500_000, 1e-7, 0.25),
+        Row(
+            "a case",
+            "ours",
+            Times(0.8, 1.0, 0.9, 1.2, 10),
+            1.0,
+            None,
+            500_000,
+            1e-7,
+            0.25,
+            work=Work(3e6, 2e9),
+        ),
         Row("a case", "eager", Times(38.0, 40.0, 39.0, 42.0, 7), 40.0, 35, None, 2e-7),
     ]
     facts = circumstances("python -m benchmarks")
     ours, eager = as_markdown(facts, rows).splitlines()[-2:]
-    assert ours == "| a case | **ours** | 1 | 0.9 to 1.2 | 0.8 | 10 |  |  | 0.50 | 1.0e-07 | 0.25 |"
-    assert eager == "|  | eager | 40 | 39 to 42 | 38 | 7 | 40.0 | 35 |  | 2.0e-07 |  |"
+    assert (
+        ours
+        == "| a case | **ours** | 1 | 0.9 to 1.2 | 0.8 | 10 |  |  | 0.50 | 1.0e-07 | 0.25 | 3 | 2e+03 |  |"
+    )
+    assert eager == "|  | eager | 40 | 39 to 42 | 38 | 7 | 40.0 | 35 |  | 2.0e-07 |  |  |  |  |"
     read = json.loads(as_json(facts, rows))
     assert read["rows"][1]["times"]["median"] == 40.0
     assert read["circumstances"]["threads"] == torch.get_num_threads()
