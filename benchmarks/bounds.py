@@ -41,9 +41,8 @@ from fcnkern.resample import Axis
 
 COPIED_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
 MATRIX = {"cpu": 1024, "cuda": 8192}
-POLYNOMIAL = (
-    16  # flops of an exponential: seven coefficients, rounding to a power of two and multiplying by it
-)
+POLYNOMIAL = 16
+"""Flops of an exponential: seven coefficients, rounding to a power of two and multiplying by it."""
 RUNS = 7
 
 

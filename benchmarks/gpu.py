@@ -84,9 +84,8 @@ def steps(out: Path, dry: bool) -> Iterator[Step]:
     yield Step("build", [install], 120, "a dry run takes what is installed" if dry else None)
     pytest = str(Path(sys.executable).with_name("pytest"))  # python -m pytest would take the checkout
     quiet = [pytest, "-q", "-p", "no:cacheprovider", "-k"]
-    backends = (
-        "triton or gpu" if dry else "triton or cuda or gpu"
-    )  # an emulator for CUDA would be built first
+    # Without a GPU an emulator for CUDA would be built first.
+    backends = "triton or gpu" if dry else "triton or cuda or gpu"
     tests = [Command(Path(each).stem, [*quiet, backends, str(ROOT / each)]) for each in tested(dry)]
     yield Step("tests", tests, 150)
     sanitizer = shutil.which("compute-sanitizer")
