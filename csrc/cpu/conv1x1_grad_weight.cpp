@@ -121,16 +121,17 @@ class WeightGradient {
                       p_.y.stride[1], static_cast<int>(length), width, target + done * width, width);
       });
     };
-    const auto load_b = [&](int64_t k, int depth, int64_t c, int n, T* target, NextBlock next) {
+    const auto load_b = [&](int64_t k, int depth, int64_t c, int n, T* target) {
       load_features(k, depth, first_column_ + column + c, n, target);
-      if (next.count == 0) return kNothingAhead;
+    };
+    const auto ahead = [&](int64_t k, int64_t c, int n) {
       const int64_t size = size_of(p_.x.dtype), plane = p_.x.stride[1];
-      const int64_t begin = x_pixels_.offset(next.k) + (first_column_ + column + next.column) * plane;
+      const int64_t begin = x_pixels_.offset(k) + (first_column_ + column + c) * plane;
       return block_ahead(static_cast<const char*>(p_.x.data) + begin * size, x_pixels_.stride_x * size,
-                         plane * size, size);
+                         plane * size, n, size);
     };
     multiply_tile<T>(rows, columns, split * split_length_, least(count_, (split + 1) * split_length_), load_a,
-                     load_b, acc, tiles_.stride(), a, b);
+                     load_b, PackAll<T>{}, ahead, acc, tiles_.stride(), a, b);
   }
 
   void load_features(int64_t pixel, int depth, int64_t channel, int n, T* target) const {

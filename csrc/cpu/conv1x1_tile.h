@@ -20,14 +20,27 @@ FCNKERN_INLINE void prefetch_rows(const TensorView& matrix, int64_t offset, int6
   for (int r = 0; r < rows; ++r) __builtin_prefetch(at + r * row_stride * size_of(matrix.dtype), 0, 2);
 }
 
-// Where the next block of features lies. Rows of a crop have gaps between them, spread here over the pixels.
-FCNKERN_INLINE Ahead features_ahead(const TensorView& x, const Pixels& pixels, int64_t first_pixel,
-                                    NextBlock next) {
-  if (next.count < 2) return kNothingAhead;
-  const int64_t size = size_of(x.dtype), begin = pixels.offset(first_pixel + next.column);
-  const int64_t last = pixels.offset(first_pixel + next.column + next.count - 1);
-  return block_ahead(static_cast<const char*>(x.data) + (begin + next.k * x.stride[1]) * size,
-                     x.stride[1] * size, (last - begin) * size / (next.count - 1), size);
+// What to fetch of `count` columns of features. Rows of a crop have gaps between them, spread here over the pixels.
+FCNKERN_INLINE Ahead features_ahead(const TensorView& x, const Pixels& pixels, int64_t k, int64_t pixel, int count) {
+  if (count < 2) return kNothingAhead;
+  const int64_t size = size_of(x.dtype), begin = pixels.offset(pixel), last = pixels.offset(pixel + count - 1);
+  return block_ahead(static_cast<const char*>(x.data) + (begin + k * x.stride[1]) * size, x.stride[1] * size,
+                     (last - begin) * size / (count - 1), count, size);
+}
+
+// Features read where they lie are read once for each panel of rows; with so few rows that costs less than packing.
+// Measured: 1.2 times as fast for 21 outputs of 512 inputs, 1.06 times for 64, no faster for 150.
+constexpr int kMostUnpacked = 64;
+
+// The next columns for multiply_tile: whole registers of one run of pixels, or one register of several runs.
+template <class T>
+FCNKERN_INLINE ColumnBlock<T> run_of_columns(const TensorView& x, const Pixels& pixels, int64_t k, int64_t pixel,
+                                             int64_t left) {
+  const int64_t run = least(least(left, kPackColumns), pixels.width - pixel % pixels.width);
+  const int64_t whole = run / kRegister<T> * kRegister<T>;
+  if (whole == 0) return {static_cast<int>(least(kRegister<T>, left)), nullptr, 0};
+  return {static_cast<int>(whole), static_cast<const T*>(x.data) + pixels.offset(pixel) + k * x.stride[1],
+          x.stride[1]};
 }
 
 // Most pixels of a tile. With channels side by side a tile's pixels are read once for each panel of channels,
@@ -90,14 +103,20 @@ void add_conv1x1(const Conv1x1Params& p, const Pixels& pixels, int64_t first_row
                   stride_o, depth, width, target, width);
     scale_values(target, int64_t{depth} * width, static_cast<T>(p.scale));
   };
-  const auto load_b = [&](int64_t k, int depth, int64_t column, int n, T* target, NextBlock next) {
+  const auto load_b = [&](int64_t k, int depth, int64_t column, int n, T* target) {
     pixels.for_each_run(first_pixel + column, n, [&](int64_t offset, int64_t done, int64_t length) {
       load_block<T>(p.x.dtype, p.x.data, offset + k * plane, plane, pixels.stride_x, depth,
                     static_cast<int>(length), target + done, kPackColumns);
     });
-    return features_ahead(p.x, pixels, first_pixel, next);
   };
-  multiply_tile<T>(rows, count, 0, p.inputs, load_a, load_b, acc, acc_stride, a, b);
+  const bool ready = rows <= kMostUnpacked && is_type<T>(p.x.dtype) && pixels.stride_x == 1;
+  const auto where = [&](int64_t k, int64_t column, int64_t left) {
+    return ready ? run_of_columns<T>(p.x, pixels, k, first_pixel + column, left) : PackAll<T>{}(k, column, left);
+  };
+  const auto ahead = [&](int64_t k, int64_t column, int n) {
+    return features_ahead(p.x, pixels, k, first_pixel + column, n);
+  };
+  multiply_tile<T>(rows, count, 0, p.inputs, load_a, load_b, where, ahead, acc, acc_stride, a, b);
 }
 
 }  // namespace fcnkern::FCNKERN_ISA

@@ -64,11 +64,10 @@ void multiply(int64_t m, int64_t n, int64_t k, int threads_wanted, LoadA load_a,
         [&](int64_t first, int depth, int r, int width, T* to) {
           load_a(first, depth, row + r, width, to);
         },
-        [&](int64_t first, int depth, int64_t c, int count, T* to, NextBlock) {
+        [&](int64_t first, int depth, int64_t c, int count, T* to) {
           load_b(first, depth, column + c, count, to);
-          return kNothingAhead;
         },
-        acc, tiles.stride(), acc + acc_size, acc + acc_size + a_size);
+        PackAll<T>{}, [](int64_t, int64_t, int) { return kNothingAhead; }, acc, tiles.stride(), acc + acc_size, acc + acc_size + a_size);
     for (int64_t r = 0; r < rows; ++r) store(row + r, column, columns, acc + r * tiles.stride());
   });
 }

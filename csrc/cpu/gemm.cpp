@@ -63,19 +63,17 @@ void multiply_rows(int rows, int depth, const T* a, const T* b, int64_t b_stride
   }
 }
 
-// The panels of rows share out the lines that lie ahead of this strip of columns.
+// The panels of rows share out the lines that lie ahead.
 template <class T, int kVectors>
 void multiply_strip(int rows, int depth, const T* a, const T* b, int64_t b_stride, T* acc, int64_t acc_stride,
                     Ahead ahead) {
   const int width = panel_rows(rows), panels = (rows + width - 1) / width;
-  const int64_t count =
-      ahead.at == nullptr ? 0 : kVectors * kRegister<T> * ahead.column_stride / ahead.line_step + 1;
   const char* const near = reinterpret_cast<const char*>(b);
   for (int panel = 0; panel < panels; ++panel) {
     const int m = panel * width;
-    const Lines lines = {panel < count ? ahead.at + panel * ahead.line_step : near,
-                         panel + panels < count ? ahead.at + (panel + panels) * ahead.line_step : near,
-                         panel < count ? ahead.k_stride : 0};
+    const Lines lines = {panel < ahead.lines ? ahead.at + panel * ahead.line_step : near,
+                         panel + panels < ahead.lines ? ahead.at + (panel + panels) * ahead.line_step : near,
+                         panel < ahead.lines ? ahead.k_stride : 0};
     multiply_rows<T, kVectors>(static_cast<int>(least(width, rows - m)), depth,
                                a + static_cast<int64_t>(m) * depth, b, b_stride, acc + m * acc_stride,
                                acc_stride, lines);
@@ -87,22 +85,25 @@ void multiply_strip(int rows, int depth, const T* a, const T* b, int64_t b_strid
 template <class T>
 void multiply_panel(int rows, int registers, int depth, const T* a, const T* b, int64_t b_stride, T* acc,
                     int64_t acc_stride, Ahead ahead) {
+  const int64_t share = ceil_div(ahead.lines, ceil_div(registers, kTileVectors));  // of each strip
   for (int done = 0, vectors; done < registers; done += vectors) {
+    const Ahead own = {ahead.at, ahead.k_stride, ahead.line_step, least(share, ahead.lines)};
     const int left = registers - done;
     const T* columns = b + done * kRegister<T>;
     T* target = acc + done * kRegister<T>;
     vectors = left < kTileVectors ? left : left == 4 ? 2 : kTileVectors;  // 4 = 2 + 2
     switch (vectors) {
       case 1:
-        multiply_strip<T, 1>(rows, depth, a, columns, b_stride, target, acc_stride, ahead);
+        multiply_strip<T, 1>(rows, depth, a, columns, b_stride, target, acc_stride, own);
         break;
       case 2:
-        multiply_strip<T, 2>(rows, depth, a, columns, b_stride, target, acc_stride, ahead);
+        multiply_strip<T, 2>(rows, depth, a, columns, b_stride, target, acc_stride, own);
         break;
       default:
-        multiply_strip<T, kTileVectors>(rows, depth, a, columns, b_stride, target, acc_stride, ahead);
+        multiply_strip<T, kTileVectors>(rows, depth, a, columns, b_stride, target, acc_stride, own);
     }
-    if (ahead.at != nullptr) ahead.at += vectors * kRegister<T> * ahead.column_stride;
+    ahead.at += own.lines * ahead.line_step;
+    ahead.lines -= own.lines;
   }
 }
 

@@ -53,22 +53,21 @@ FCNKERN_INLINE int panel_rows(int rows) {
   return (rows + panels - 1) / panels;
 }
 
-// Memory to bring into the second-level cache while a panel is multiplied. Steps of k and of columns of b
-// move by k_stride and column_stride bytes; for each k, lines line_step bytes apart are fetched until the
-// next strip's.
+// Memory to bring into the second-level cache while a panel is multiplied: for each k so many lines line_step bytes
+// apart, k_stride bytes further.
 struct Ahead {
   const char* at;
-  int64_t k_stride, column_stride, line_step;
+  int64_t k_stride, line_step, lines;
 };
-constexpr Ahead kNothingAhead = {nullptr, 0, 0, 1};
+constexpr Ahead kNothingAhead = {nullptr, 0, 0, 0};
 
-// What to fetch of a block whose elements of `size` bytes lie k_stride and column_stride bytes apart. With
+// What to fetch of `count` columns whose elements of `size` bytes lie k_stride and column_stride bytes apart. With
 // columns side by side a line holds several of them for one k. With the k side by side the first line of a
 // column's panel is fetched (the hardware follows), and the steps of k count columns.
-FCNKERN_INLINE Ahead block_ahead(const char* at, int64_t k_stride, int64_t column_stride, int64_t size) {
-  if (column_stride > 0 && column_stride <= 4 * size) return {at, k_stride, column_stride, 64};
-  if (k_stride == size && column_stride > 0)
-    return {at, column_stride, column_stride, column_stride * kDepth};
+FCNKERN_INLINE Ahead block_ahead(const char* at, int64_t k_stride, int64_t column_stride, int count, int64_t size) {
+  constexpr int64_t kLine = 64;
+  if (column_stride > 0 && column_stride <= 4 * size) return {at, k_stride, kLine, count * column_stride / kLine + 1};
+  if (k_stride == size && column_stride > 0) return {at, column_stride, 0, 1};
   return kNothingAhead;
 }
 
@@ -87,33 +86,51 @@ FCNKERN_INLINE void pack_panels(int rows, int depth, T* a, Load load) {
   }
 }
 
-// The block of b that is packed next.
-struct NextBlock {
-  int64_t k, column;
-  int count;  // of columns; 0: there is none
+// Columns of b to multiply at a time, and where they lie, [k * stride + column]; at nullptr: not as they must, so that
+// they are packed.
+template <class T>
+struct ColumnBlock {
+  int count;
+  const T* at;
+  int64_t stride;
+};
+
+// For multiply_tile where none lie so.
+template <class T>
+struct PackAll {
+  ColumnBlock<T> operator()(int64_t, int64_t, int64_t left) const {
+    return {static_cast<int>(least(kPackColumns, left)), nullptr, 0};
+  }
 };
 
 // acc += a b for one tile of `rows` <= kMostRows and `columns`; acc_stride >= columns rounded up to
-// kRegister<T>. load_a(k, depth, m, width, target) packs [k][m] with row stride `width`; load_b(k, depth,
-// column, count, target, next) packs [k][n] with row stride kPackColumns and says where `next` lies.
-template <class T, class LoadA, class LoadB>
+// kRegister<T>. load_a(k, depth, m, width, target) packs [k][m] with row stride `width`. where(k, column, left) cuts
+// off the next of the `left` columns from `column` on, whole registers but for the last ones;
+// load_b(k, depth, column, count, target) packs [k][n] with row stride kPackColumns; ahead(k, column, count) says
+// where the columns after those at hand lie.
+template <class T, class LoadA, class LoadB, class Where, class AheadB>
 void multiply_tile(int rows, int64_t columns, int64_t k_begin, int64_t k_end, LoadA load_a, LoadB load_b,
-                   T* acc, int64_t acc_stride, T* a, T* b) {
+                   Where where, AheadB ahead, T* acc, int64_t acc_stride, T* a, T* b) {
   for (int64_t k = k_begin; k < k_end; k += kDepth) {
     const int depth = static_cast<int>(least(kDepth, k_end - k));
     pack_panels(rows, depth, a, [&](int m, int width, T* target) { load_a(k, depth, m, width, target); });
-    for (int64_t column = 0; column < columns; column += kPackColumns) {
-      const int count = static_cast<int>(least(kPackColumns, columns - column));
-      const bool last = column + kPackColumns >= columns;
-      const int64_t next_column = last ? 0 : column + kPackColumns;
-      const bool more = !last || k + kDepth < k_end;
-      const Ahead ahead =
-          load_b(k, depth, column, count, b,
-                 NextBlock{last ? k + kDepth : k, next_column,
-                           more ? static_cast<int>(least(kPackColumns, columns - next_column)) : 0});
-      const int registers = static_cast<int>(ceil_div(count, kRegister<T>));
-      clear_columns(b, kPackColumns, depth, count, registers * kRegister<T>);
-      multiply_panel<T>(rows, registers, depth, a, b, kPackColumns, acc + column, acc_stride, ahead);
+    ColumnBlock<T> block = where(k, int64_t{0}, columns);
+    for (int64_t column = 0; column < columns;) {
+      const int64_t following = column + block.count;
+      const bool last = following == columns, more = !last || k + kDepth < k_end;
+      const int64_t next_k = last ? k + kDepth : k, next_column = last ? 0 : following;
+      const ColumnBlock<T> next =
+          more ? where(next_k, next_column, columns - next_column) : ColumnBlock<T>{0, nullptr, 0};
+      const int registers = static_cast<int>(ceil_div(block.count, kRegister<T>));
+      if (block.at == nullptr) {
+        load_b(k, depth, column, block.count, b);
+        clear_columns(b, kPackColumns, depth, block.count, registers * kRegister<T>);
+        block = {block.count, b, kPackColumns};
+      }
+      multiply_panel<T>(rows, registers, depth, a, block.at, block.stride, acc + column, acc_stride,
+                        more ? ahead(next_k, next_column, next.count) : kNothingAhead);
+      block = next;
+      column = following;
     }
   }
 }
