@@ -51,7 +51,7 @@ class FastArgmax {
   struct Unit {
     int64_t n, strip, first_cell;
     int cells;
-    Corners corners;
+    CornerPoints corners;
   };
 
   int cells_per_part() const {
@@ -158,7 +158,7 @@ class FastArgmax {
 
   template <class Label, int kOutputs>
   void block(const Memory& memory, const Unit& unit, int cell) const {
-    const Corners at = unit.corners.from_cell(cell);
+    const CornerPoints at = unit.corners.from_cell(cell);
     const int64_t column = unit.first_cell + cell;
     const int classes = static_cast<int>(scores_.c), rows = rows_.pixels[unit.strip];
     const int32_t* candidates = memory.everyone;

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "axis.h"
-#include "simd.h"
+#include "winners.h"
 
 namespace fcnkern::FCNKERN_ISA::cross_entropy {
 
@@ -21,12 +21,6 @@ struct Block {
   int64_t stride;
   Vec<T> u0;
   T du, v0, dv;
-};
-
-// One number for each corner.
-template <class T>
-struct Corners {
-  Vec<T> top_left, top_right, bottom_left, bottom_right;
 };
 
 // Rows of points above and below a run of cells, [class * stride], the first cell's left point first.

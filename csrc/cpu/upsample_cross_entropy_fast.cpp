@@ -117,63 +117,25 @@ FCNKERN_INLINE Moments<float> softmax_moments(const Geometric& score, const VecF
           right * down_right * slopes.slope};
 }
 
-// A score along row v of each lane's cell: of pixel r it is first + r * step.
-struct Line {
-  VecF first, step;
-};
-
-FCNKERN_INLINE Line line_of(const Block<float>& block, int v, const Corners<float>& corners) {
-  const float bottom = block.v0 + static_cast<float>(v) * block.dv;
-  const VecF left = corners.top_left + bottom * (corners.bottom_left - corners.top_left);
-  const VecF across = corners.top_right + bottom * (corners.bottom_right - corners.top_right) - left;
-  return {left + block.u0 * across, block.du * across};
+FCNKERN_INLINE CornerPoints points_of(const Block<float>& block) {
+  return {block.top_left, block.top_right, block.bottom_left, block.bottom_right, block.stride};
 }
 
 FCNKERN_INLINE Corners<float> corners_of(const Block<float>& block, int64_t c) {
-  const int64_t at = c * block.stride;
-  return {load(block.top_left + at), load(block.top_right + at), load(block.bottom_left + at),
-          load(block.bottom_right + at)};
+  return load_corners(points_of(block), c);
 }
 
-// Fills scratch.alive; returns how many there are. A score lies between its corners: a class whose greatest one
-// is less than another's least has no pixel.
-int64_t find_alive(const Block<float>& block, const FastScratch& scratch) {
-  VecF bound = splat(-INFINITY);
-  for (int64_t c = 0; c < block.classes; ++c) {
-    const Corners<float> z = corners_of(block, c);
-    bound = vmax(vmin(vmin(z.top_left, z.top_right), vmin(z.bottom_left, z.bottom_right)), bound);
-  }
-  int64_t count = 0;
-  for (int64_t c = 0; c < block.classes; ++c) {
-    const Corners<float> z = corners_of(block, c);
-    scratch.alive[count] = static_cast<int32_t>(c);
-    count += any(vmax(vmax(z.top_left, z.top_right), vmax(z.bottom_left, z.bottom_right)) >= bound);
-  }
-  return count;
+FCNKERN_INLINE RowPosition position_of(const Block<float>& block, int v) {
+  return {block.v0 + static_cast<float>(v) * block.dv, block.u0, block.du};
 }
 
 template <int kColumns>
 void best_of_rows(const Block<float>& block, const FastScratch& scratch) {
-  const Block<float> b = block;
-  const int64_t count = find_alive(b, scratch);
-  VecI* best = scratch.best;
-  for (int v = 0; v < b.rows; ++v, best += kCellPixels) {
-    VecF greatest[kColumns];
-    VecI at[kColumns] = {};
-    for (int r = 0; r < kColumns; ++r) greatest[r] = splat(-INFINITY);
-    for (int64_t i = 0; i < count; ++i) {
-      const int32_t c = scratch.alive[i];
-      const Line line = line_of(b, v, corners_of(b, c));
-#pragma GCC unroll 8
-      for (int r = 0; r < kColumns; ++r) {
-        const VecF z = line.first + static_cast<float>(r) * line.step;
-        const VecI better = z > greatest[r];
-        greatest[r] = better ? z : greatest[r];
-        at[r] = better ? splat(c) : at[r];
-      }
-    }
-    for (int r = 0; r < kColumns; ++r) best[r] = at[r];
-  }
+  const CornerPoints points = points_of(block);
+  const int count = surviving_classes(points, static_cast<int>(block.classes), scratch.alive);
+  VecF scores[kColumns];
+  for (int v = 0; v < block.rows; ++v)
+    winners<kColumns>(points, scratch.alive, count, position_of(block, v), scratch.best + v * kCellPixels, scores);
 }
 
 // Of each corner the sum of all scores, each times its share of label smoothing.
@@ -195,13 +157,14 @@ void losses_of_rows(const Block<float>& block, const BlockLabels<L>& labels, con
                     const LossWeights<float>& weights, const FastScratch& scratch) {
   const Corners<float> smoothed = smoothed_corners(block, weights);
   for (int v = 0; v < block.rows; ++v) {
+    const RowPosition position = position_of(block, v);
     VecF own[kColumns] = {}, lse[kColumns] = {};
     VecI label[kColumns];
     for (int r = 0; r < kColumns; ++r) label[r] = labels.label_at(v, r);
     for (int64_t i = 0; i < moments.present_count(); ++i) {
       const int32_t c = moments.present()[i];
-      const Line line = line_of(block, v, corners_of(block, c));
-      const VecF first = weights.hard[c] * line.first, step = weights.hard[c] * line.step, factor = splat(weights.lse[c]);
+      const Line line = line_of(corners_of(block, c), position);
+      const VecF first = weights.hard[c] * line.start, step = weights.hard[c] * line.step, factor = splat(weights.lse[c]);
 #pragma GCC unroll 8
       for (int r = 0; r < kColumns; ++r) {
         const VecI is_own = label[r] == c;
@@ -209,11 +172,11 @@ void losses_of_rows(const Block<float>& block, const BlockLabels<L>& labels, con
         lse[r] = is_own ? factor : lse[r];
       }
     }
-    const Line soft = line_of(block, v, smoothed);
+    const Line soft = line_of(smoothed, position);
     for (int r = 0; r < kColumns; ++r) {
       VecF& x = scratch.sums[v * kCellPixels + r];
       const VecF loss =
-          lse[r] * log2_shifted(x, -kShift) - own[r] - (soft.first + static_cast<float>(r) * soft.step);
+          lse[r] * log2_shifted(x, -kShift) - own[r] - (soft.start + static_cast<float>(r) * soft.step);
       x = label[r] != BlockLabels<L>::kNone ? loss * Unit<float>::kNats : VecF{};
     }
   }
