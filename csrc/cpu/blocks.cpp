@@ -49,19 +49,6 @@ FCNKERN_INLINE void load_lanes(const S* __restrict from, T* __restrict to) {
   for (int i = 0; i < kLanes; ++i) to[i] = static_cast<T>(from[i]);
 }
 
-// Rows of consecutive elements. The last vector of a row overlaps the one before.
-template <class S, class T>
-void load_rows(const S* source, int64_t row_stride, int rows, int columns, T* target, int64_t target_stride) {
-  for (int r = 0; r < rows; ++r, source += row_stride, target += target_stride) {
-    if (columns < kLanes) {
-      for (int c = 0; c < columns; ++c) target[c] = static_cast<T>(source[c]);
-      continue;
-    }
-    for (int c = 0; c + kLanes < columns; c += kLanes) load_lanes(source + c, target + c);
-    load_lanes(source + columns - kLanes, target + columns - kLanes);
-  }
-}
-
 template <class S, class T>
 FCNKERN_INLINE typename FourOf<T>::Type load_four(const S* from) {
   if constexpr (std::is_same<S, T>::value) {
@@ -69,6 +56,22 @@ FCNKERN_INLINE typename FourOf<T>::Type load_four(const S* from) {
   } else {
     return typename FourOf<T>::Type{static_cast<T>(from[0]), static_cast<T>(from[1]), static_cast<T>(from[2]),
                                     static_cast<T>(from[3])};
+  }
+}
+
+// Rows of consecutive elements. The last vector of a row overlaps the one before.
+template <class S, class T>
+void load_rows(const S* source, int64_t row_stride, int rows, int columns, T* target, int64_t target_stride) {
+  for (int r = 0; r < rows; ++r, source += row_stride, target += target_stride) {
+    if (columns < kLanes) {
+      int c = 0;
+      for (; c + 4 <= columns; c += 4)
+        *reinterpret_cast<typename FourOf<T>::Type*>(target + c) = load_four<S, T>(source + c);
+      for (; c < columns; ++c) target[c] = static_cast<T>(source[c]);
+      continue;
+    }
+    for (int c = 0; c + kLanes < columns; c += kLanes) load_lanes(source + c, target + c);
+    load_lanes(source + columns - kLanes, target + columns - kLanes);
   }
 }
 
