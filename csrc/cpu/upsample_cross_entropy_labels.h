@@ -94,7 +94,7 @@ class LabelRows {
         past_end_(carver.take<uint64_t>(Labels::kWords / 2 * cells_)),
         blank_(carver.take<uint64_t>(cells_)),
         active_(carver.take<int32_t>(cells_)),
-        draws_(params.keep_count > 0 ? carver.take<uint32_t>(width_ / params.cell + 1) : nullptr),
+        draws_(params.keep_count > 0 ? carver.take<uint32_t>(width_ / params.cell + 1 + kPhiloxRun) : nullptr),
         dropped_(params.keep_count == 1 ? carver.take<L>(width_) : nullptr) {}
 
   void prepare() {
@@ -191,9 +191,7 @@ class LabelRows {
   void draw(int64_t n, int64_t cell_y) {
     const uint32_t row = static_cast<uint32_t>(cell_y), image = static_cast<uint32_t>(p_.first_image + n);
     const int64_t count = (width_ + p_.cell - 1) / p_.cell;
-    for (int64_t i = 0; i < count; i += 64)
-      philox4x32_run(p_.seed, static_cast<uint32_t>(i), row, image, 0,
-                     static_cast<int>(count - i < 64 ? count - i : 64), draws_ + i);
+    philox4x32_run(p_.seed, 0, row, image, 0, count, draws_);
     drawn_image_ = n;
     drawn_row_ = cell_y;
     if (p_.keep_count != 1) return;

@@ -15,10 +15,12 @@ struct PhiloxBlock {
   uint32_t word[4];
 };
 
+constexpr uint32_t kPhiloxMultiplier0 = 0xD2511F53u, kPhiloxMultiplier1 = 0xCD9E8D57u;
+
 // One round on (c0, c1, c2, c3).
 FCNKERN_ANYWHERE void philox_round(uint32_t key0, uint32_t key1, uint32_t& c0, uint32_t& c1, uint32_t& c2,
                                    uint32_t& c3) {
-  const uint64_t product0 = uint64_t{0xD2511F53u} * c0, product1 = uint64_t{0xCD9E8D57u} * c2;
+  const uint64_t product0 = uint64_t{kPhiloxMultiplier0} * c0, product1 = uint64_t{kPhiloxMultiplier1} * c2;
   c0 = static_cast<uint32_t>(product1 >> 32) ^ c1 ^ key0;
   c1 = static_cast<uint32_t>(product1);
   c2 = static_cast<uint32_t>(product0 >> 32) ^ c3 ^ key1;
