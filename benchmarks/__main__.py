@@ -26,7 +26,7 @@ from benchmarks.peers import unmeasured
 from benchmarks.report import Row, as_json, as_markdown, circumstances
 from benchmarks.timing import Timer, Times, interleaved, timer
 
-QUICK_SECONDS, FULL_SECONDS = 2.0, 2.5  # of timing per case
+QUICK_SECONDS, FULL_SECONDS = 2.0, 2.3  # of timing per case
 
 
 def measure(case: Case, device: str, quick: bool, seconds: float) -> Iterator[Row]:
