@@ -26,7 +26,7 @@ from benchmarks.peers import unmeasured
 from benchmarks.report import Row, as_json, as_markdown, circumstances
 from benchmarks.timing import Timer, Times, interleaved, timer
 
-QUICK_SECONDS, FULL_SECONDS = 2.0, 2.3  # of timing per case
+SECONDS = 2.0  # of timing per case
 
 
 def measure(case: Case, device: str, quick: bool, seconds: float) -> Iterator[Row]:
@@ -125,7 +125,7 @@ def options() -> argparse.Namespace:
         metavar="TEXT",
         help="only cases whose name holds TEXT; may be repeated, and orders them",
     )
-    add("--seconds", type=seconds, metavar="S", help="of timing per case; 2.5, with --quick 2")
+    add("--seconds", type=seconds, metavar="S", default=SECONDS, help="of timing per case; 2")
     add("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
     add("--plot", type=Path, metavar="PATH.png", help="draw time and memory (needs matplotlib)")
     add("--compare", type=Path, metavar="OLD.json", help="say what got slower since, beyond noise")
@@ -133,7 +133,6 @@ def options() -> argparse.Namespace:
     if found.device == "cuda" and not torch.cuda.is_available():
         parser.error("argument --device: PyTorch finds no GPU here, wanted cpu")
     found.device = found.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    found.seconds = found.seconds or (QUICK_SECONDS if found.quick else FULL_SECONDS)
     return found
 
 

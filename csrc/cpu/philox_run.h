@@ -35,15 +35,16 @@ FCNKERN_INLINE void philox_round(uint64_t key0, uint64_t key1, PhiloxLanes (&c)[
   c[3] = product0;
 }
 
-// The first words for the counters (first + i, c1, c2, c3), i < count. Four vectors at a time, as each waits for its
-// own products; whole ones are written, so that `out` needs room for kPhiloxRun more.
-constexpr int kPhiloxRun = 4 * sizeof(VecF) / sizeof(uint64_t);
-FCNKERN_INLINE void philox4x32_run(uint64_t key, uint32_t first, uint32_t c1, uint32_t c2, uint32_t c3,
-                                   int64_t count, uint32_t* out) {
-  constexpr int kWords = sizeof(PhiloxLanes) / sizeof(uint64_t);
+// Counters are drawn so many at a time, four vectors, as each waits for its own products.
+constexpr int kPhiloxRun = 4 * sizeof(PhiloxLanes) / sizeof(uint64_t);
+
+// The first words for the counters (i, c1, c2, c3), i < count; `out` has room for kPhiloxRun more.
+FCNKERN_INLINE void philox4x32_run(uint64_t key, uint32_t c1, uint32_t c2, uint32_t c3, int64_t count,
+                                   uint32_t* out) {
+  constexpr int kWords = kPhiloxRun / 4;
   typedef uint32_t Words __attribute__((vector_size(kWords * sizeof(uint32_t)), aligned(4), may_alias));
   PhiloxLanes start[4];
-  for (int i = 0; i < kPhiloxRun; ++i) start[i / kWords][i % kWords] = static_cast<uint64_t>(first) + i;
+  for (uint32_t i = 0; i < kPhiloxRun; ++i) start[i / kWords][i % kWords] = i;
   for (int64_t done = 0; done < count; done += kPhiloxRun) {
     PhiloxLanes word[4][4];
 #pragma GCC unroll 4

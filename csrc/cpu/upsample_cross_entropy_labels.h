@@ -191,7 +191,7 @@ class LabelRows {
   void draw(int64_t n, int64_t cell_y) {
     const uint32_t row = static_cast<uint32_t>(cell_y), image = static_cast<uint32_t>(p_.first_image + n);
     const int64_t count = (width_ + p_.cell - 1) / p_.cell;
-    philox4x32_run(p_.seed, 0, row, image, 0, count, draws_);
+    philox4x32_run(p_.seed, row, image, 0, count, draws_);
     drawn_image_ = n;
     drawn_row_ = cell_y;
     if (p_.keep_count != 1) return;
