@@ -221,3 +221,28 @@ def test_scores_of_features_with_channels_side_by_side(
     assert error(out, exact) < {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 3e-3}[dtype]
     torch.set_num_threads(1)
     assert torch.equal(conv1x1_fwd(x, weight, bias, False, 0.0, None), out)
+
+
+@pytest.mark.parametrize("width", [1, 5, 16, 37, 48, 70, 111])
+@pytest.mark.parametrize("outputs", [21, 64, 65])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("level", extension.build_info()["isas"])
+def test_scores_of_a_crop_are_those_of_its_copy(
+    width: int, outputs: int, dtype: torch.dtype, level: str
+) -> None:
+    """Features are read where they lie, but where a row's end leaves less than a register."""
+    rng = torch.Generator().manual_seed(width)
+    whole = torch.full((2, 150, 9, 160), torch.nan, dtype=dtype)
+    crop = whole[:, :, 2:7, 13 : 13 + width]
+    crop.copy_(torch.randn(crop.shape, generator=rng))
+    weight = (torch.randn(outputs, 150, 1, 1, generator=rng) / 12).to(dtype)
+    before = extension.build_info()["isa"]
+    extension.use_isa(level)
+    try:
+        scores = conv1x1_fwd(crop, weight, None, False, 0.0, None)
+        of_copy = conv1x1_fwd(crop.contiguous(), weight, None, False, 0.0, None)
+    finally:
+        extension.use_isa(before)
+    assert torch.equal(scores, of_copy)
+    exact = F.conv2d(crop.double(), weight.double())
+    assert error(scores, exact) < {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 3e-3}[dtype]
