@@ -89,7 +89,7 @@ void add_conv1x1_by_dots(const Conv1x1Params& p, const Pixels& pixels, int64_t f
 }
 
 // acc[o - first_row][p - first_pixel] += scale * sum over channels of weight[o][c] x[c][p], for `rows`
-// outputs and `count` pixels. Features are read once; those of the next block are prefetched.
+// outputs and `count` pixels. Features are read from memory once; those of the next block are prefetched.
 template <class T>
 void add_conv1x1(const Conv1x1Params& p, const Pixels& pixels, int64_t first_row, int rows,
                  int64_t first_pixel, int64_t count, T* acc, int64_t acc_stride, T* work) {
