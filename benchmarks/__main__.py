@@ -125,7 +125,7 @@ def options() -> argparse.Namespace:
         metavar="TEXT",
         help="only cases whose name holds TEXT; may be repeated, and orders them",
     )
-    add("--seconds", type=seconds, metavar="S", default=SECONDS, help="of timing per case; 2")
+    add("--seconds", type=seconds, metavar="S", default=SECONDS, help="of timing per case; %(default)g")
     add("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
     add("--plot", type=Path, metavar="PATH.png", help="draw time and memory (needs matplotlib)")
     add("--compare", type=Path, metavar="OLD.json", help="say what got slower since, beyond noise")
