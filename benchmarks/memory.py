@@ -1,10 +1,11 @@
 """Peak extra memory of one call: the peak, less what was held before it and less the result.
 
 On a GPU PyTorch's allocator tells. On the CPU (Linux) it is measured in a process of its own, which draws the inputs,
-runs the call on a small shape (so that code is loaded and threads are running), takes its resident size, resets the
-kernel's record of the peak, runs the call twice, and reads that record (VmHWM). Large blocks go back to the
-system as soon as they are freed (MALLOC_MMAP_THRESHOLD_), so that none hides in a cache of the allocator. These
-processes are forks of one that has done nothing but import PyTorch, which takes longer than to measure.
+runs the call on a small shape (so that code is loaded and threads are running; compiled code on its own shape), takes
+its resident size, resets the kernel's record of the peak, runs the call twice, and reads that record (VmHWM). Large
+blocks go back to the system as soon as they are freed (MALLOC_MMAP_THRESHOLD_), so that none hides in a cache of the
+allocator. These processes are forks of one that has done nothing but import PyTorch, which takes longer than to
+measure.
 """
 
 from __future__ import annotations
