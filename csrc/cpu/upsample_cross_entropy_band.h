@@ -27,7 +27,7 @@ class BandWorker {
         point_stride_(job.point_stride()),
         labels_(carver, job.p, job.columns),
         scores_(carver, job),
-        moments_(carver, job.p.upsampling.scores.c, sizeof(L), job.p.pixel_weight != nullptr),
+        moments_(carver, job.p.upsampling.scores.c, sizeof(L), job.p.pixel_weight != nullptr, has_holes(job.p)),
         fast_(carver, job.p.upsampling.scores.c),
         pixel_(carver, job.p.upsampling.scores.c),
         gradient_(carver, job) {
@@ -71,6 +71,10 @@ class BandWorker {
     std::memset(above_, 0, points_size() * sizeof(T));
     std::memset(below_, 0, points_size() * sizeof(T));
     is_prepared_ = true;
+  }
+
+  static bool has_holes(const UpsampleCrossEntropyParams& p) {
+    return (p.keep_count > 0 && p.cell < kCellPixels) || p.hard_losses != nullptr;
   }
 
   int64_t points_size() const { return (classes_ + 1) * point_stride_; }

@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-#include "upsample_cross_entropy_block.h"
+#include "upsample_cross_entropy_counts.h"
 
 namespace fcnkern::FCNKERN_ISA::cross_entropy {
 
@@ -13,10 +13,12 @@ namespace fcnkern::FCNKERN_ISA::cross_entropy {
 template <class T>
 class LabelMoments {
  public:
-  LabelMoments(Carver& carver, int64_t classes, size_t label_bytes, bool has_pixel_weights)
+  // has_holes: pixels drop out here and there, so that few cells have one label.
+  LabelMoments(Carver& carver, int64_t classes, size_t label_bytes, bool has_pixel_weights, bool has_holes)
       : classes_(classes),
         entries_(label_bytes == 1 ? 256 : classes + 1),
         has_pixel_weights_(has_pixel_weights),
+        has_holes_(has_holes),
         packed_(carver.take<VecU64>(entries_)),
         seen_(carver.take<uint8_t>(entries_)),
         moments_(carver.take<Moments<T>>(classes)),
@@ -98,6 +100,9 @@ class LabelMoments {
   }
 
  private:
+  // Measured: to count all lanes label by label is quicker than lane by lane up to so many labels.
+  static constexpr int kManyLabels = 24;
+
   void unpack(VecU64 packed, Moments<T>& moments) {
     typedef uint32_t Words __attribute__((vector_size(sizeof(VecI))));
     const Words low = __builtin_convertvector(packed, Words);
@@ -120,6 +125,8 @@ class LabelMoments {
   __attribute__((always_inline)) void add_pairs(const BlockLabels<L>& labels, const uint32_t* words, int rows,
                                                 int right) {
     const int64_t stride = labels.stride, row = BlockLabels<L>::kWords * stride;
+    if constexpr (sizeof(L) == 1)
+      if (has_holes_) return add_by_label<n>(words, stride, row, rows);
     const VecI differ = differences<n, L>(words, stride, row, rows);
     const uint64_t all = static_cast<uint64_t>(rows | (rows * (rows - 1) / 2) << 16);
     for (int lane = 0; lane < kLanes; ++lane)
@@ -142,6 +149,27 @@ class LabelMoments {
     VecI differ = ((first ^ (first >> kBits)) & kNeighbours) | ((first ^ second) & kSecond);
     for (int v = 1; v < rows; ++v) differ |= (first ^ word(v * row)) | (second ^ word(v * row + stride));
     return differ;
+  }
+
+  // Label by label, from the lowest one on, all lanes at a time; lane by lane what is left of very many labels.
+  template <int n>
+  void add_by_label(const uint32_t* words, int64_t stride, int64_t row, int rows) {
+    constexpr int kWords = (n + 3) / 4;
+    uint8_t label = least_label<kWords>(words, stride, row, rows);
+    for (int done = 0; label != BlockLabels<uint8_t>::kNone; ++done) {
+      if (done == kManyLabels) return add_from<n>(words, stride, row, rows, label);
+      const LabelCount counted = count_label<kWords>(words, stride, row, rows, label);
+      packed_[label] += counted.moments;
+      seen_[label] = 1;
+      label = counted.next;
+    }
+  }
+
+  template <int n>
+  void add_from(const uint32_t* words, int64_t stride, int64_t row, int rows, uint8_t least) {
+    uint32_t rest[2 * kCellPixels * kLanes];
+    keep_labels<(n + 3) / 4>(words, stride, row, rows, least, rest);
+    for (int lane = 0; lane < kLanes; ++lane) add_lane<n, uint8_t>(rest + lane, kLanes, 2 * kLanes, rows, 0, lane);
   }
 
   // Rows that are the same are counted together.
@@ -189,7 +217,7 @@ class LabelMoments {
 
   int64_t classes_;
   int64_t entries_;
-  bool has_pixel_weights_;
+  bool has_pixel_weights_, has_holes_;
   VecU64* packed_;       // [label]
   uint8_t* seen_;        // [label], 1 where a pixel of the block carries it
   Moments<T>* moments_;  // [class]

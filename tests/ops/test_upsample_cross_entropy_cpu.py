@@ -166,6 +166,23 @@ def test_scattered_pixels(isa: str, density: float) -> None:
         assert relative_error(grad, exact_grad) <= 5e-7, f"{isa} {factor}"
 
 
+@pytest.mark.parametrize("classes", [3, 21, 90])
+def test_labels_with_holes_count_as_they_do_one_by_one(isa: str, classes: int) -> None:
+    """Sampled pixel by pixel, labels are counted class by class, up to a number of classes to a block."""
+    sampling = Sampling(0.6, seed=7)
+    for factor in (2, 3, 5, 8, 16):
+        scores, target = problem((6, 40), (5 * factor, 38 * factor), classes)
+        target[1] = torch.randint(0, classes, target[1].shape)
+        resample = Resample.deconv(factor, factor // 2)
+        losses = upsample_cross_entropy(
+            scores, target, resample, sampling=sampling, reduction="none", backend="cpu"
+        )
+        sampled = run(scores, target, resample, sampling=sampling)
+        masked = run(scores, target.where(losses > 0, 255), resample)
+        assert torch.equal(sampled[0], masked[0]), f"{isa} {factor}"
+        assert torch.equal(sampled[1], masked[1]), f"{isa} {factor}"
+
+
 @pytest.mark.parametrize("spread", [8.0, 15.0, 30.0, 60.0])
 @pytest.mark.parametrize("classes", [2, 21])
 def test_steep_scores(isa: str, spread: float, classes: int) -> None:
