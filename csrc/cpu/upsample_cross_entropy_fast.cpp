@@ -51,30 +51,46 @@ FCNKERN_INLINE void with_columns(int columns, Body body) {
 
 FCNKERN_INLINE VecF clamp_low(VecF z) { return vmax(splat(kLowest), z); }  // keeps NaN
 
-template <int kColumns>
-void sum_rows(const Block<float>& block, const FastScratch& scratch) {
-  const int64_t classes = block.classes;
+// Rows [row, row + kRows): the more at a time, the less each class is loaded and stored.
+template <int kColumns, int kRows>
+void sum_rows(int64_t classes, const FastScratch& scratch, int row) {
   const Geometric* scores = scratch.scores;
   VecF* row_first = scratch.row_first;
-  VecF* ratios = scratch.ratios;
-  for (int64_t c = 0; c < classes; ++c) row_first[c] = scores[c].first;
-  for (int v = 0; v < block.rows; ++v, ratios += classes) {
-    VecF total[kColumns] = {};
-    for (int64_t c = 0; c < classes; ++c) {
-      VecF term = row_first[c];
-      const VecF ratio = ratios[c], twice = ratio * ratio;
-      row_first[c] = term * scores[c].down;
-      ratios[classes + c] = ratio * scores[c].cross;
+  VecF* ratios = scratch.ratios + row * classes;
+  VecF total[kRows][kColumns] = {};
+  for (int64_t c = 0; c < classes; ++c) {
+    VecF first = row_first[c], next_ratio = ratios[c];
+#pragma GCC unroll 8
+    for (int v = 0; v < kRows; ++v) {
+      VecF term = first;
+      const VecF ratio = next_ratio, twice = ratio * ratio;
+      first = term * scores[c].down;
+      ratios[(v + 1) * classes + c] = next_ratio = ratio * scores[c].cross;
 #pragma GCC unroll 4
       for (int r = 0; r < kColumns; r += 2) {
-        total[r] += term;
-        total[r + 1] += term * ratio;
+        total[v][r] += term;
+        total[v][r + 1] += term * ratio;
         if (r + 2 < kColumns) term *= twice;
       }
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < kColumns; ++r) scratch.sums[v * kCellPixels + r] = total[r];
+    row_first[c] = first;
   }
+#pragma GCC unroll 8
+  for (int v = 0; v < kRows; ++v)
+#pragma GCC unroll 8
+    for (int r = 0; r < kColumns; ++r) scratch.sums[(row + v) * kCellPixels + r] = total[v][r];
+}
+
+// Sums of so many pixels fit in the registers.
+constexpr int kSums = kLanes == 16 ? 16 : 8;
+
+template <int kColumns>
+void sum_pixels(const Block<float>& block, const FastScratch& scratch) {
+  constexpr int kRows = kSums / kColumns;
+  for (int64_t c = 0; c < block.classes; ++c) scratch.row_first[c] = scratch.scores[c].first;
+  int row = 0;
+  for (; row + kRows <= block.rows; row += kRows) sum_rows<kColumns, kRows>(block.classes, scratch, row);
+  for (; row < block.rows; ++row) sum_rows<kColumns, 1>(block.classes, scratch, row);
 }
 
 // A polynomial and its derivative.
@@ -302,7 +318,7 @@ bool prepare_geometric(const Block<float>& block, const FastScratch& scratch) {
 }
 
 void sum_exponentials(const Block<float>& block, const FastScratch& scratch) {
-  with_columns(block.columns, [&](auto columns) { sum_rows<columns>(block, scratch); });
+  with_columns(block.columns, [&](auto columns) { sum_pixels<columns>(block, scratch); });
 }
 
 template <class L>
