@@ -43,6 +43,19 @@ FCNKERN_INLINE ColumnBlock<T> run_of_columns(const TensorView& x, const Pixels& 
           x.stride[1]};
 }
 
+// One register of columns, the first `length` from `first` on and the others from `second` on, for each of `depth`
+// channels. Both are read as whole registers: from the start of the one to the end of the other.
+template <class T>
+void join_runs(const T* first, const T* second, int length, int64_t plane, int depth, T* target) {
+  using Register = typename RegisterOf<T>::Unaligned;
+  decltype(Register{} < Register{}) is_first;
+  for (int lane = 0; lane < kRegister<T>; ++lane) is_first[lane] = lane < length ? -1 : 0;
+  second -= length;
+  for (int k = 0; k < depth; ++k, first += plane, second += plane, target += kPackColumns)
+    *reinterpret_cast<Register*>(target) = is_first ? *reinterpret_cast<const Register*>(first)
+                                                    : *reinterpret_cast<const Register*>(second);
+}
+
 // Most pixels of a tile. With channels side by side a tile's pixels are read once for each panel of channels,
 // so they should stay near.
 FCNKERN_INLINE int64_t near_pixels(const TensorView& x) {
@@ -103,13 +116,20 @@ void add_conv1x1(const Conv1x1Params& p, const Pixels& pixels, int64_t first_row
                   stride_o, depth, width, target, width);
     scale_values(target, int64_t{depth} * width, static_cast<T>(p.scale));
   };
+  const bool ready = rows <= kMostUnpacked && is_type<T>(p.x.dtype) && pixels.stride_x == 1;
   const auto load_b = [&](int64_t k, int depth, int64_t column, int n, T* target) {
-    pixels.for_each_run(first_pixel + column, n, [&](int64_t offset, int64_t done, int64_t length) {
+    const int64_t pixel = first_pixel + column, length = pixels.width - pixel % pixels.width;
+    if (ready && n == kRegister<T> && length < n && n - length <= pixels.width) {
+      const int64_t offset = pixels.offset(pixel), next = pixels.offset(pixel + length);
+      const T* const features = static_cast<const T*>(p.x.data) + k * plane;
+      if (next >= offset + length)
+        return join_runs(features + offset, features + next, static_cast<int>(length), plane, depth, target);
+    }
+    pixels.for_each_run(pixel, n, [&](int64_t offset, int64_t done, int64_t run) {
       load_block<T>(p.x.dtype, p.x.data, offset + k * plane, plane, pixels.stride_x, depth,
-                    static_cast<int>(length), target + done, kPackColumns);
+                    static_cast<int>(run), target + done, kPackColumns);
     });
   };
-  const bool ready = rows <= kMostUnpacked && is_type<T>(p.x.dtype) && pixels.stride_x == 1;
   const auto where = [&](int64_t k, int64_t column, int64_t left) {
     return ready ? run_of_columns<T>(p.x, pixels, k, first_pixel + column, left) : PackAll<T>{}(k, column, left);
   };

@@ -223,14 +223,14 @@ def test_scores_of_features_with_channels_side_by_side(
     assert torch.equal(conv1x1_fwd(x, weight, bias, False, 0.0, None), out)
 
 
-@pytest.mark.parametrize("width", [1, 5, 16, 37, 48, 70, 111])
+@pytest.mark.parametrize("width", [1, 5, 15, 16, 17, 37, 48, 70, 111])
 @pytest.mark.parametrize("outputs", [21, 64, 65])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("level", extension.build_info()["isas"])
 def test_scores_of_a_crop_are_those_of_its_copy(
     width: int, outputs: int, dtype: torch.dtype, level: str
 ) -> None:
-    """Features are read where they lie, but where a row's end leaves less than a register."""
+    """Features are read where they lie, two rows to a register where a row ends in one."""
     rng = torch.Generator().manual_seed(width)
     whole = torch.full((2, 150, 9, 160), torch.nan, dtype=dtype)
     crop = whole[:, :, 2:7, 13 : 13 + width]
