@@ -1,4 +1,4 @@
-"""Tests that test_orders.py and test_sanitizers.py start, of which some must fail: not collected by its name."""
+"""Tests that test_orders.py and the tests of sanitizers start, of which some must fail: not collected by its name."""
 
 from __future__ import annotations
 

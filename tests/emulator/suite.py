@@ -15,6 +15,7 @@ from tests.emulator.build import CSRC, ROOT, detector, emulated_extension
 from tests.emulator.sanitizers import REPORT, emulator_environment, preloaded
 
 TIMEOUT = 500  # seconds
+PROBE = Path(__file__).with_name("probe.py")
 CHOSEN = {
     "confusion_matrix": "many_steps or scores_and_strided or straight_from_scores",
     "conv1x1": "gradient_laid_out or layouts or without_bias or dtypes or (every_mode and 67 and nchw)",
@@ -111,3 +112,21 @@ def never_launched(result: Result) -> set[str]:
     text = "".join(path.read_text() for path in sorted((CSRC / "cuda").glob("*.cu*")))
     calls = re.findall(r"\blaunch\(([^,;]*\"[^,;]*),", text)
     return {name for call in calls for name in re.findall(r'"(\w+)"', call)} - result.launched
+
+
+def assert_one_report(run: Run, name: str, folder: Path) -> None:
+    """That a sanitizer reports the faulty probe of this name, and none of the sound ones."""
+    result = run_pytest(run, [PROBE], f"sound or {name}", folder)
+    assert result.status == 66, result
+    assert result.output.startswith(8 * "."), result  # what pytest prints of the sound ones
+    summaries = re.findall("SUMMARY: .*", result.output)
+    assert [summary.endswith(f" in {name}_kernel") for summary in summaries] == [True], result
+
+
+def assert_operations_silent(run: Run, folder: Path) -> None:
+    """That the tests of all operations pass, with every kernel, and that no sanitizer reports."""
+    result = run_operations(run, folder)
+    assert result.status == 0, result
+    assert REPORT.findall(result.output) == []
+    assert untested(result) == []
+    assert never_launched(result) == set()

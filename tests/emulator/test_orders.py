@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.emulator.build import missing_reason
-from tests.emulator.suite import Run, never_launched, run_operations, run_pytest, untested
+from tests.emulator.suite import PROBE, Run, never_launched, run_operations, run_pytest, untested
 
 pytestmark = pytest.mark.skipif(missing_reason() is not None, reason=missing_reason() or "")
-
-PROBE = Path(__file__).with_name("probe.py")
 
 
 def test_order_reaches_the_kernels(tmp_path: Path) -> None:
