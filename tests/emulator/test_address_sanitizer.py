@@ -1,4 +1,4 @@
-"""The CUDA kernels under AddressSanitizer and UndefinedBehaviorSanitizer, in a file of their own: builds take time."""
+"""The CUDA kernels under AddressSanitizer and UndefinedBehaviorSanitizer: one build to a file, for each takes long."""
 
 from __future__ import annotations
 
