@@ -1,4 +1,4 @@
-"""The CUDA kernels under AddressSanitizer and UndefinedBehaviorSanitizer: one build to a file, for each takes long."""
+"""The CUDA kernels under AddressSanitizer and UndefinedBehaviorSanitizer, whose build takes half a minute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CUDA kernels under ThreadSanitizer: one build to a file, for each takes long."""
+"""The CUDA kernels under ThreadSanitizer, whose build takes half a minute."""
 
 from __future__ import annotations
 
