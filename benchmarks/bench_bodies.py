@@ -16,7 +16,7 @@ from torch import nn
 
 from benchmarks.bench_models import inference
 from benchmarks.cases import BODIES, Case
-from benchmarks.contenders import Contender, draw_labels
+from benchmarks.contenders import Contender, compiled, draw_labels
 from benchmarks.measure import measure, parameters
 from benchmarks.stock import StockFCN8s
 from benchmarks.stock_head import StockFCN
@@ -32,6 +32,7 @@ def contenders(case: Case) -> dict[str, Contender]:
         elided.elide = True
         networks["ours, elide"] = elided
     runs = {name: inference(network.eval(), images, labels) for name, network in networks.items()}
+    runs["compiled stock modules"] = inference(networks["stock modules"], images, labels, compiled)
     truth = functools.cache(runs["stock modules"])
     return {name: Contender(run, truth) for name, run in runs.items()}
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
 
 from benchmarks import rivals
 from benchmarks.cases import CONFUSION, Case
-from benchmarks.contenders import Contender, Result, draw_labels, draw_scores
+from benchmarks.contenders import Contender, Result, compiled, draw_labels, draw_scores
 from benchmarks.measure import measure, parameters
 from fcnkern import Resample, confusion_matrix
 
@@ -21,12 +24,13 @@ def contenders(case: Case) -> dict[str, Contender]:
         def counted(backend: str | None = None) -> Result:
             return (confusion_matrix(prediction, target, classes, backend=backend),)
 
-        def bincount() -> Result:
-            return (rivals.masked_bincount(prediction, target, classes),)
+        def bincount(count: Callable[..., Tensor]) -> Contender:
+            return Contender(lambda: (count(prediction, target, classes),), lambda: counted("reference"))
 
         return {
             "ours": Contender(counted, lambda: counted("reference")),
-            "bincount": Contender(bincount, lambda: counted("reference")),
+            "bincount": bincount(rivals.masked_bincount),
+            "compiled bincount": bincount(compiled(rivals.masked_bincount)),
         }
 
     def truth(resample: Resample) -> Result:

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from benchmarks import rivals
 from benchmarks.cases import CONV, Case
-from benchmarks.contenders import Contender, Result, in_channels_last, with_gradients
+from benchmarks.contenders import (
+    Contender,
+    Making,
+    Result,
+    as_it_is,
+    compiled,
+    in_channels_last,
+    with_gradients,
+)
 from benchmarks.measure import measure, parameters
 from fcnkern import conv1x1
 
@@ -41,8 +49,8 @@ def contenders(case: Case) -> dict[str, Contender]:
     def by_us(tensors: tuple[Tensor, ...]) -> Contender:
         return Contender(calling(ours, tensors), calling(reference, _exact(tensors)))
 
-    def by_eager(tensors: tuple[Tensor, ...]) -> Contender:
-        run_eager = calling(eager, tensors)
+    def by_eager(tensors: tuple[Tensor, ...], made: Making = as_it_is) -> Contender:
+        run_eager, draw = calling(made(eager), tensors), made(_drawn)
 
         def seeded() -> Result:
             torch.manual_seed(1)
@@ -51,7 +59,7 @@ def contenders(case: Case) -> dict[str, Contender]:
         def truth() -> Result:
             like = eager(*tensors)
             torch.manual_seed(1)
-            mask = F.dropout(torch.ones_like(like), DROPOUT).double()
+            mask = draw(like).double()
 
             def masked(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
                 return rivals.classifier(x, weight, bias, 0.0) * mask
@@ -67,9 +75,15 @@ def contenders(case: Case) -> dict[str, Contender]:
         "ours, channels_last": by_us(dense),
         "ours, bf16": by_us(rounded),
         "eager": by_eager(inputs),
+        "compiled eager": by_eager(inputs, compiled),
         "eager, channels_last": by_eager(dense),
         "eager, bf16": by_eager(rounded),
     }
+
+
+def _drawn(like: Tensor) -> Tensor:
+    """What dropout multiplies by."""
+    return F.dropout(torch.ones_like(like), DROPOUT)
 
 
 def _exact(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

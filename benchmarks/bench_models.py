@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import fcnkern
 from benchmarks.cases import MODELS, Case
-from benchmarks.contenders import Contender, Result, draw_labels
+from benchmarks.contenders import Contender, Making, Result, as_it_is, compiled, draw_labels
 from benchmarks.measure import measure, parameters
 from benchmarks.stock import StockFCN8s
 
@@ -37,6 +37,7 @@ def contenders(case: Case) -> dict[str, Contender]:
             networks[f"{name}, channels_last"] = (_in_channels_last(network), dense)
     call = training_step if case.gradients else inference
     runs = {name: call(network.train(case.gradients), x, labels) for name, (network, x) in networks.items()}
+    runs["compiled stock modules"] = call(stock, images, labels, compiled)
     truth = functools.cache(runs["stock modules"])
     found = {name: Contender(run, truth, BOUND) for name, run in runs.items()}
     heads = _heads(ours, stock, images)
@@ -69,14 +70,19 @@ def _in_channels_last(network: nn.Module) -> nn.Module:
     return copied
 
 
-def inference(network: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Result]:
-    return lambda: (network.predict(images).long(),)  # type: ignore[operator]
+def inference(
+    network: nn.Module, images: Tensor, labels: Tensor, made: Making = as_it_is
+) -> Callable[[], Result]:
+    predict = made(network.predict)  # type: ignore[arg-type]
+    return lambda: (predict(images).long(),)
 
 
-def training_step(network: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Result]:
+def training_step(
+    network: nn.Module, images: Tensor, labels: Tensor, made: Making = as_it_is
+) -> Callable[[], Result]:
     learning = [each for each in network.parameters() if each.requires_grad]
-    watched = network.get_parameter("score_fr.weight")
-    return _step(learning, watched, lambda: network.loss(images, labels))  # type: ignore[operator]
+    watched, loss = network.get_parameter("score_fr.weight"), made(network.loss)  # type: ignore[arg-type]
+    return _step(learning, watched, lambda: loss(images, labels))
 
 
 def _step(

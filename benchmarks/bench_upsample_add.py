@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks import rivals
 from benchmarks.cases import ADD, Case
-from benchmarks.contenders import Contender, Result, in_channels_last, with_gradients
+from benchmarks.contenders import Contender, Result, compiled, in_channels_last, with_gradients
 from benchmarks.measure import measure, parameters
 from fcnkern import upsample_add
 
@@ -61,6 +61,7 @@ def contenders(case: Case) -> dict[str, Contender]:
         "ours, channels_last": Contender(calling(step(), dense), truth()),
         "ours, bf16": Contender(calling(step(), rounded), truth(rounded)),
         "eager": Contender(calling(eager), truth()),
+        "compiled eager": Contender(calling(compiled(eager)), truth()),
         "eager, channels_last": Contender(calling(eager, dense), truth()),
         "eager, bf16": Contender(calling(eager, rounded), truth(rounded)),
     }

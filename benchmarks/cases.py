@@ -157,24 +157,28 @@ def _argmaxes() -> list[Case]:
 
 def _others() -> list[Case]:
     eager: dict[str, float | None] = {"eager": None}
+    made: dict[str, float | None] = {"compiled eager": None}
     forms = _in_other_forms("eager")
+    counts: dict[str, float | None] = {"bincount": 20, "compiled bincount": None}
     from_scores: dict[str, float | None] = {"interpolate, argmax, bincount": None}
     score, wide = Shape(21, (22, 22), (22, 22)), Shape(4096, (16, 16), (16, 16))
     score_16 = Shape(21, (64, 64), (64, 64))
     return [
-        Case("skip step 512→21×70×70", ADD, SKIP, {"eager": 2.5, **forms}, features=512, quick=True),
-        Case("skip step 512→21×70×70, gradients", ADD, SKIP, eager | forms, features=512, gradients=True),
+        Case("skip step 512→21×70×70", ADD, SKIP, {"eager": 2.5} | made | forms, features=512, quick=True),
+        Case(
+            "skip step 512→21×70×70, gradients", ADD, SKIP, eager | made | forms, features=512, gradients=True
+        ),
         Case("skip step 512→21×34×34", ADD, SKIP_4, eager, features=512),
         Case("skip step 256→21×70×70", ADD, SKIP, eager, features=256),
         Case("skip step 16 × 256→21×70×70", ADD, SKIP, eager, features=256, images=16, large=True),
-        Case("confusion of label maps 21×500×500", CONFUSION, VOC, {"bincount": 20}, quick=True),
+        Case("confusion of label maps 21×500×500", CONFUSION, VOC, counts, quick=True),
         Case("confusion of scores 21×500×500 deconv(8, 31)", CONFUSION, VOC, from_scores, CAFFE, quick=True),
         Case("confusion of scores 8 × 19×1024×2048", CONFUSION, CITY, from_scores, images=8, large=True),
         Case(
             "1×1, ReLU, dropout 1024→1024×22×22, gradients",
             CONV,
             FC7,
-            eager | forms,
+            eager | made | forms,
             features=1024,
             gradients=True,
         ),
@@ -213,6 +217,7 @@ def _pools() -> list[Case]:
 def _models() -> list[Case]:
     parts = ("trunk alone", "stock trunk alone", "head alone", "stock head alone")
     stock: dict[str, float | None] = dict.fromkeys(("stock modules", *parts))
+    made = stock | {"compiled stock modules": None}
     both = stock | {"ours, channels_last": None, "stock modules, channels_last": None}
     image, thumbnail = Shape(21, (500, 500), (500, 500)), Shape(21, (224, 224), (224, 224))
     return [
@@ -225,8 +230,8 @@ def _models() -> list[Case]:
             width=0.25,
             gradients=True,
         ),
-        Case("FCN-8s, 224×224, inference", MODELS, thumbnail, stock, large=True),
-        Case("FCN-8s, 224×224, step", MODELS, thumbnail, stock, gradients=True, large=True),
+        Case("FCN-8s, 224×224, inference", MODELS, thumbnail, made, large=True),
+        Case("FCN-8s, 224×224, step", MODELS, thumbnail, made, gradients=True, large=True),
         Case("FCN-8s, 8 × 500×500, inference", MODELS, image, both, images=8, large=True),
         Case("FCN-8s, 8 × 500×500, step", MODELS, image, both, images=8, gradients=True, large=True),
     ]
@@ -236,7 +241,8 @@ def _bodies() -> list[Case]:
     """FCN-8s on each body at its own width; on VGG16, where that takes seconds on a CPU, at a quarter of it too."""
     image = Shape(21, (500, 500), (500, 500))
     stock: dict[str, float | None] = {"stock modules": 1.0}
-    vgg, narrow = stock | {"ours, elide": None}, "VGG16 at a quarter of the width"
+    vgg = stock | {"compiled stock modules": None, "ours, elide": None}
+    narrow = "VGG16 at a quarter of the width"
     return [
         Case(f"FCN-8s on {narrow}, 500×500, predict", BODIES, image, vgg, width=0.25),
         *(

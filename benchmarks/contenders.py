@@ -148,6 +148,14 @@ def in_channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
+Making = Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
+
+
+def as_it_is(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """For a contender that is not compiled."""
+    return function
+
+
 def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """``torch.compile(function)``, made at the first call: importing the compiler takes seconds."""
 
