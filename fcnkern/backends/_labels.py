@@ -35,7 +35,8 @@ class _Reports:
 
     def __init__(self, device: torch.device) -> None:
         # A fourth word, unused, for pointers of one alignment, on which Triton specialises.
-        self.words = torch.zeros(_PLACES, 4, dtype=torch.int64, pin_memory=device.type != "cpu")
+        pinned = device.type != "cpu"
+        self.words = torch.zeros(_PLACES, 4, dtype=torch.int64, device="cpu", pin_memory=pinned)
         self.array = self.words.numpy()
         self.rows: dict[_Place, int] = {}
 

@@ -25,7 +25,7 @@ def confusion_matrix(
     """
     check_classes("CPU", "num_classes", num_classes)
     n, h, w = target.shape
-    matrix = torch.empty(num_classes, num_classes, dtype=torch.int64)
+    matrix = torch.empty(num_classes, num_classes, dtype=torch.int64, device=target.device)
     settings = (n, h, w), num_classes, ignore_index, matrix.data_ptr(), torch.get_num_threads()
     if resample is None:
         error = kernels.confusion_of_labels(label_map(prediction), label_map(target), *settings)

@@ -18,7 +18,8 @@ def conv1x1_fwd(
 ) -> Tensor:
     """Dropout(ReLU(weight x + bias)), in one pass over the features."""
     n, _, h, w = x.shape
-    out = torch.empty((n, weight.shape[0], h, w), dtype=x.dtype, memory_format=dense_format(x))
+    shape = (n, weight.shape[0], h, w)
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=dense_format(x))
     score(x, weight, bias, out, 1.0, relu, dropout_p if seed is not None else 0.0, seed)
     return out
 

@@ -32,7 +32,8 @@ def upsample_add_fwd(
     """Upsampled ``x`` plus the cropped skip, in one pass; of features only the crop is read."""
     deconv = _Deconv.of(x, weight, stride)
     size = deconv.out_size
-    out = torch.empty((len(x), deconv.outputs, *size), dtype=x.dtype, memory_format=dense_format(x))
+    shape = (len(x), deconv.outputs, *size)
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=dense_format(x))
     if out.numel() == 0:
         return out
     window = None if skip is None else crop(skip, skip_offset, size)
@@ -88,7 +89,7 @@ def deconv_rows_fwd(x: Tensor, weight: Tensor | None, stride: Pair, rows: Pair, 
     """
     deconv = _Deconv.of(x, weight, stride)
     shape = (len(x), deconv.outputs, rows[1] - rows[0], cols[1] - cols[0])
-    out = torch.empty(shape, dtype=x.dtype, memory_format=dense_format(x))
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=dense_format(x))
     if out.numel() > 0:
         arguments = deconv.arguments((rows[0], cols[0]), (rows[1], cols[1]), out)
         kernels.upsample_add_forward(*arguments, None, 0, None, None, 1.0)
@@ -174,5 +175,6 @@ def _bilinear_kernel(stride: Pair, dtype: torch.dtype) -> Tensor:
     lines = []
     for s in stride:
         k = 2 * s - s % 2
-        lines.append(1 - (torch.arange(k, dtype=torch.float64) - (k - 1) / 2).abs() / s)
+        places = torch.arange(k, dtype=torch.float64, device="cpu")
+        lines.append(1 - (places - (k - 1) / 2).abs() / s)
     return torch.outer(*lines).to(dtype)

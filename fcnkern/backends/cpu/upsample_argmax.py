@@ -30,8 +30,8 @@ def upsample_argmax(
     Raises:
         ValueError: too many classes.
     """
-    labels = torch.empty(scores.shape[0], *size, dtype=out_dtype)
-    probability = torch.empty(labels.shape, dtype=accumulation_type(scores.dtype)) if confidence else None
+    labels = torch.empty(scores.shape[0], *size, dtype=out_dtype, device=scores.device)
+    probability = torch.empty_like(labels, dtype=accumulation_type(scores.dtype)) if confidence else None
     if weight is None:
         _label(scores, resample, size, labels, probability)
         return labels, probability

@@ -92,7 +92,8 @@ def upsample_cross_entropy_fwd(
     if call.hard is not None:
         pixels = _with_hard_pixels(scores, learned, pixels, call.hard)
     loss, grad, grad_weight, counts = _run(scores, pixels) if learned is None else _run_bands(learned, pixels)
-    return loss, grad, grad_weight, torch.tensor(counts) if call.need_stats else None
+    stats = torch.tensor(counts, device=scores.device) if call.need_stats else None
+    return loss, grad, grad_weight, stats
 
 
 def _with_hard_pixels(
@@ -116,7 +117,7 @@ def _run(scores: Tensor, pixels: _Pixels) -> tuple[Tensor, Gradient, Gradient, C
     grad = None
     if call.need_grad:
         grad = torch.empty_like(scores, dtype=kind, memory_format=dense_format(scores))
-    losses = torch.empty(target.shape, dtype=kind) if call.reduction == "none" else None
+    losses = torch.empty(target.shape, dtype=kind, device=target.device) if call.reduction == "none" else None
     divisor = {"valid": 0.0, "batch": float(target.shape[0])}.get(call.reduction, 1.0)
     part = _kernel(scores, call.resample, pixels, divisor, losses, grad)
     return _loss(part.loss, losses, kind), grad, None, (part.valid, part.correct)
@@ -125,12 +126,14 @@ def _run(scores: Tensor, pixels: _Pixels) -> tuple[Tensor, Gradient, Gradient, C
 def _run_bands(learned: LearnedUpsampling, pixels: _Pixels) -> tuple[Tensor, Gradient, Gradient, Counts]:
     """Upsampling by a learned weight."""
     call, target, kind = pixels.call, pixels.target, learned.weight.dtype
-    losses = torch.empty(target.shape, dtype=kind) if call.reduction == "none" else None
+    losses = torch.empty(target.shape, dtype=kind, device=target.device) if call.reduction == "none" else None
     grads = learned.zero_grads(call)
     parts = []
     for band in learned.bands():
         place = (band.image, band.first_row, band.scores.shape[2])
-        band_grad = torch.empty(band.scores.shape, dtype=kind) if call.need_any_grad else None
+        band_grad = None
+        if call.need_any_grad:
+            band_grad = torch.empty(band.scores.shape, dtype=kind, device=target.device)
         band_losses = None if losses is None else losses[band.image, band.first_row :]
         parts.append(
             _kernel(band.scores, Resample.identity(), pixels.rows(*place), 1.0, band_losses, band_grad)
@@ -147,7 +150,7 @@ def _run_bands(learned: LearnedUpsampling, pixels: _Pixels) -> tuple[Tensor, Gra
 
 
 def _loss(total: float, losses: Tensor | None, kind: torch.dtype) -> Tensor:
-    return torch.scalar_tensor(total, dtype=kind) if losses is None else losses
+    return torch.scalar_tensor(total, dtype=kind, device="cpu") if losses is None else losses
 
 
 def _kernel(

@@ -24,7 +24,7 @@ class Taps(NamedTuple):
 
 def taps(axis: Axis, like: Tensor) -> Taps:
     """The taps of an axis, with weights of the type of ``like``. Taps outside the source have weight 0."""
-    source = torch.arange(axis.n_out, dtype=torch.float64) * axis.step + axis.shift
+    source = torch.arange(axis.n_out, dtype=torch.float64, device="cpu") * axis.step + axis.shift
     if not axis.zero:
         source = source.clamp(0, axis.n_in - 1)
     base = source.floor()

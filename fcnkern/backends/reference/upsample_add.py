@@ -19,7 +19,7 @@ def bilinear_kernel(stride: Pair, like: Tensor) -> Tensor:
     for s in stride:
         k = 2 * s - s % 2
         centre = (k - 1) / 2
-        lines.append(1 - (torch.arange(k, dtype=torch.float64) - centre).abs() / s)
+        lines.append(1 - (torch.arange(k, dtype=torch.float64, device="cpu") - centre).abs() / s)
     return torch.outer(*lines).to(like)
 
 
