@@ -54,7 +54,7 @@ class Pixels(NamedTuple):
         losses, _, _, stats = mined
         rank_losses(losses)
         threshold, min_kept = self.call.hard
-        above = torch.full((), -math.log(threshold) if threshold > 0 else math.inf, device=losses.device)
+        above = losses.new_full((), -math.log(threshold) if threshold > 0 else math.inf)
         least = torch.full_like(above, math.inf)
         most = min(min_kept, losses.numel())
         if most > 0:

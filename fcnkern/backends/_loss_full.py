@@ -70,4 +70,4 @@ class FullSizeLoss(NamedTuple):
 def _map(pixels: Pixels) -> Tensor | None:
     if pixels.call.reduction != "none":
         return None
-    return torch.empty(pixels.target.shape, device=pixels.target.device)
+    return torch.empty(pixels.target.shape, dtype=torch.float32, device=pixels.target.device)

@@ -92,3 +92,14 @@ def test_the_default_device(
     with torch.device("meta"):
         results = list(call(backend))
     check_same(call, backend, results)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_the_default_element_type(call: Callable[[str], Iterator[Tensor]], backend: str) -> None:
+    """Kernels would find and write numbers of another width than the memory was made for."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        results = list(call(backend))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    check_same(call, backend, results)

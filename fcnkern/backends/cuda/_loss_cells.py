@@ -105,14 +105,16 @@ def run_cells(scores: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor | None, Te
     programs = grid.strips * grid.bands
     slots = next(size for size in (2, 4, 8) if size >= max(grid.y.slots, grid.x.slots))
     arguments = Arguments(pixels, classes)
-    partials = torch.empty(3, programs, device=device)
+    partials = torch.empty(3, programs, dtype=torch.float32, device=device)
     counts = _label_sums(pixels, classes, slots, programs)
-    losses = torch.zeros(target.shape, device=device) if call.reduction == "none" else None
+    losses = None
+    if call.reduction == "none":
+        losses = torch.zeros(target.shape, dtype=torch.float32, device=device)
     grad = seam = rim = None
     if call.need_grad:
         grad = torch.empty_like(scores, dtype=torch.float32, memory_format=dense_format(scores))
-        seam = torch.empty(programs * classes * LANES, device=device)
-        rim = torch.empty(grid.strips * grid.rows * 2 * classes, device=device)
+        seam = torch.empty(programs * classes * LANES, dtype=torch.float32, device=device)
+        rim = torch.empty(grid.strips * grid.rows * 2 * classes, dtype=torch.float32, device=device)
     parameters = filled(
         "LossCells",
         pixels=arguments.struct,
@@ -150,7 +152,7 @@ def run_cells(scores: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor | None, Te
 
 def total(partials: Tensor, divisor: float) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, scale of the reduction, counts) from the programs' partial sums."""
-    loss, scale = (torch.empty((), device=partials.device) for _ in range(2))
+    loss, scale = (torch.empty((), dtype=torch.float32, device=partials.device) for _ in range(2))
     stats = torch.empty(2, dtype=torch.int64, device=partials.device)
     parameters = filled(
         "LossTotal",

@@ -33,7 +33,7 @@ def _launch(
     n, classes, rows, width = scores.shape
     arguments = Arguments(pixels, classes)
     blocks = min(-(-rows * width // BLOCK), max(1, MOST_BLOCKS // n))
-    partials = torch.empty(3, blocks * n, device=scores.device)
+    partials = torch.empty(3, blocks * n, dtype=torch.float32, device=scores.device)
     weight, number = (divisor, 0.0) if isinstance(divisor, Tensor) else (None, divisor)
     parameters = filled(
         "LossFull",
@@ -60,7 +60,7 @@ def _weigh(pixels: Pixels, classes: int) -> Tensor:
     n, height, width = pixels.target.shape
     arguments = Arguments(pixels, classes)
     arguments.struct.report = 0  # that of the loss is enough
-    partials = torch.empty(-(-height * width // BLOCK) * n, device=pixels.target.device)
+    partials = torch.empty(-(-height * width // BLOCK) * n, dtype=torch.float32, device=pixels.target.device)
     kernels.upsample_cross_entropy_weight(arguments.struct, n, partials.data_ptr(), stream_of(pixels.target))
     return partials.sum()
 

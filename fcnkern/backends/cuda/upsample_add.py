@@ -124,7 +124,7 @@ def deconv_rows_bwd(
     if not needs[1] or weight is None:
         return grad_x, None
     parts = deconv.parts()
-    partials = torch.empty((parts, *weight.shape), device=x.device)
+    partials = torch.empty((parts, *weight.shape), dtype=torch.float32, device=x.device)
     kernels.upsample_add_grad_weight(deconv.struct(grad), partials.data_ptr(), parts, stream_of(x))
     return grad_x, partials.sum(0).to(weight.dtype)
 

@@ -72,18 +72,20 @@ def run_cells(scores: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor | None, Te
     grid = LossGrid.of(scores, pixels, _resident_warps(pixels))
     programs = grid.strips * grid.bands
     flag = label_flag("target", target, classes, call.ignore_index)
-    partials = torch.empty(3, programs, device=device)
+    partials = torch.empty(3, programs, dtype=torch.float32, device=device)
     words = programs * (classes + 2) * grid.lanes
     if pixels.pixel_weight is None:
         counts = torch.zeros(words, dtype=torch.int32, device=device)
     else:
-        counts = torch.zeros(4 * words, device=device)
-    losses = torch.zeros(target.shape, device=device) if call.reduction == "none" else None
+        counts = torch.zeros(4 * words, dtype=torch.float32, device=device)
+    losses = None
+    if call.reduction == "none":
+        losses = torch.zeros(target.shape, dtype=torch.float32, device=device)
     grad, seam, rim = None, partials, partials
     if call.need_grad:
         grad = torch.empty_like(scores, dtype=torch.float32, memory_format=dense_format(scores))
-        seam = torch.empty(programs * classes * grid.lanes, device=device)
-        rim = torch.empty(grid.strips * grid.rows * 2 * classes, device=device)
+        seam = torch.empty(programs * classes * grid.lanes, dtype=torch.float32, device=device)
+        rim = torch.empty(grid.strips * grid.rows * 2 * classes, dtype=torch.float32, device=device)
     strides = (0, 0, 0, 0) if grad is None else grad.stride()
     wide = max(_extent(scores), scores.numel()) >= 2**31
     step = grid.y.step * grid.x.step
@@ -109,7 +111,7 @@ def run_cells(scores: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor | None, Te
 
 def total(partials: Tensor, divisor: float) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, scale of the reduction, counts) from the programs' partial sums."""
-    loss, scale = (torch.empty((), device=partials.device) for _ in range(2))
+    loss, scale = (torch.empty((), dtype=torch.float32, device=partials.device) for _ in range(2))
     stats = torch.empty(2, dtype=torch.int64, device=partials.device)
     _upsample_cross_entropy_total_kernel[1,](
         partials, loss, scale, stats, partials.numel() // 3, divisor, BLOCK=_BLOCK

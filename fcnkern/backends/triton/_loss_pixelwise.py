@@ -35,7 +35,7 @@ def _launch(
     target, call = pixels.target, pixels.call
     n, classes, rows, width = scores.shape
     grid = (triton.cdiv(rows * width, _BLOCK), n)
-    partials = torch.empty(3, grid[0] * grid[1], device=scores.device)
+    partials = torch.empty(3, grid[0] * grid[1], dtype=torch.float32, device=scores.device)
     flag = label_flag("target", target, classes, call.ignore_index)
     weight, number = (divisor, 1.0) if isinstance(divisor, Tensor) else (partials, divisor)
     _upsample_cross_entropy_pixels_kernel[grid](
@@ -54,7 +54,7 @@ def _weigh(pixels: Pixels, classes: int) -> Tensor:
     target, call = pixels.target, pixels.call
     n, height, width = target.shape
     grid = (triton.cdiv(height * width, _BLOCK), n)
-    partials = torch.empty(grid[0] * grid[1], device=target.device)
+    partials = torch.empty(grid[0] * grid[1], dtype=torch.float32, device=target.device)
     _sum_weights_kernel[grid](
         target, *pixels.weights(), *pixels.selection(), partials, classes, height, width, *target.stride(),
         call.ignore_index, call.cell, BLOCK=_BLOCK, WEIGHTED=pixels.class_weight is not None,
