@@ -30,7 +30,7 @@ class Sampling:
 
     Args:
         p: probability in 0..1.
-        cell: side of a cell in output pixels; 32 is the paper's final-layer cell.
+        cell: side of a cell in output pixels, less than 2**31; 32 is the paper's final-layer cell.
         seed: whole number or int64 tensor of one element; None draws one from torch's generator at each call.
     """
 
@@ -44,6 +44,8 @@ class Sampling:
         _probabilities("p", self.keep)
         if as_whole("cell", self.cell) < 1:
             raise ValueError(f"cell must be at least 1 pixel, got {self.cell}")
+        if self.cell >= 2**31:
+            raise ValueError(f"cell must be less than 2**31 pixels, got {self.cell}")
         if self.threshold is not None and not 0.0 <= self.threshold <= 1.0:
             raise ValueError(f"threshold must lie in 0..1, got {self.threshold}")
         if as_whole("min_kept", self.min_kept) < 0:

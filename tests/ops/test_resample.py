@@ -72,6 +72,8 @@ def test_bad_descriptions_are_named() -> None:
         Sampling(1.5)
     with pytest.raises(ValueError, match="cell must be at least 1 pixel, got 0"):
         Sampling(0.5, cell=0)
+    with pytest.raises(ValueError, match=r"cell must be less than 2\*\*31 pixels, got 9223372036854775807"):
+        Sampling(0.5, cell=2**63 - 1)  # kernels would add to it and drop nothing
     with pytest.raises(TypeError, match=r"cell must be a whole number, got 2\.5"):
         Sampling(0.5, cell=2.5)
     with pytest.raises(ValueError, match=r"threshold must lie in 0\.\.1, got 2"):

@@ -55,7 +55,9 @@ def kept(target: Tensor, seed: int, cell: int, keep: tuple[float, ...]) -> Tenso
     return mask
 
 
-@pytest.mark.parametrize(("cell", "p"), [(32, 0.5), (8, 0.25), (5, 0.5), (1, 0.3), (8, 0.0), (8, 1.0)])
+@pytest.mark.parametrize(
+    ("cell", "p"), [(2**31 - 1, 0.5), (32, 0.5), (8, 0.25), (5, 0.5), (1, 0.3), (8, 0.0), (8, 1.0)]
+)
 @pytest.mark.parametrize("reduction", ["valid", "none"])
 def test_sampling_keeps_the_cells_of_philox(backend: str, cell: int, p: float, reduction: str) -> None:
     scores, target = problem()
