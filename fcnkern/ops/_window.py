@@ -45,9 +45,10 @@ class Window(NamedTuple):
         return Window(kernel, kernel if stride is None else as_pair("stride", stride, 1), pads, ceil_mode)
 
     def fitted(self, height: int, width: int) -> Window:
-        """The same windows with strides no longer than the input: kernels need memory and indices for a stride."""
-        sizes = zip(self.stride, (height, width), self.padding, strict=True)
-        rows, columns = (min(stride, size + pad) for stride, size, pad in sizes)
+        """The same windows with strides no longer than they need be: kernels take memory and indices for a stride."""
+        sizes = zip(self.stride, self.kernel_size, (height, width), self.padding, strict=True)
+        # A single window stays one: rounded up, its number hangs on the stride where it is larger than the input.
+        rows, columns = (min(stride, max(size + pad, kernel)) for stride, kernel, size, pad in sizes)
         return self._replace(stride=(rows, columns))
 
     def out_size(self, height: int, width: int) -> Pair:

@@ -96,6 +96,15 @@ def test_the_largest_windows(backend: str, kernel_size: tuple[int, int]) -> None
     assert_same(-torch.rand(1, 1, 21, 21), {"kernel_size": kernel_size, "stride": 2}, True, backend)
 
 
+@layouts
+def test_one_window_larger_than_the_map(backend: str, layout: torch.memory_format) -> None:
+    """Rounded up, it counts where it does not fit, by the stride that it was given."""
+    window = {"kernel_size": (3, 5), "stride": (4, 6), "ceil_mode": True}
+    for height, width in ((1, 1), (2, 2), (1, 4)):
+        x = torch.randn(1, 2, height, width).contiguous(memory_format=layout)
+        assert_same(x, window, True, backend)
+
+
 def test_a_part_of_a_map(backend: str) -> None:
     x = torch.randn(2, 4, 12, 30)[:, 1:3, 1:10, 2:29:2]
     x = x.detach().requires_grad_()
