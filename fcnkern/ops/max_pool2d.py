@@ -93,8 +93,9 @@ def _fake_backward(grad: Tensor, winners: Tensor, window: Window, size: Pair, ba
 class _MaxPool2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: Compute, *args: Any) -> tuple[Tensor, Tensor]:
-        out, winners = run(*args)
-        x, ctx.window, _, _, ctx.backend = args
+        x, ctx.window, relu, _, ctx.backend = args
+        # Under vmap the caller saw no need of winners.
+        out, winners = run(x, ctx.window, relu, True, ctx.backend)
         ctx.size = (x.shape[2], x.shape[3])
         ctx.save_for_backward(winners)
         ctx.mark_non_differentiable(winners)

@@ -212,7 +212,9 @@ class _UpsampleCrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(scores, args[1], weight, *args[3:5])
         *_, ctx.call, ctx.backend = args
         ctx.dtype = scores.dtype
-        ctx.formed = None if loss.dim() > 0 else rest[:2]
+        # Under vmap the caller saw no need of gradients.
+        formed = (ctx.call.need_grad, ctx.call.need_weight_grad)
+        ctx.formed = rest[:2] if formed == ctx.needs_input_grad[:2] else None
         return loss
 
     @staticmethod

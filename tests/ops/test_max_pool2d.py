@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import fcnkern
 from fcnkern.ops._checks import dense_format
-from tests.placement import device_of, max_pool2d
+from tests.placement import device_of, max_pool2d, placed
 
 WINDOWS: dict[str, dict[str, Any]] = {
     "vgg": {"kernel_size": 2, "stride": 2, "ceil_mode": True},
@@ -131,6 +133,16 @@ def test_gradients_of_gradients(backend: str, window: dict[str, Any]) -> None:
 
     assert torch.autograd.gradcheck(pool, x)
     assert torch.autograd.gradgradcheck(pool, x)
+
+
+def test_gradients_through_vmap(backend: str) -> None:
+    """Inside, the maps do not say that they want a gradient: the backward would read winners that were not kept."""
+    x = torch.randn(2, 1, 3, 6, 8, requires_grad=True)
+    pool = placed(torch.vmap(partial(fcnkern.max_pool2d, kernel_size=2, backend=backend)), backend)
+    pooled, gradient = with_gradient(pool(x), x)
+    wanted, slope = with_gradient(plain(x.flatten(0, 1), False, {"kernel_size": 2}).unflatten(0, (2, 1)), x)
+    assert torch.equal(pooled, wanted)
+    assert torch.equal(gradient, slope)
 
 
 @layouts

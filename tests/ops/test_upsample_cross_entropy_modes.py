@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import fcnkern
 from fcnkern import Resample, Sampling
 from fcnkern.backends._loss_call import Pixels
 from fcnkern.nn import UpsampleCrossEntropyLoss
 from fcnkern.ops._loss_call import LossCall
 from tests.ops._truth import upsampled
-from tests.placement import device_of, raises_label_error, upsample_cross_entropy
+from tests.placement import device_of, placed, raises_label_error, upsample_cross_entropy
 
 DECONV = Resample.deconv(4, 5)
 SIZE = (7, 10)
@@ -285,6 +286,24 @@ def test_compile_and_export() -> None:
         assert torch.equal(ours, eager)
     exported = torch.export.export(loss, (scores.detach(), target))
     assert torch.equal(exported.module()(scores.detach(), target), loss(scores.detach(), target))
+
+
+@pytest.mark.parametrize("reduction", ["valid", "none"])
+def test_gradients_through_vmap(backend: str, reduction: str) -> None:
+    """Inside, scores do not say that they want a gradient, so that none is formed on the way."""
+    scores, target = problem()
+    several = torch.stack((scores, scores * 2)).detach().requires_grad_()
+
+    def loss(some: Tensor) -> Tensor:
+        return fcnkern.upsample_cross_entropy(
+            some, target.to(some.device), DECONV, reduction=reduction, backend=backend
+        )
+
+    batched = placed(torch.vmap(loss), backend)(several)
+    one_by_one = torch.stack([placed(loss, backend)(some) for some in several])
+    assert torch.equal(batched, one_by_one)
+    ours, theirs = (torch.autograd.grad(each.sum(), several)[0] for each in (batched, one_by_one))
+    assert torch.equal(ours, theirs)
 
 
 def test_autocast_reads_low_precision_scores(backend: str) -> None:
