@@ -19,6 +19,8 @@ LIBRARY = torch.library.Library("fcnkern", "DEF")
 Compute = Callable[..., Any]
 Packing = Callable[[tuple[Any, ...]], tuple[Any, ...]]
 _PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
+is_batched = torch._C._functorch.is_legacy_batchedtensor
+"""Whether a tensor stands for several, as gradients do under ``is_grads_batched``."""
 
 
 def _as_they_are(args: Any) -> Any:
@@ -112,8 +114,8 @@ def _holds_other_than_memory(args: tuple[Any, ...]) -> bool:
     """Whether the elements of a tensor are not what lies at its address: a subclass, no memory, a sign kept apart."""
     for value in args:
         if type(value) in _PLAIN_TENSORS:
-            # One look at `torch._C._dispatch_keys` takes longer than these three.
-            if value.is_meta or value.is_neg() or value._is_zerotensor():
+            # One look at `torch._C._dispatch_keys` takes longer than these four.
+            if value.is_meta or value.is_neg() or value._is_zerotensor() or is_batched(value):
                 return True
         elif isinstance(value, Tensor):
             return True

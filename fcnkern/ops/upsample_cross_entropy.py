@@ -10,7 +10,7 @@ from torch import Tensor
 from fcnkern._tensors import accumulation_type
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
-from fcnkern.ops._library import Compute, Operator, once_differentiable
+from fcnkern.ops._library import Compute, Operator, is_batched, once_differentiable
 from fcnkern.ops._loss_call import REDUCTIONS, SETTINGS_SCHEMA, LossCall
 from fcnkern.ops._resampled import check_resampled
 from fcnkern.ops.upsample_add import outputs_of
@@ -247,10 +247,10 @@ def _form(ctx: Any, call: LossCall, pixel_weight: Tensor | None) -> list[Tensor 
 
 
 def _scaled(grad: Tensor | None, by: Tensor) -> Tensor | None:
-    """In place, but while tracing."""
+    """In place, but while tracing or by several numbers."""
     if grad is None:
         return None
-    return grad.mul_(by) if type(grad) is Tensor else grad * by
+    return grad.mul_(by) if type(grad) is Tensor and not is_batched(by) else grad * by
 
 
 def _cast(grad: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -260,7 +260,7 @@ def _cast(grad: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 def _is_one(scalar: Tensor) -> bool:
     """Whether a number in main memory is 1, as it is where ``loss.backward()`` starts; False while tracing."""
-    return type(scalar) is Tensor and scalar.is_cpu and scalar.item() == 1.0
+    return type(scalar) is Tensor and scalar.is_cpu and not is_batched(scalar) and scalar.item() == 1.0
 
 
 def _pack(args: tuple[Any, ...]) -> tuple[Any, ...]:

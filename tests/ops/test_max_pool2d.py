@@ -145,6 +145,15 @@ def test_gradients_through_vmap(backend: str) -> None:
     assert torch.equal(gradient, slope)
 
 
+def test_several_gradients_at_once(backend: str) -> None:
+    x = torch.randn(1, 3, 6, 8, requires_grad=True)
+    pooled = max_pool2d(x, 2, backend=backend)
+    slopes = torch.randn(3, *pooled.shape)
+    (ours,) = torch.autograd.grad(pooled, x, slopes, retain_graph=True, is_grads_batched=True)
+    theirs = [torch.autograd.grad(pooled, x, slope, retain_graph=True)[0] for slope in slopes]
+    assert torch.equal(ours, torch.stack(theirs))
+
+
 @layouts
 def test_opcheck(backend: str, layout: torch.memory_format) -> None:
     x = torch.randn(2, 3, 5, 6).contiguous(memory_format=layout).to(device_of(backend)).requires_grad_()

@@ -306,6 +306,17 @@ def test_gradients_through_vmap(backend: str, reduction: str) -> None:
     assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("reduction", ["valid", "none"])
+def test_several_gradients_at_once(backend: str, reduction: str) -> None:
+    """As `torch.autograd.functional.jacobian` asks for with ``vectorize=True``."""
+    scores, target = problem()
+    loss = upsample_cross_entropy(scores, target, DECONV, reduction=reduction, backend=backend)
+    slopes = torch.randn(3, *loss.shape)
+    (ours,) = torch.autograd.grad(loss, scores, slopes, retain_graph=True, is_grads_batched=True)
+    theirs = [torch.autograd.grad(loss, scores, slope, retain_graph=True)[0] for slope in slopes]
+    torch.testing.assert_close(ours, torch.stack(theirs))
+
+
 def test_autocast_reads_low_precision_scores(backend: str) -> None:
     scores, target = problem()
     with torch.autocast("cpu", dtype=torch.bfloat16):
