@@ -40,7 +40,7 @@ class LossGrid(NamedTuple):
     @property
     def steepest(self) -> float:
         """Largest jump that geometric sequences take here: of longer steps the second may leave the cell."""
-        return STEEP * min(1.0, 0.5 / max(self.y.step, self.x.step))
+        return STEEP * (0.5 / max(0.5, self.y.step, self.x.step))
 
     @staticmethod
     def of(scores: Tensor, pixels: Pixels, resident_warps: int) -> LossGrid:

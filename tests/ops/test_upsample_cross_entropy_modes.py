@@ -317,6 +317,20 @@ def test_several_gradients_at_once(backend: str, reduction: str) -> None:
     torch.testing.assert_close(ours, torch.stack(theirs))
 
 
+@pytest.mark.parametrize(("scores_size", "size"), [((1, 1), (11, 12)), ((3, 4), (1, 1))])
+def test_aligned_corners_with_no_step(
+    backend: str, scores_size: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """From a single point or to a single pixel, all outputs of both axes read one place."""
+    scores, target = torch.randn(2, 3, *scores_size), torch.randint(0, 3, (2, *size))
+    results = []
+    for name in (backend, "reference"):
+        leaf = scores.clone().requires_grad_()
+        loss = upsample_cross_entropy(leaf, target, Resample.align_corners(), backend=name)
+        results.append((loss, *torch.autograd.grad(loss, leaf)))
+    torch.testing.assert_close(*results)
+
+
 def test_autocast_reads_low_precision_scores(backend: str) -> None:
     scores, target = problem()
     with torch.autocast("cpu", dtype=torch.bfloat16):
