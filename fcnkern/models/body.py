@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -195,7 +196,7 @@ class Taps:
     def __call__(self, module: nn.Module, x: Tensor) -> dict[str, Tensor]:
         """The feature maps for images `x`, in the order of `names`."""
         for hook in self._hooks.values():
-            hook.is_open = True
+            hook.open()
         try:
             return self._found(module, module.features(x) if isinstance(module, Body) else module(x))
         finally:
@@ -221,26 +222,35 @@ class Taps:
 
 
 class Keep:
-    """A forward hook that keeps the output, from when it is opened until it is closed.
+    """A forward hook that keeps the output, from when it is opened until it is closed, for each thread its own.
 
     Closed, it holds no tensor and no graph: other calls of the module leave nothing behind.
     """
 
     def __init__(self) -> None:
-        self.is_open = False
-        self.output: Any = None
+        self.outputs: dict[int, Any] = {}
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self.is_open:
-            self.output = output
+        thread = _thread()
+        if thread in self.outputs:
+            self.outputs[thread] = output
+
+    def open(self) -> None:
+        self.outputs[_thread()] = None
 
     def kept(self, name: str) -> Any:
-        if self.output is None:
+        output = self.outputs[_thread()]
+        if output is None:
             raise ValueError(f"tap {name!r} was not called by the body's forward")
-        return self.output
+        return output
 
     def close(self) -> None:
-        self.is_open, self.output = False, None
+        self.outputs.pop(_thread(), None)
+
+
+def _thread() -> int:
+    """The thread that runs; 0, which is none's, in a compiler's graph."""
+    return 0 if torch.compiler.is_compiling() else threading.get_ident()
 
 
 def check_images(x: Tensor, channels: int = 3) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -176,12 +178,24 @@ def test_nothing_of_a_step_stays_on_a_body_of_two_networks() -> None:
     labels = torch.zeros(1, 8, 8, dtype=torch.int64)
     networks[1].loss(torch.randn(1, 3, 8, 8), labels).backward()
     body(torch.randn(1, 3, 8, 8))
-    assert [hook.output for hook in hooks(body)] == [None, None]
+    assert [hook.outputs for hook in hooks(body)] == [{}, {}]
     x = torch.randn(1, 3, 8, 8)
     with torch.no_grad():
         for model in (*networks, copy.deepcopy(networks[1])):
             _caffe.randomize(model)
             torch.testing.assert_close(model.scores(x)[0], model.score_fr(model.body(x)))
+
+
+def test_threads_have_their_own_feature_maps() -> None:
+    model = FCN(small_body(), taps="3", classes=2)
+    _caffe.randomize(model)
+    images = [torch.full((1, 3, 8, 8), value) for value in (1.0, 2.0)]
+    wanted = [model(x) for x in images]
+    both = threading.Barrier(2, timeout=30)
+    model.body[3].register_forward_hook(lambda *_: both.wait() and None)  # until both have computed the tap
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(model, images))
+    torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize("coarser", [(0.01,), None])
