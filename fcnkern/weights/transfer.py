@@ -83,13 +83,15 @@ def transfer_body(model: nn.Module, state: Mapping[str, Any], *, source: str) ->
     can be narrowed so: behind groups (CaffeNet) or joined branches (GoogLeNet) the leading channels are other ones.
     The channels of the images must be as many as the weights are for.
 
+    Statistics of batch normalisation are taken as weights are.
+
     Args:
         model: a body, or an FCN, whose head is left as it is.
         state: names (Caffe's, torchvision's, pytorch-fcn's or this package's) to tensors or numpy arrays.
         source: what to call `state` in messages, a file's path for instance.
 
     Raises:
-        WeightsMismatchError (a ValueError): a convolution, or one half of a layer, is missing; shapes do not fit. All
+        WeightsMismatchError (a ValueError): a convolution, or a part of a layer, is missing; shapes do not fit. All
             of them are named, and what there is instead; the model is unchanged.
         ValueError: a value is not finite. The message names source and parameter, and the model is unchanged.
     """
@@ -102,10 +104,10 @@ def transfer_body(model: nn.Module, state: Mapping[str, Any], *, source: str) ->
         if layer in layers and not {f"{layer}.weight", f"{layer}.bias"} & set(named)
     )
     parameters = {
-        f"{layer}.{kind}": parameter
+        f"{layer}.{kind}": value
         for layer, module in layers.items()
         if layer not in initialised
-        for kind, parameter in module.named_parameters(recurse=False)
+        for kind, value in _own_tensors(module).items()
     }
     unused = tuple(key for name, key in named.items() if name not in parameters)
     given = {key: torch.as_tensor(state[named[key]]).detach() for key in parameters if key in named}
@@ -116,7 +118,7 @@ def transfer_body(model: nn.Module, state: Mapping[str, Any], *, source: str) ->
     _assign(parameters, fitted)
     loaded = tuple(layer for layer in layers if layer not in initialised)
     narrowed = any(fitted[key].numel() != value.numel() for key, value in given.items())
-    zero = tuple(layer for layer in loaded if is_zero(given[f"{layer}.weight"]))
+    zero = tuple(layer for layer in loaded if (key := f"{layer}.weight") in given and is_zero(given[key]))
     return LoadReport(source, loaded, initialised, unused, narrowed=narrowed, zero=zero)
 
 
@@ -211,12 +213,22 @@ def _renamed(key: str, names: Mapping[str, str | None]) -> str:
 
 
 def _body_layers(body: nn.Module) -> dict[str, Any]:
-    """The modules with parameters of their own, by name, without those of an FCN's head."""
+    """The modules with parameters or statistics of their own, by name, without those of an FCN's head."""
     return {
         name: module
         for name, module in body.named_modules()
-        if any(True for _ in module.parameters(recurse=False)) and not name.startswith(("score_", "upscore"))
+        if _own_tensors(module) and not name.startswith(("score_", "upscore"))
     }
+
+
+def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters of a module, without those of the modules in it, and the statistics in its state_dict."""
+    buffers = {
+        kind: value
+        for kind, value in module.named_buffers(recurse=False)
+        if kind not in module._non_persistent_buffers_set and value.is_floating_point()
+    }
+    return {**dict(module.named_parameters(recurse=False)), **buffers}
 
 
 def _first_weight(layers: Mapping[str, Any]) -> str | None:

@@ -104,6 +104,26 @@ def test_what_is_no_chain_is_not_narrowed(name: str) -> None:
     assert set(error.value.misshapen) == {f"{module_name(first.name)}.weight"}
 
 
+def own_body() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4, affine=False)
+    )
+
+
+def test_statistics_of_a_body_come_along(tmp_path: Path) -> None:
+    body = own_body()
+    body(torch.randn(4, 3, 9, 9))
+    torch.save(body.state_dict(), tmp_path / "body.pth")
+    model = models.FCN(own_body(), taps="3", classes=2)
+    report = load_body(model, tmp_path / "body.pth")
+    assert report.loaded == ("0", "1", "3")
+    wanted = {key: value for key, value in body.state_dict().items() if value.is_floating_point()}
+    torch.testing.assert_close({key: model.body.state_dict()[key] for key in wanted}, wanted, rtol=0, atol=0)
+    del wanted["3.running_var"]
+    with pytest.raises(WeightsMismatchError, match=r"missing: 3\.running_var"):
+        transfer_body(model, wanted, source="x")
+
+
 def test_the_network_computes_caffes_activations(shared: Path) -> None:
     """The GoogLeNet of this package, from the file, against Caffe's own blobs and plain functions in fp64."""
     path = shared / "weights" / "bvlc_googlenet_imagenet.npz"
