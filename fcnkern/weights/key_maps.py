@@ -6,7 +6,7 @@ them. A shape in a table is that of the weight as a convolution: (out, in / grou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Literal, get_args
@@ -201,9 +201,14 @@ ARCHITECTURES: dict[str, Architecture] = {
 """The bodies of the paper: VGG16, CaffeNet (two groups), torchvision's one-tower AlexNet, BVLC GoogLeNet."""
 
 
+_WRAPPERS = ("module.", "net.", "body.")
+
+
 def without_wrapper(key: str) -> str:
     """A parameter's name without DataParallel's "module." and this package's "net." and "body." in front."""
-    return key.removeprefix("module.").removeprefix("net.").removeprefix("body.")
+    for prefix in _WRAPPERS:
+        key = key.removeprefix(prefix)
+    return key
 
 
 def parameter_names(keys: Iterable[str], layers: Iterable[str]) -> dict[str, str]:
@@ -212,15 +217,24 @@ def parameter_names(keys: Iterable[str], layers: Iterable[str]) -> dict[str, str
     Of all namings that of the table is taken under which the file has most of `layers`; names that are in no table
     stay as they are, but for Caffe's slashes.
     """
-    plain = {key: without_wrapper(key).rpartition(".") for key in keys}
-    present = {layer for layer, _, _ in plain.values()}
     wanted = set(layers)
+    plain = {key: _within(key, wanted).rpartition(".") for key in keys}
+    present = {layer for layer, _, _ in plain.values()}
 
     def known(table: dict[str, str]) -> int:
         return sum(ours in wanted and theirs in present for theirs, ours in table.items())
 
     table = max(_tables(), key=known)
     return {key: f"{table.get(layer, module_name(layer))}.{kind}" for key, (layer, _, kind) in plain.items()}
+
+
+def _within(key: str, layers: Collection[str]) -> str:
+    """`without_wrapper`, but no more of the name is taken off than leaves one of `layers`, which may begin so too."""
+    for prefix in _WRAPPERS:
+        if key.rpartition(".")[0] in layers:
+            break
+        key = key.removeprefix(prefix)
+    return key
 
 
 def _tables() -> Iterator[dict[str, str]]:

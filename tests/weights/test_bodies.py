@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,18 @@ def test_statistics_of_a_body_come_along(tmp_path: Path) -> None:
     del wanted["3.running_var"]
     with pytest.raises(WeightsMismatchError, match=r"missing: 3\.running_var"):
         transfer_body(model, wanted, source="x")
+
+
+@pytest.mark.parametrize("attribute", ["net", "body", "module"])
+@pytest.mark.parametrize("wrapper", ["", "body.", "module.body."])
+def test_a_body_whose_layers_are_called_like_a_wrapper(attribute: str, wrapper: str) -> None:
+    def trunk() -> nn.Sequential:
+        return nn.Sequential(OrderedDict({attribute: own_body()}))
+
+    weights = trunk().state_dict()
+    model = models.FCN(trunk(), taps=f"{attribute}.3", classes=2)
+    transfer_body(model, {f"{wrapper}{key}": value for key, value in weights.items()}, source="x")
+    torch.testing.assert_close(model.body.state_dict(), weights, rtol=0, atol=0)
 
 
 def test_the_network_computes_caffes_activations(shared: Path) -> None:
