@@ -149,12 +149,12 @@ class BilinearDeconv2d(nn.ConvTranspose2d):
     `learned` sets `weight.requires_grad`. While the weight is frozen and really is bilinear, `taps()` is None and the
     models use the fixed two-tap path, which gives the same numbers without the dense C x C kernel. A frozen weight
     that is not bilinear (loaded from a checkpoint, say) is used as it is. The check is repeated when the weight has
-    been loaded or changed in place. An edit through `.data`, which PyTorch does not record, needs a `refresh()`;
-    so does any edit after `torch.compile` has traced the model.
+    been loaded, replaced or changed in place. An edit through `.data`, which PyTorch does not record, needs a
+    `refresh()`; so does any edit after `torch.compile` has traced the model.
     """
 
     _bilinear = True
-    _checked_version = -1
+    _checked = (0, -1)
 
     def __init__(
         self, channels: int, factor: int, kernel: int | None = None, *, learned: bool = False
@@ -192,22 +192,23 @@ class BilinearDeconv2d(nn.ConvTranspose2d):
         """Whether the weight is, or may become, another than bilinear."""
         if self.weight.requires_grad:
             return True
-        if not torch.compiler.is_compiling() and self._version_of_weight() != self._checked_version:
+        if not torch.compiler.is_compiling() and self._state_of_weight() != self._checked:
             self.refresh()
         return not self._bilinear
 
     def refresh(self) -> None:
         """Look again whether the weight is bilinear (to one unit in the last place of its dtype)."""
         weight = self.weight.detach()
-        self._checked_version = self._version_of_weight()
+        self._checked = self._state_of_weight()
         if not weight.is_meta:
             expected = self._bilinear_weight().to(weight)
             tolerance = torch.finfo(weight.dtype).eps
             self._bilinear = torch.allclose(weight, expected, rtol=0.0, atol=tolerance)
 
-    def _version_of_weight(self) -> int:
+    def _state_of_weight(self) -> tuple[int, int]:
+        """What is another once the weight has been replaced or changed in place."""
         # An inference tensor has no version: it cannot be changed in place outside inference mode either.
-        return 0 if self.weight.is_inference() else self.weight._version
+        return id(self.weight), 0 if self.weight.is_inference() else self.weight._version
 
     def _bilinear_weight(self) -> Tensor:
         channels, _, size, _ = self.weight.shape

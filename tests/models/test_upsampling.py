@@ -56,6 +56,17 @@ def test_fixed_path_is_used_only_while_the_weight_is_bilinear() -> None:
     assert layer.taps() is None
 
 
+def test_a_weight_that_was_replaced_is_honoured() -> None:
+    layer = BilinearDeconv2d(3, 2)
+    assert layer.taps() is None
+    for _ in range(2):
+        other = torch.zeros_like(layer.weight)
+        while other._version < layer.weight._version:
+            other.normal_()
+        layer.weight = nn.Parameter(other, requires_grad=False)
+        assert layer.taps() is layer.weight
+
+
 def test_a_loaded_weight_that_is_not_bilinear_is_honoured() -> None:
     state = _torchfcn.random_state("FCN8s", n_class=3)
     state["upscore8.weight"] = state["upscore8.weight"] + 0.01 * torch.randn(3, 3, 16, 16)
