@@ -195,7 +195,7 @@ def transfer_same_names(
     theirs = {_renamed(key, names): key for key in state}
     unused = tuple(key for ours, key in theirs.items() if ours not in parameters)
     given = {key: torch.as_tensor(state[theirs[key]]).detach() for key in parameters if key in theirs}
-    wanted = dict.fromkeys([*given, *(f"{layer}.weight" for layer in required)])
+    wanted = dict.fromkeys([*given, *(key for key in parameters if key.rpartition(".")[0] in required)])
     fitted = _fit_all(given, {key: parameters[key] for key in wanted}, label, unused)
     _assign(parameters, fitted)
     if hasattr(source, "preprocess"):

@@ -102,6 +102,31 @@ def test_batch_statistics_go_along_from_coarse_to_fine() -> None:
         torch.testing.assert_close(fine.eval()(x), coarse.eval()(x), rtol=1e-5, atol=1e-5)
 
 
+class Gain(nn.Module):
+    """A parameter that is no weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+def test_parameters_of_any_name_go_along_from_coarse_to_fine() -> None:
+    def body() -> nn.Sequential:
+        return nn.Sequential(small_body(), Gain(), nn.MaxPool2d(2))
+
+    coarse, fine = FCN(body(), "2", 2, pad=8), FCN(body(), ("0", "2"), 2, pad=8)
+    _caffe.randomize(coarse)
+    with pytest.raises(ValueError, match=r"missing: body\.1\.gamma"):
+        fine.copy_params_from(
+            {key: value for key, value in coarse.state_dict().items() if "gamma" not in key}
+        )
+    fine.copy_params_from(coarse)
+    assert torch.equal(fine.body[1].gamma, coarse.body[1].gamma)
+
+
 def test_a_new_network_learns() -> None:
     model = network()
     x, labels = torch.randn(2, 3, 32, 48), torch.randint(0, 3, (2, 4, 6)).repeat_interleave(8, 1)

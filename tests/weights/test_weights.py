@@ -279,7 +279,7 @@ def test_staged_training_from_a_wrong_source() -> None:
     fine = models.FCN8s(3, SMALL)
     with pytest.raises(
         ValueError,
-        match=r"FCN32s: .*missing: score_pool4\.weight, upscore2\.weight; unexpected: upscore\.weight",
+        match=r"FCN32s: .*missing: score_pool4\.weight, score_pool4\.bias, upscore2\.weight; unexpected: upscore",
     ):
         fine.copy_params_from_fcn16s(models.FCN32s(3, SMALL))
     with pytest.raises(
