@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as T
-from torch import Tensor
+from torch import Tensor, nn
 
 from fcnkern.models.body import check_images
-from fcnkern.models.layers import BilinearDeconv2d
+from fcnkern.models.layers import BilinearDeconv2d, is_conv1x1
 from fcnkern.models.names import score_name
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def logits(model: FCN, x: Tensor) -> Tensor:
     check_images(x, model._in_channels)
     features = model._features(model.body, _padded(model, x))
     *skips, coarsest = model.taps
-    scores = T.conv2d(features[coarsest], model.score_fr.weight, model.score_fr.bias)
+    scores = _scored(model.score_fr, features[coarsest])
     steps = zip(
         reversed(skips), model.alignment.steps, model._step_layers, reversed(model._scales), strict=True
     )
@@ -37,11 +37,21 @@ def logits(model: FCN, x: Tensor) -> Tensor:
             torch.sym_min(coarse - starts[0], fine - starts[1])
             for coarse, fine in zip(upsampled.shape[2:], skip.shape[2:], strict=True)
         ]
-        name = score_name(tap)
-        weight, bias = (model.get_parameter(f"{name}.{each}") for each in ("weight", "bias"))
-        added = T.conv2d(_window(skip, starts[1], size), weight * scale, bias)
+        classifier = model.get_submodule(score_name(tap))
+        if is_conv1x1(classifier):
+            added = _scored(classifier, _window(skip, starts[1], size), scale)
+        else:
+            added = _window(_scored(classifier, skip, scale), starts[1], size)
         scores = _window(upsampled, starts[0], size) + added
     return _window(_upsampled(scores, model._deconv(model.final_layer)), model.final_offset, x.shape[2:])
+
+
+def _scored(classifier: nn.Module, features: Tensor, scale: float = 1.0) -> Tensor:
+    """The scores of ``scale * features``, as `fcnkern.models.skip.score` gives them."""
+    if is_conv1x1(classifier):
+        return T.conv2d(features, classifier.weight * scale, classifier.bias)
+    scores: Tensor = classifier(features * scale)
+    return scores
 
 
 def _padded(model: FCN, x: Tensor) -> Tensor:

@@ -105,6 +105,16 @@ def test_a_body_that_asks_for_the_size() -> None:
     check_same(to_program(model, logits=True, min_size=8).module(), model, SIZES[1:])
 
 
+def test_replaced_classifiers_are_exported() -> None:
+    model = network("fcn16s_vgg16")
+    model.score_fr = nn.Conv2d(model.score_fr.in_channels, 3, 3, padding=1)
+    channels = model.get_submodule("score_pool4").in_channels
+    model.score_pool4 = nn.Sequential(
+        nn.Conv2d(channels, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 3, 1, bias=False)
+    )
+    check_same(to_program(model.eval(), logits=True).module(), model, SIZES)
+
+
 def test_a_network_in_training_is_refused() -> None:
     with pytest.raises(ValueError, match=r"call model.eval\(\)"):
         to_program(network("fcn32s_alexnet").train())
