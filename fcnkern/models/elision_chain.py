@@ -10,6 +10,7 @@ from torch import nn
 from fcnkern.models.body import Body, Chain, Keep
 from fcnkern.models.geometry import Layer
 from fcnkern.models.layers import CaffeLRN, CeilMaxPool2d
+from fcnkern.nn.pool import MaxPool2d
 
 PIXELWISE = {
     nn.Identity,
@@ -33,6 +34,9 @@ PIXELWISE = {
     CaffeLRN,
 }
 """Modules whose output at a pixel depends on that pixel alone; batch normalisation and dropout: see `check_part`."""
+
+
+_POOLS = (nn.MaxPool2d, MaxPool2d, CeilMaxPool2d)
 
 
 def chain_of(body: nn.Module, names: Sequence[str]) -> Chain:
@@ -124,8 +128,7 @@ def _both_axes(name: str, layer: nn.Module) -> tuple[Layer, Layer]:
     if type(layer) in PIXELWISE:
         return Layer(1), Layer(1)
     sizes: tuple[Any, ...]
-    pool = CeilMaxPool2d if isinstance(layer, CeilMaxPool2d) else nn.MaxPool2d
-    if isinstance(layer, pool) and _computes_as(layer, pool, "forward"):
+    if any(isinstance(layer, pool) and _computes_as(layer, pool, "forward") for pool in _POOLS):
         if any(_pair(layer.padding)) or layer.return_indices:
             raise ValueError(f"elide needs max pools without padding or indices, layer {name!r} is {layer}")
         sizes = (layer.kernel_size, layer.stride, 0, False, layer.ceil_mode, layer.dilation)

@@ -17,6 +17,7 @@ from benchmarks.cases import CASES
 from benchmarks.memory import in_new_process
 from fcnkern import models
 from fcnkern.models import FCN, VGG16, create
+from fcnkern.nn import MaxPool2d
 from tests.models import _caffe, _torchfcn
 from tests.models._bodies import ResNet
 
@@ -273,6 +274,13 @@ def test_a_sequential_body_with_a_pad_of_the_networks_own(norm: bool) -> None:
     for size in ((1, 1), (40, 61), (90, 33)):
         x = torch.randn(2, 3, *size, dtype=torch.float64)
         assert difference(*both(model, lambda x=x: model(x))) < 1e-12
+
+
+def test_a_sequential_body_with_this_packages_pools() -> None:
+    model, x = own(), torch.randn(2, 3, 40, 61, dtype=torch.float64)
+    for stage in model.body[1:3]:
+        stage[3] = MaxPool2d(2, 2, ceil_mode=True)
+    assert difference(*both(model, lambda: model(x))) < 1e-12
 
 
 def test_a_body_of_this_package_with_a_pad_of_the_networks_own() -> None:
