@@ -58,9 +58,14 @@ def geometry(chain: Chain) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
 
     Raises:
         ValueError: a layer is neither a convolution with zero padding, nor a max pool without padding, nor acts on
-            each pixel alone.
+            each pixel alone; or one behind the first pads by as much as its kernel spans.
     """
     rows, columns = zip(*(_both_axes(name, layer) for name, layer in chain.layers), strict=True)
+    for (name, layer), *axes in zip(chain.layers[1:], rows[1:], columns[1:], strict=True):
+        if any(axis.pad >= axis.span for axis in axes):
+            raise ValueError(
+                f"elide needs padding behind the first layer to be less than the kernel, layer {name!r} is {layer}"
+            )
     return rows, columns
 
 

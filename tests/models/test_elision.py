@@ -338,6 +338,7 @@ def test_networks_that_are_no_chain_are_refused() -> None:
         (nn.Conv2d(6, 6, 3, padding="same"), "zero padding given in numbers"),
         (nn.MaxPool2d(3, 1, 1), "max pools without padding or indices"),
         (nn.AvgPool2d(2, 1), "layers that act on each pixel alone, layer '1.2' is AvgPool2d"),
+        (nn.Conv2d(6, 6, 1, padding=1), "padding behind the first layer .* layer '1.2' is Conv2d"),
         (nn.GroupNorm(2, 6), "layer '1.2' is GroupNorm"),
         (Own(6, 6, 1), "layer '1.2' is Own"),
     ],
