@@ -206,7 +206,7 @@ def _floating(content: Mapping[str, Any]) -> dict[str, Tensor]:
     return {
         name: value
         for name, value in content.items()
-        if isinstance(value, Tensor) and value.is_floating_point()
+        if isinstance(name, str) and isinstance(value, Tensor) and value.is_floating_point()
     }
 
 

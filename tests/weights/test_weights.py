@@ -197,7 +197,7 @@ def test_other_bad_files(tmp_path: Path) -> None:
         ValueError, match=r"net\.caffemodel: not a readable .caffemodel file.*\(byte 1, network"
     ):
         load(tmp_path / "net.caffemodel")
-    torch.save({"epoch": 3}, tmp_path / "empty.pth")
+    torch.save({"epoch": 3, 0: torch.zeros(1)}, tmp_path / "empty.pth")
     with pytest.raises(ValueError, match=r"empty\.pth: contains no floating-point tensors"):
         load(tmp_path / "empty.pth")
     torch.save([1, 2], tmp_path / "list.pth")
