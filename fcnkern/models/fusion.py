@@ -55,6 +55,7 @@ class LateFusion(Network):
         self.color, self.hha, self.weights = color, hha, tuple(weights)
         self.n_class, self.taps, self.alignment = color.n_class, color.taps, color.alignment
         self._in_channels = color._in_channels + hha._in_channels
+        self.training = color.training or hha.training
 
     @property
     def preprocess(self) -> str:

@@ -80,6 +80,12 @@ def test_late_fusion_of_one_network_with_itself_is_that_network() -> None:
 
 
 @torch.no_grad()
+def test_late_fusion_is_in_the_mode_of_its_networks() -> None:
+    color, hha = create("fcn32s_alexnet", 3, width=SMALL), create("fcn32s_alexnet", 3, width=SMALL).eval()
+    assert LateFusion(color, hha).training
+    assert not LateFusion(color.eval(), hha).training
+
+
 def test_every_stream_of_late_fusion_is_averaged() -> None:
     color, hha, x = random(FCN8s, 4), random(FCN8s, 4, seed=1), images(6)
     late = LateFusion(color, hha, (0.7, 0.2))
