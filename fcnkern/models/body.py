@@ -46,7 +46,7 @@ class Network(nn.Module):
     def set_dropout(self, p: float) -> None:
         """Set the probability of every dropout layer."""
         for module in self.modules():
-            if isinstance(module, nn.Dropout):
+            if isinstance(module, nn.Dropout | nn.Dropout2d):
                 module.p = p
 
     def check_ready(self) -> None:

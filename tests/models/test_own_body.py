@@ -102,6 +102,12 @@ def test_batch_statistics_go_along_from_coarse_to_fine() -> None:
         torch.testing.assert_close(fine.eval()(x), coarse.eval()(x), rtol=1e-5, atol=1e-5)
 
 
+def test_every_dropout_of_a_body_is_set() -> None:
+    model = FCN(nn.Sequential(small_body(), nn.Dropout2d(0.3), nn.Dropout(0.3)), "2", 2, pad=8)
+    model.set_dropout(0.0)
+    assert [model.body[at].p for at in (1, 2)] == [0.0, 0.0]
+
+
 class Gain(nn.Module):
     """A parameter that is no weight."""
 
