@@ -262,11 +262,15 @@ class Trainer:
     # ---------------------------------------------------------------- validation, checkpoints
 
     def _validate(self, bar: Progress, stop: Callable[[], int], limit: int | None) -> Metrics | None:
-        """Scores the network on the validation set and keeps the checkpoint if it is the best."""
+        """Scores the network on the validation set and keeps the checkpoint if it is the best.
+
+        What was done until then is saved first: a validation that fails, or is killed, costs no iteration.
+        """
         position = self.position
         if self.val_set is None:
             position.validating = False
             return None
+        self._save(self.last)
         self._final = confusion_over(
             self._learner.best_model,
             self.val_set,

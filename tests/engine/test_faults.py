@@ -17,7 +17,7 @@ from PIL import Image
 
 from fcnkern.cli import main
 from fcnkern.data import DataError, open_dataset
-from fcnkern.engine import DivergedError, TrainSettings, resume_run
+from fcnkern.engine import DivergedError, TrainSettings, load_checkpoint, resume_run
 from fcnkern.engine.broken import SkipBroken
 from fcnkern.engine.log import read_log
 from fcnkern.engine.outputs import Outputs
@@ -60,6 +60,16 @@ def test_a_damaged_image_is_named(folder: Path, tmp_path: Path, capsys: pytest.C
     cut(folder / "images" / "p2.png")
     assert main(words(folder, tmp_path / "run")) == 2
     assert f"image {folder / 'images' / 'p2.png'} is truncated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("every", [0, 3])
+def test_a_validation_that_fails_costs_no_iteration(folder: Path, tmp_path: Path, every: int) -> None:
+    cut(folder / "images" / "p4.png")
+    out, reached = tmp_path / "run", every or 8
+    assert main(words(folder, out, f"--val-every={every}")) == 2
+    assert load_checkpoint(out / "last.pt")["iteration"] == reached
+    assert main(["train", f"--resume={out}", "--val-split=none", "--quiet"]) == 0
+    assert [int(iteration) for iteration, _ in losses(out)] == list(range(1, 9))
 
 
 def test_damaged_images_are_skipped_on_request_and_counted(
