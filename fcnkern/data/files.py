@@ -20,7 +20,10 @@ IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr")
 LABEL_MODES = ("L", "P", "1", "I", "I;16", "I;16B")
 STRETCHED = {"L;2": 255 // 3, "L;4": 255 // 15}
 """By how much PIL multiplies the numbers of images of 2 and 4 bits a pixel, to fill 8."""
-_BROKEN = (OSError, SyntaxError, EOFError, ValueError, struct.error, zlib.error)
+_BROKEN = (
+    *(OSError, SyntaxError, EOFError, ValueError, OverflowError, struct.error, zlib.error),
+    Image.DecompressionBombError,
+)
 _LIMIT = threading.Lock()
 
 

@@ -89,3 +89,20 @@ def test_turned_images_of_a_data_set_are_named(turned: Path, capsys: pytest.Capt
     )
     assert cli.main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["splits"][0]["turned"] == [str(path)]
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "tif"])
+def test_a_damaged_size_names_the_file(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"huge.{suffix}"
+    Image.new("RGB", (4, 4)).save(path)
+    content = path.read_bytes()
+    if suffix == "bmp":
+        content = content[:18] + struct.pack("<i", -(2**31)) + content[22:]
+    else:
+        for tag in (256, 257):  # width and height, one number of four bytes each
+            entry = struct.pack("<HHI", tag, 4, 1)
+            content = content.replace(entry + struct.pack("<I", 4), entry + struct.pack("<I", 30_000))
+    path.write_bytes(content)
+    for read in (read_image, read_label):
+        with pytest.raises(DataError, match=f"huge.{suffix} is truncated or not an image"):
+            read(path)
