@@ -114,15 +114,17 @@ def read_samples(path: str | Path, what: str = "image") -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pair:
-    """Where one sample lies."""
+    """Where one sample lies. beside: the file of the image's further channels, where these have one of their own."""
 
     name: str
     image: Path
     label: Path
+    beside: Path | None = None
 
     def missing(self) -> list[str]:
         """What is not there, in words: "image PATH", "label PATH"."""
-        parts = (("image", self.image), ("label", self.label))
+        images = (self.image,) if self.beside is None else (self.image, self.beside)
+        parts = (*(("image", file) for file in images), ("label", self.label))
         return [f"{what} {file}" for what, file in parts if not file.is_file()]
 
 

@@ -14,6 +14,7 @@ from fcnkern.data.lists import find_root, lists_in, read_lines
 from fcnkern.data.matfile import need_scipy, read_mat
 from fcnkern.data.palette import voc_palette
 from fcnkern.data.preprocess import MEAN_LOG_DEPTH, Preprocess
+from fcnkern.data.sample import DataError
 
 CLASSES = [
     "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture",
@@ -23,6 +24,9 @@ CLASSES = [
     "otherprop",
 ]  # fmt: skip
 """The 40 classes in the authors' order and spelling."""
+
+BESIDE = {"rgbd": "depth", "color-hha": "hha"}
+"""Folder of the channels behind the colours, by the input that has both."""
 
 PUBLISHED = {"train": 381, "val": 414, "trainval": 795, "test": 654}
 
@@ -52,7 +56,12 @@ def nyud(path: str | Path, split: str = "train", input: str = "color") -> FileDa
     root = find_root(path, "segmentation", ("nyud",))
     folder, load_image, preset = INPUTS[input]
     pairs = [
-        Pair(i, root / "data" / folder / f"img_{i}.png", root / "segmentation" / f"img_{i}.mat")
+        Pair(
+            i,
+            root / "data" / folder / f"img_{i}.png",
+            root / "segmentation" / f"img_{i}.mat",
+            root / "data" / BESIDE[input] / f"img_{i}.png" if input in BESIDE else None,
+        )
         for i in _ids(root, split)
     ]
     return FileDataset(
@@ -92,13 +101,24 @@ def read_log_depth(path: Path) -> np.ndarray:
 
 def read_rgbd(path: Path) -> np.ndarray:
     """An image of data/images and the log depth of the same name, float32 (H, W, 4)."""
-    depth = read_log_depth(path.parent.with_name("depth") / path.name)
-    return np.concatenate([read_image(path).astype(np.float32), depth], axis=2)
+    beside = path.parent.with_name(BESIDE["rgbd"]) / path.name
+    return _joined(path, read_image(path).astype(np.float32), beside, read_log_depth(beside))
 
 
 def read_color_hha(path: Path) -> np.ndarray:
     """An image of data/images and the HHA of the same name, uint8 (H, W, 6)."""
-    return np.concatenate([read_image(path), read_image(path.parent.with_name("hha") / path.name)], axis=2)
+    beside = path.parent.with_name(BESIDE["color-hha"]) / path.name
+    return _joined(path, read_image(path), beside, read_image(beside))
+
+
+def _joined(path: Path, image: np.ndarray, beside: Path, more: np.ndarray) -> np.ndarray:
+    """The channels of two images of one size."""
+    if image.shape[:2] != more.shape[:2]:
+        raise DataError(
+            f"image {beside} is {more.shape[1]}x{more.shape[0]}, {path} beside it is "
+            f"{image.shape[1]}x{image.shape[0]} (width x height)"
+        )
+    return np.concatenate([image, more], axis=2)
 
 
 INPUTS = {

@@ -13,6 +13,7 @@ from fcnkern.data import (
     IGNORE,
     VOC_CLASSES,
     DataError,
+    FileDataset,
     collate,
     dataset_splits,
     nyud,
@@ -183,6 +184,21 @@ def test_depth_is_augmented_as_colours_are(tmp_path: Path, input: str) -> None:
     assert larger.image.shape == (12, 16, sample.image.shape[2])
     assert larger.image.dtype == np.float32
     assert abs(larger.image[:, :, -1].mean() - sample.image[:, :, -1].mean()) < 0.05
+
+
+@pytest.mark.parametrize(("input", "beside"), [("rgbd", "depth"), ("color-hha", "hha")])
+def test_what_lies_beside_nyuds_images_is_checked_as_these_are(
+    input: str, beside: str, tmp_path: Path
+) -> None:
+    make_nyud(tmp_path, train=["5003"])
+    file = tmp_path / "data" / beside / "img_5003.png"
+    Image.open(file).resize((9, 5)).save(file)
+    dataset = open_dataset(f"nyud:{tmp_path},input={input}")
+    with pytest.raises(DataError, match=f"{beside}/img_5003.png is 9x5, .*images/img_5003.png beside it is"):
+        dataset[0]
+    file.unlink()
+    assert isinstance(dataset, FileDataset)
+    assert dataset.missing() == [f"image {file}"]
 
 
 def test_real_nyud_frames_in_the_authors_layout(tmp_path: Path, shared: Path) -> None:
