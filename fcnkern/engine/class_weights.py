@@ -49,7 +49,7 @@ def _median_weights(frequency: Tensor) -> Tensor:
     if not present.any():
         return torch.ones_like(frequency)
     least = frequency[present].min()
-    return frequency[present].median() / torch.where(present, frequency, least)
+    return frequency[present].quantile(0.5) / torch.where(present, frequency, least)
 
 
 def _tell_unseen(spec: str, classes: Sequence[str], frequency: Tensor) -> None:

@@ -157,7 +157,8 @@ def test_class_weights_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     assert class_frequencies(dataset).tolist() == [7 / 8, 1 / 4, 0.0]
     median = class_weights("median", dataset)
     assert median is not None
-    assert torch.allclose(median, torch.tensor([0.25 / 0.875, 1.0, 1.0]))
+    middle = (7 / 8 + 1 / 4) / 2
+    assert torch.allclose(median, torch.tensor([middle / 0.875, middle / 0.25, middle / 0.25]))
     assert "(at most 200), largest weight: class 2\n" in capsys.readouterr().err
     root = class_weights("sqrt", dataset)
     assert root is not None
