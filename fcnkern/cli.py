@@ -197,7 +197,9 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _check_json(path: Path) -> None:
-    """Finds out before the work whether its results can be written."""
+    """Finds out before the work whether its results can be written, other than to the output."""
+    if str(path) == "-":
+        return
     if path.is_dir():
         raise IsADirectoryError(f"json must be a file to write, got the folder {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
