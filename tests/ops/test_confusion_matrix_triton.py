@@ -156,6 +156,16 @@ def test_invalid_label_in_scores_of_either_kind_of_cell() -> None:
             confusion_matrix(scores, wrong, 4, Resample.half_pixel(), 255)
 
 
+@pytest.mark.parametrize(("label", "first_row", "winner"), [(-1, 60, 3), (2**32, 12, 0)])
+def test_invalid_labels_all_over_decided_cells_are_no_bin(label: int, first_row: int, winner: int) -> None:
+    """As numbers of bins, these labels with this winner would be no bin and the bin of the rows above."""
+    scores, target = torch.zeros(1, 4, 16, 16), torch.zeros(1, 128, 128, dtype=torch.int64)
+    scores[:, winner] = 1
+    target[:, first_row : first_row + 8] = label
+    with raises_label_error("triton", f"target: label {label} at image 0, row {first_row + 7}, column 0"):
+        confusion_matrix(scores, target, 4, Resample.half_pixel(), 255)
+
+
 @interpreted_only
 def test_same_counts_in_any_order_of_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     from triton.runtime import interpreter

@@ -188,11 +188,14 @@ def _confusion_matrix_decided_fwd_kernel(
 
 @triton.jit
 def _uniform_bin(taken, label, outputs, classes, BIN: tl.constexpr, OUTPUTS: tl.constexpr):
-    """The bin that all OUTPUTS outputs of a column have, -1 for a column of none, and otherwise -2."""
+    """The bin that all OUTPUTS outputs of a column have, -1 for a column of none, and otherwise -2.
+
+    A label that is no class has no bin: what it would give may be that of another, or -1.
+    """
     least, most = taken[0], taken[0]
     for r in tl.static_range(1, OUTPUTS):
         least, most = tl.minimum(least, taken[r]), tl.maximum(most, taken[r])
-    whole = (outputs == OUTPUTS) & (least == most)
+    whole = (outputs == OUTPUTS) & (least == most) & _are_classes(least, most, classes)
     return tl.where(whole, least.to(BIN) * classes + label, tl.where(outputs == 0, -1, -2))
 
 
