@@ -89,9 +89,10 @@ def _part_that_differs(difference: Tensor, truth: Tensor) -> Tensor:
 def build(case: Case, names: list[str], device: str = "cpu") -> dict[str, Contender]:
     """The named contenders of a case, on the same input on a device, drawn from a fixed seed.
 
-    "ours, BACKEND" is "ours" with that backend in force.
+    "ours, BACKEND" is "ours" with that backend in force. Convolutions in fp32 do not round to TF32, as a GPU's would.
     """
     torch.manual_seed(0)
+    torch.backends.cudnn.allow_tf32 = False
     if any(name.startswith("compiled") for name in names):
         torch.compiler.reset()
     module = importlib.import_module(f"benchmarks.bench_{case.operation}")

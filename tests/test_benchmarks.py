@@ -231,6 +231,12 @@ def test_a_wrong_result_ends_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
         list(command_line.measure(CASES[0], "cpu", True, 0.01))
 
 
+def test_convolutions_in_fp32_are_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    build(case_named("loss 2×32×32 half_pixel"), ["ours"])
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_report_shows_time_ratio_goal_and_memory() -> None:
     rows = [
         Row(
