@@ -231,6 +231,16 @@ def test_a_wrong_result_ends_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
         list(command_line.measure(CASES[0], "cpu", True, 0.01))
 
 
+def test_a_rival_with_a_wrong_result_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ones, wrong = (Contender(lambda: (torch.ones(2),), lambda n=n: (torch.ones(2) * n,)) for n in (1, 2))
+    monkeypatch.setattr(command_line, "build", lambda *_: {"ours": ones, "interpolate": wrong})
+    monkeypatch.setattr(command_line, "everyone", lambda *_: ["ours", "interpolate"])
+    monkeypatch.setattr(command_line, "extra_bytes", lambda *_: 0)
+    ours, rival = command_line.measure(case_named("loss 21×500×500 half_pixel"), "cpu", True, 0.01)
+    assert ours.times is not None
+    assert rival.failure == "WrongResultError: result is off by 0.5, more than 5e-06"
+
+
 def test_convolutions_in_fp32_are_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     build(case_named("loss 2×32×32 half_pixel"), ["ours"])
