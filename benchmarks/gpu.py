@@ -29,6 +29,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 PARALLEL_TESTS = 8
 SANITIZED = ("tests/ops/test_confusion_matrix.py", "tests/ops/test_upsample_argmax.py")
+CHECKS = {"memcheck": ["--report-api-errors", "no"], "racecheck": []}
+"""Tools of compute-sanitizer and their options: what fails as PyTorch looks for a driver's functions is no error."""
 NETWORK_TESTS = (
     "tests/models/test_triton.py",
     "tests/engine/test_step.py::test_a_run_moves_between_gpu_and_cpu",
@@ -89,13 +91,15 @@ def steps(out: Path, dry: bool) -> Iterator[Step]:
     tests = [Command(Path(each).stem, [*quiet, backends, str(ROOT / each)]) for each in tested(dry)]
     yield Step("tests", tests, 150)
     sanitizer = shutil.which("compute-sanitizer")
+    # In blocks that PyTorch keeps, it would not see where a tensor ends.
+    checked = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", str(sanitizer), "--tool"]
     found = ["--error-exitcode", "1"]  # else what it finds does not show in its status
     checks = [
         Command(
             f"{tool} {Path(file).stem}",
-            [str(sanitizer), "--tool", tool, *found, *quiet, "cuda", str(ROOT / file)],
+            [*checked, tool, *found, *options, *quiet, "cuda", str(ROOT / file)],
         )
-        for tool in ("memcheck", "racecheck")
+        for tool, options in CHECKS.items()
         for file in SANITIZED
     ]
     yield Step("sanitizer", checks, 90, None if sanitizer else "compute-sanitizer is not in PATH")

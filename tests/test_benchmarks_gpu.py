@@ -146,12 +146,14 @@ def test_memory_and_races_are_checked(tmp_path: Path, monkeypatch: pytest.Monkey
     found = commands("sanitizer", tmp_path)
     assert len(found) == 4
     for name, arguments in found.items():
-        tool, option, kind, *_, backend, file = arguments
+        setter, uncached, tool, option, kind, *_, backend, file = arguments
+        assert (setter, uncached) == ("env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1")
         assert (tool, option, backend) == ("/bin/compute-sanitizer", "--tool", "cuda")
-        assert arguments[3:5] == ["--error-exitcode", "1"]
+        assert arguments[5:7] == ["--error-exitcode", "1"]
+        assert (arguments[7:9] == ["--report-api-errors", "no"]) == (kind == "memcheck")
         assert name == f"{kind} {Path(file).stem}"
         assert Path(file).is_file()
-    assert {arguments[2] for arguments in found.values()} == {"memcheck", "racecheck"}
+    assert {arguments[4] for arguments in found.values()} == {"memcheck", "racecheck"}
 
 
 def cases_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dry: bool) -> list[Case]:
