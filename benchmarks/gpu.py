@@ -174,6 +174,7 @@ def _start(command: Command) -> subprocess.Popen[str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            errors="replace",
             start_new_session=True,
         )
         _started.add(process.pid)

@@ -48,6 +48,12 @@ def test_what_a_command_has_started_ends_with_it(tmp_path: Path) -> None:
     assert outcome.seconds < 30
 
 
+def test_output_that_is_no_text_is_kept(tmp_path: Path) -> None:
+    cut = Command("one", [*SAY, "import os; os.write(1, 'fine\\n2×2'.encode()[:-2])"])
+    assert run(Step("a step", [cut], 30), tmp_path).state == "passed"
+    assert "fine" in (tmp_path / "a step.txt").read_text()
+
+
 def test_a_step_that_cannot_run_says_why(tmp_path: Path) -> None:
     assert run(Step("a step", [], 1, "no tool"), tmp_path).state == "no tool"
 
