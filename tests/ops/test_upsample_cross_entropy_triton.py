@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fcnkern import Resample, Sampling
 from tests.ops._truth import relative_error, upsampled
-from tests.placement import refusal, upsample_cross_entropy
+from tests.placement import interpreted_only, refusal, upsample_cross_entropy
 
 triton = pytest.importorskip("triton")
 if refusal("triton") is not None:
@@ -144,3 +144,22 @@ def test_fp64_is_refused_with_the_reason() -> None:
     automatic = upsample_cross_entropy(scores.double(), target, Resample.deconv(4, 5))
     expected = torch.nn.functional.cross_entropy(logits, target.long(), ignore_index=255)
     assert torch.allclose(automatic, expected)
+
+
+@interpreted_only
+def test_images_lie_along_the_axis_of_the_grid_that_holds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other axes of a GPU's grid hold 65535 programs."""
+    from fcnkern.backends.triton import _loss_pixelwise
+
+    grids: list[tuple[int, ...]] = []
+
+    class Noted:
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            grids.append(grid)
+            return lambda *args, **constants: None
+
+    for kernel in ("_upsample_cross_entropy_pixels_kernel", "_sum_weights_kernel"):
+        monkeypatch.setattr(_loss_pixelwise, kernel, Noted())
+    scores, target = torch.zeros(70000, 2, 1, 1, requires_grad=True), torch.zeros(70000, 1, 1).long()
+    upsample_cross_entropy(scores, target, Resample.identity(), backend="triton")
+    assert grids == [(70000,), (70000,)]

@@ -34,8 +34,8 @@ def _launch(
     """One run over full-size scores that start at ``place`` (image, row) of the target; 3 × programs partial sums."""
     target, call = pixels.target, pixels.call
     n, classes, rows, width = scores.shape
-    grid = (triton.cdiv(rows * width, _BLOCK), n)
-    partials = torch.empty(3, grid[0] * grid[1], dtype=torch.float32, device=scores.device)
+    grid = (triton.cdiv(rows * width, _BLOCK) * n,)
+    partials = torch.empty(3, *grid, dtype=torch.float32, device=scores.device)
     flag = label_flag("target", target, classes, call.ignore_index)
     weight, number = (divisor, 1.0) if isinstance(divisor, Tensor) else (partials, divisor)
     _upsample_cross_entropy_pixels_kernel[grid](
@@ -53,8 +53,8 @@ def _weigh(pixels: Pixels, classes: int) -> Tensor:
     """The sum of the weights of the pixels that count."""
     target, call = pixels.target, pixels.call
     n, height, width = target.shape
-    grid = (triton.cdiv(height * width, _BLOCK), n)
-    partials = torch.empty(grid[0] * grid[1], dtype=torch.float32, device=target.device)
+    grid = (triton.cdiv(height * width, _BLOCK) * n,)
+    partials = torch.empty(grid, dtype=torch.float32, device=target.device)
     _sum_weights_kernel[grid](
         target, *pixels.weights(), *pixels.selection(), partials, classes, height, width, *target.stride(),
         call.ignore_index, call.cell, BLOCK=_BLOCK, WEIGHTED=pixels.class_weight is not None,
@@ -73,8 +73,8 @@ def count_correct(scores: Tensor, weight: Tensor | None, pixels: Pixels) -> Tens
     classes = outputs_of(scores, weight)
     kind = narrowest_label(classes)
     predicted, _ = upsample_argmax(scores, weight, call.resample, (height, width), kind, False)
-    grid = (triton.cdiv(height * width, _BLOCK), n)
-    partials = torch.empty(grid[0] * grid[1], dtype=torch.int32, device=target.device)
+    grid = (triton.cdiv(height * width, _BLOCK) * n,)
+    partials = torch.empty(grid, dtype=torch.int32, device=target.device)
     _count_correct_kernel[grid](
         predicted, target, *pixels.selection(), partials, classes, height, width, *target.stride(),
         call.ignore_index, call.cell, BLOCK=_BLOCK, SAMPLING=pixels.sampling, HARD=pixels.cuts is not None,

@@ -16,17 +16,22 @@ def _read_pixels(
     target, limits, seed, hard, cuts, first_n, first_y, rows, t_n, t_h, t_w, H, W, C, ignore_index, sampling_cell,
     BLOCK: tl.constexpr, SAMPLING: tl.constexpr, HARD: tl.constexpr,
 ):  # fmt: skip
-    """Pixels of some rows of an image: row among those, column, existence, place, class, the label's, pointer."""
-    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    """Pixels of some rows of an image: image, row among those, column, existence, place, class, the label's, pointer.
+
+    All programs are along one axis of the grid: the others hold 65535 at most.
+    """
+    blocks = tl.cdiv(rows * W, BLOCK)
+    image = tl.program_id(0) // blocks
+    p = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     row, X = p // W, p % W
     inside = row < rows
-    n, Y = first_n + tl.program_id(1), first_y + row
+    n, Y = first_n + image, first_y + row
     pointer = target + n.to(tl.int64) * t_n + Y.to(tl.int64) * t_h + X.to(tl.int64) * t_w
     pixels = (target, limits, seed, hard, cuts, t_h, t_w, H, W)
     kind, found = pixel_class(
         pixels, pointer, (0, 0), n, Y, X, inside, C, ignore_index, sampling_cell, SAMPLING, False, HARD
     )
-    return row, X, inside, (n.to(tl.int64) * H + Y) * W + X, kind, found, pointer
+    return image, row, X, inside, (n.to(tl.int64) * H + Y) * W + X, kind, found, pointer
 
 
 @triton.jit(do_not_specialize=["H", "first_n", "first_y", "rows"])
@@ -45,7 +50,7 @@ def _upsample_cross_entropy_pixels_kernel(
     Reads the scores three times (twice from the caches) and writes the gradient once: memory bounds it. Two
     exponentials per pixel and class.
     """
-    row, X, inside, place, kind, found, pointer = _read_pixels(
+    image, row, X, inside, place, kind, found, pointer = _read_pixels(
         target, limits, seed, hard, cuts, first_n, first_y, rows, t_n, t_h, t_w, H, W, C, ignore_index, sampling_cell,
         BLOCK, SAMPLING, HARD,
     )  # fmt: skip
@@ -62,7 +67,7 @@ def _upsample_cross_entropy_pixels_kernel(
     if not KNOWN:
         kept = tl.load(total_kept)
         reduction = tl.where(kept > 0.0, 1.0 / kept, 0.0)
-    image = tl.program_id(1).to(tl.int64)
+    image = image.to(tl.int64)
     first = scores + image * s_n + row.to(tl.int64) * s_h + X.to(tl.int64) * s_w
     own = grad + image * g_n + row.to(tl.int64) * g_h + X.to(tl.int64) * g_w
 
@@ -95,8 +100,7 @@ def _upsample_cross_entropy_pixels_kernel(
             own += g_c
     if MAP:
         tl.store(losses + place, loss * LN_2, mask=inside)
-    program = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
-    programs = tl.num_programs(0) * tl.num_programs(1)
+    program, programs = tl.program_id(0), tl.num_programs(0)
     is_wrong = tl.max(wrong.to(tl.int32), 0) != 0
     tl.store(partials + program, tl.where(is_wrong, float("nan"), tl.sum(loss, 0) * LN_2))
     tl.store(partials + programs + program, tl.sum(weight * scale, 0))
@@ -111,13 +115,13 @@ def _sum_weights_kernel(
     HARD: tl.constexpr,
 ):  # fmt: skip
     """The weights of the pixels that count, summed by program; bound by reading the label map."""
-    row, X, inside, place, kind, found, pointer = _read_pixels(
+    image, row, X, inside, place, kind, found, pointer = _read_pixels(
         target, limits, seed, hard, cuts, 0, 0, H, t_n, t_h, t_w, H, W, C, ignore_index, sampling_cell,
         BLOCK, SAMPLING, HARD,
     )  # fmt: skip
     weights = (class_weight, total_weight, pixel_weight, 0.0)
     weight = pixel_factor(kind, C, weights, place, WEIGHTED, False, PIXEL_WEIGHT)
-    tl.store(partials + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), tl.sum(weight, 0))
+    tl.store(partials + tl.program_id(0), tl.sum(weight, 0))
 
 
 @triton.jit(do_not_specialize=["H"])
@@ -126,11 +130,10 @@ def _count_correct_kernel(
     BLOCK: tl.constexpr, SAMPLING: tl.constexpr, HARD: tl.constexpr,
 ):  # fmt: skip
     """Number of pixels that count and whose label is the one predicted; bound by reading both label maps."""
-    row, X, inside, place, kind, found, pointer = _read_pixels(
+    image, row, X, inside, place, kind, found, pointer = _read_pixels(
         target, limits, seed, hard, cuts, 0, 0, H, t_n, t_h, t_w, H, W, C, ignore_index, sampling_cell,
         BLOCK, SAMPLING, HARD,
     )  # fmt: skip
     label = tl.load(predicted + place, mask=inside, other=0).to(tl.int32)
     correct = inside & is_class(kind, C) & (label == kind)
-    program = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
-    tl.store(partials + program, tl.sum(correct.to(tl.int32), 0))
+    tl.store(partials + tl.program_id(0), tl.sum(correct.to(tl.int32), 0))
