@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmarks import peers, rivals
 from benchmarks.cases import LOSS, Case
 from benchmarks.contenders import (
+    BF16_SUM_BOUND,
     Contender,
     Result,
     compiled,
@@ -48,6 +49,7 @@ def contenders(case: Case) -> dict[str, Contender]:
     def interpolated(x: Tensor) -> Tensor:
         return rivals.cross_entropy(rivals.interpolate(x, size), masked.long())
 
+    summed = BF16_SUM_BOUND if case.dtype == torch.bfloat16 else None
     half_pixel = Resample.half_pixel()
     dense, rounded = in_channels_last(scores), scores.bfloat16()
     found = {
@@ -55,7 +57,9 @@ def contenders(case: Case) -> dict[str, Contender]:
         "all pixels": Contender(
             with_gradients(ours_everywhere, scores), lambda: truth(case.resample, target)
         ),
-        "interpolate": Contender(with_gradients(interpolated, scores), lambda: truth(half_pixel, masked)),
+        "interpolate": Contender(
+            with_gradients(interpolated, scores), lambda: truth(half_pixel, masked), summed
+        ),
         "compiled interpolate": Contender(
             with_gradients(compiled(interpolated), scores),
             lambda: truth(half_pixel, masked),
@@ -72,7 +76,9 @@ def contenders(case: Case) -> dict[str, Contender]:
             with_gradients(interpolated, dense), lambda: truth(half_pixel, masked)
         ),
         "interpolate, bf16": Contender(
-            with_gradients(interpolated, rounded), lambda: truth(half_pixel, masked, x=rounded)
+            with_gradients(interpolated, rounded),
+            lambda: truth(half_pixel, masked, x=rounded),
+            BF16_SUM_BOUND,
         ),
     }
     for name, cross_entropy in peers.cross_entropies(scores.device.type).items():
@@ -80,7 +86,7 @@ def contenders(case: Case) -> dict[str, Contender]:
         def by_peer(x: Tensor, cross_entropy: peers.CrossEntropy = cross_entropy) -> Tensor:
             return cross_entropy(rivals.interpolate(x, size), masked.long())
 
-        found[name] = Contender(with_gradients(by_peer, scores), lambda: truth(half_pixel, masked))
+        found[name] = Contender(with_gradients(by_peer, scores), lambda: truth(half_pixel, masked), summed)
     if case.resample.kind == "deconv":
         factor, offset = case.resample.factor[0], case.resample.offset[0]
         weight = rivals.bilinear_weight(case.shape.classes, factor)

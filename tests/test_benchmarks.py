@@ -30,7 +30,7 @@ from benchmarks.cases import (
     chosen,
 )
 from benchmarks.compare import slower
-from benchmarks.contenders import Contender, WrongResultError, build
+from benchmarks.contenders import BF16_SUM_BOUND, Contender, WrongResultError, build
 from benchmarks.memory import in_new_process
 from benchmarks.report import Row, as_json, as_markdown, circumstances
 from benchmarks.timing import Times, interleaved
@@ -229,6 +229,14 @@ def test_a_wrong_result_ends_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_line, "build", lambda *_: {"ours": wrong})
     with pytest.raises(WrongResultError, match="ours: result is off"):
         list(command_line.measure(CASES[0], "cpu", True, 0.01))
+
+
+def test_gradients_that_a_gpu_sums_in_bf16_have_their_bound() -> None:
+    small = case_named("loss 2×32×32 half_pixel")
+    assert build(small, ["interpolate, bf16"])["interpolate, bf16"].bound == BF16_SUM_BOUND
+    rounded = dataclasses.replace(small, dtype=torch.bfloat16)
+    found = build(rounded, ["ours", "interpolate"])
+    assert (found["ours"].bound, found["interpolate"].bound) == (None, BF16_SUM_BOUND)
 
 
 def test_a_rival_with_a_wrong_result_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
