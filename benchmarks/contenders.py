@@ -18,9 +18,7 @@ from fcnkern.backends.select import BACKENDS
 Result = tuple[Tensor, ...]
 FLOAT_BOUNDS = {torch.float32: 5e-6, torch.bfloat16: 1e-2, torch.float16: 1e-3}  # relative, in the norm
 COUNT_BOUND = 1e-4  # part of the labels or counts: near ties fall differently in fp32
-BF16_SUM_BOUND = (
-    5e-2  # of a gradient that a GPU sums in bf16, some 200 terms a score: 2e-2 where that was imitated
-)
+BF16_SUM_BOUND = 5e-2  # of a gradient that a GPU sums in bf16, some 200 terms a score
 BF16_COUNT_BOUND = 2e-2  # the same in bf16, which rounds interpolated scores to ties
 
 OWN = (
