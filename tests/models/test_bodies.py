@@ -156,7 +156,9 @@ def test_the_finer_network_starts_with_the_coarser_ones_predictions(body: str) -
 def test_a_network_on_another_body_is_no_start() -> None:
     with pytest.raises(ValueError, match=r"FCN: .*; missing: body\.conv1\.7x7_s2\.weight, "):
         small("fcn16s_googlenet").copy_params_from(small("fcn32s_caffenet"))
-    with pytest.raises(ValueError, match=r"FCN: .*; missing: score_pool2\.weight, score_pool2\.bias, upscore2\.weight; "):
+    with pytest.raises(
+        ValueError, match=r"FCN: .*; missing: score_pool2\.weight, score_pool2\.bias, upscore2\.weight; "
+    ):
         small("fcn8s_caffenet").copy_params_from(small("fcn32s_caffenet"))
 
 
