@@ -74,6 +74,7 @@ void winners(const CornerPoints& at, const int32_t* classes, int count, const Ro
              VecF* best) {
   VecF top[kOutputs];
   VecI winner[kOutputs];
+#pragma GCC unroll 8
   for (int r = 0; r < kOutputs; ++r) {
     top[r] = splat(-HUGE_VALF);
     winner[r] = VecI{};
@@ -83,12 +84,13 @@ void winners(const CornerPoints& at, const int32_t* classes, int count, const Ro
     const VecI c = splat(classes[q]);
 #pragma GCC unroll 8
     for (int r = 0; r < kOutputs; ++r) {
-      const VecF score = line.start + static_cast<float>(r) * line.step;
+      const VecF score = r == 0 ? line.start : line.start + static_cast<float>(r) * line.step;
       const VecI wins = score > top[r];
       top[r] = wins ? score : top[r];
       winner[r] = wins ? c : winner[r];
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kOutputs; ++r) {
     label[r] = winner[r];
     best[r] = top[r];
