@@ -272,6 +272,29 @@ def test_unknown_words_get_the_usage(words: list[str], capsys: pytest.CaptureFix
     assert "usage: fcnkern" in capsys.readouterr().err
 
 
+def help_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([*words, "--help"])
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_states_every_default(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(["train"], capsys)
+    assert "of everything random (default 0)" in text
+    assert "0: only at the end (default 0)" in text
+    assert "90s, 15m, 2h (default 15m if no end is given)" in text
+    assert "write events for TensorBoard, too --seed N" in text
+
+
+@pytest.mark.parametrize(("experiment", "time"), [("camvid", "45m"), ("sampling", "8m")])
+def test_help_of_an_experiment_states_its_own_defaults(
+    experiment: str, time: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(["reproduce", experiment], capsys)
+    assert f"90s, 15m, 2h (default {time} if no end is given)" in text
+    assert "(default scenes)" not in text  # data has to be given
+
+
 def test_values_of_options() -> None:
     assert [values.duration(text) for text in ("90", "90s", "15m", "1.5h")] == [90, 90, 900, 5400]
     assert values.size("240x320") == (240, 320)
