@@ -295,6 +295,13 @@ def test_help_of_an_experiment_states_its_own_defaults(
     assert "(default scenes)" not in text  # data has to be given
 
 
+@pytest.mark.parametrize(
+    "words", [["train"], ["sheet"], ["data", "check"], ["reproduce", "camvid"], ["convert"]]
+)
+def test_help_needs_no_characters_beyond_ascii(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert help_of(words, capsys).isascii()
+
+
 def test_values_of_options() -> None:
     assert [values.duration(text) for text in ("90", "90s", "15m", "1.5h")] == [90, 90, 900, 5400]
     assert values.size("240x320") == (240, 320)
