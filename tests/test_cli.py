@@ -363,6 +363,12 @@ def test_output_that_nobody_reads_ends_quietly(stream: str, code: int) -> None:
     assert bool(run.stdout) == (stream == "2")
 
 
+def test_streams_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, None)
+    assert cli.main(["data", "check", "scenes:count=1,size=24x32", "--split", "val"]) == 0
+
+
 def test_demo_writes_its_picture_and_a_usable_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
