@@ -1,11 +1,33 @@
-"""Files that are either as they were or complete, whatever happens while they are written."""
+"""Files: whole or as they were, whatever happens while they are written; read without running code of theirs."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from pickle import UnpicklingError
+from typing import Any, BinaryIO
+
+import torch
+
+
+def read_plain(path: Path) -> Any:
+    """What ``torch.save`` wrote, if it is plain data, onto the CPU; no code of the file is run.
+
+    Raises:
+        ValueError: it holds more, or is no such file. PyTorch's own message advises to run the code.
+        Exception: as ``torch.load`` on a damaged file, of many types.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        if found is None:
+            raise ValueError("not written by torch.save") from error
+        raise ValueError(
+            f"it holds {found[1]}, wanted tensors and plain data alone: save the model's state_dict()"
+        ) from error
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0; 2 for an error of the user's; 128 and its number when a signal stopped the command, also where nobody
     reads its output to the end.
     """
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed before the start
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
     try:
         try:
             return _run(make_parser().parse_args(arguments))

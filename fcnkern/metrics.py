@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d, pad
 
 from fcnkern import functional as F
-from fcnkern.resample import Resample
+from fcnkern.resample import Resample, as_whole
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,12 @@ class ConfusionMatrix:
     update.
 
     Raises:
+        TypeError: `num_classes` is no whole number.
         ValueError: `num_classes` < 1.
     """
 
     def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
-        if num_classes < 1:
+        if as_whole("num_classes", num_classes) < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes!r}")
         self.num_classes = num_classes
         self.ignore_index = ignore_index

@@ -84,7 +84,7 @@ class Resample:
         cls,
         factor: int | Pair,
         offset: int | Pair = 0,
-        size: int | Pair | None = None,
+        size: int | Sequence[int] | None = None,
         *,
         odd: bool = False,
     ) -> Resample:
@@ -108,7 +108,7 @@ class Resample:
     @classmethod
     def half_pixel(
         cls,
-        size: int | Pair | None = None,
+        size: int | Sequence[int] | None = None,
         scale_factor: float | tuple[float, float] | None = None,
     ) -> Resample:
         """``F.interpolate(mode="bilinear", align_corners=False)``, any size, up or down.
@@ -120,7 +120,7 @@ class Resample:
         return cls("half_pixel", size=None if size is None else as_pair("size", size, 1), scale_factor=scales)
 
     @classmethod
-    def align_corners(cls, size: int | Pair | None = None) -> Resample:
+    def align_corners(cls, size: int | Sequence[int] | None = None) -> Resample:
         """``F.interpolate(mode="bilinear", align_corners=True)``."""
         return cls("align_corners", size=None if size is None else as_pair("size", size, 1))
 

@@ -272,6 +272,36 @@ def test_unknown_words_get_the_usage(words: list[str], capsys: pytest.CaptureFix
     assert "usage: fcnkern" in capsys.readouterr().err
 
 
+def help_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([*words, "--help"])
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_states_every_default(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(["train"], capsys)
+    assert "of everything random (default 0)" in text
+    assert "0: only at the end (default 0)" in text
+    assert "90s, 15m, 2h (default 15m if no end is given)" in text
+    assert "write events for TensorBoard, too --seed N" in text
+
+
+@pytest.mark.parametrize(("experiment", "time"), [("camvid", "45m"), ("sampling", "8m")])
+def test_help_of_an_experiment_states_its_own_defaults(
+    experiment: str, time: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(["reproduce", experiment], capsys)
+    assert f"90s, 15m, 2h (default {time} if no end is given)" in text
+    assert "(default scenes)" not in text  # data has to be given
+
+
+@pytest.mark.parametrize(
+    "words", [["train"], ["sheet"], ["data", "check"], ["reproduce", "camvid"], ["convert"]]
+)
+def test_help_needs_no_characters_beyond_ascii(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert help_of(words, capsys).isascii()
+
+
 def test_values_of_options() -> None:
     assert [values.duration(text) for text in ("90", "90s", "15m", "1.5h")] == [90, 90, 900, 5400]
     assert values.size("240x320") == (240, 320)
@@ -331,6 +361,12 @@ def test_output_that_nobody_reads_ends_quietly(stream: str, code: int) -> None:
     assert run.returncode == code
     assert run.stderr == ("loss 1\nloss 2\n" if stream == "1" else "")
     assert bool(run.stdout) == (stream == "2")
+
+
+def test_streams_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, None)
+    assert cli.main(["data", "check", "scenes:count=1,size=24x32", "--split", "val"]) == 0
 
 
 def test_demo_writes_its_picture_and_a_usable_checkpoint(

@@ -149,6 +149,8 @@ def test_bad_updates_count_nothing() -> None:
     assert matrix.matrix.sum() == 0
     with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
         ConfusionMatrix(0)
+    with pytest.raises(TypeError, match=r"num_classes must be a whole number, got 2\.5"):
+        ConfusionMatrix(2.5)  # type: ignore[arg-type]
 
 
 # -------------------------------------------------------------------- upper bounds

@@ -41,7 +41,7 @@ RENAMED = ("train", "val", "test")
 
 def forms() -> str:
     """How a data set is named, for messages and help."""
-    folders = (f"{name}:PATH{''.join(f'[,{o}=…]' for o in kind.options)}" for name, kind in KINDS.items())
+    folders = (f"{name}:PATH{''.join(f'[,{o}=...]' for o in kind.options)}" for name, kind in KINDS.items())
     return ", ".join((*folders, "scenes[:count=400,size=96x128,seed=1]"))
 
 

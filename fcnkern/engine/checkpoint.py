@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fcnkern._files import write_atomically
+from fcnkern._files import read_plain, write_atomically
 
 LAST = "last.pt"
 FORMAT = "fcnkern-checkpoint"
@@ -47,7 +47,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} is no checkpoint: 'fcnkern convert --released NAME' makes one of the authors' models"
         )
     try:
-        record = torch.load(path, map_location="cpu", weights_only=True)
+        record = read_plain(path)
     except Exception as error:  # torch.load raises many types on a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(

@@ -45,7 +45,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--recipe", choices=tuple(RECIPES), help="the paper's settings; options and FILE come before them"
     )
-    add_settings(parser, {name: TrainSettings.__dataclass_fields__[name].default for name in SETTINGS})
+    defaults = {name: TrainSettings.__dataclass_fields__[name].default for name in SETTINGS}
+    add_settings(parser, {**defaults, "time_limit": DEFAULT_TIME})
 
 
 def add_settings(parser: argparse.ArgumentParser, defaults: Mapping[str, Any]) -> None:
@@ -66,7 +67,11 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_option(group: argparse._ActionsContainer, name: str, known: Setting, default: Any) -> None:
-    text = known.text if default in (None, False) else f"{known.text} (default {default})"
+    text = (
+        known.text
+        if default is None or default is False
+        else f"{known.text} (default {_shown(name, default)})"
+    )
     flag = f"--{name.replace('_', '-')}"
     if isinstance(default, bool):
         group.add_argument(flag, help=text, action=argparse.BooleanOptionalAction)
@@ -74,6 +79,10 @@ def _add_option(group: argparse._ActionsContainer, name: str, known: Setting, de
         group.add_argument(
             flag, help=text, type=argument(known.parse), metavar=known.metavar, choices=known.choices
         )
+
+
+def _shown(name: str, default: Any) -> str:
+    return f"{default / 60:g}m if no end is given" if name == "time_limit" else str(default)
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -40,7 +40,7 @@ class TrainSettings:
     time_limit: float | None = setting(
         None,
         RUN,
-        "seconds to train, of all stages together: 90s, 15m, 2h; 15m if no end is given",
+        "seconds to train, of all stages together: 90s, 15m, 2h",
         parse=duration,
         metavar="T",
         above=0,

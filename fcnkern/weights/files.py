@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fcnkern._files import write_atomically
+from fcnkern._files import read_plain, write_atomically
 from fcnkern.data.preprocess import preset
 from fcnkern.weights.caffe import read_caffemodel
 
@@ -180,7 +180,7 @@ def _read_safetensors(file: Path) -> WeightFile:
 
 
 def _read_torch(file: Path) -> WeightFile:
-    content = torch.load(file, map_location="cpu", weights_only=True)
+    content = read_plain(file)
     record = content if isinstance(content, Mapping) else {}
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import fcnkern
 
@@ -19,3 +20,10 @@ def test_no_other_name_is_there() -> None:
 def test_modules_that_are_imported_late_are_typed() -> None:
     with pytest.raises((AttributeError, TypeError)):
         fcnkern.data.open_dataset(1, "train")  # type: ignore[arg-type]
+
+
+def test_a_size_may_be_that_of_a_tensor() -> None:
+    size = torch.empty(1, 6, 8).shape[-2:]
+    for kind in (fcnkern.Resample.half_pixel, fcnkern.Resample.align_corners):
+        assert kind(size=size) == kind((6, 8))
+    assert fcnkern.Resample.deconv(2, size=size).size == (6, 8)

@@ -184,6 +184,20 @@ def test_files_that_need_unpickled_code_are_refused(tmp_path: Path) -> None:
         load(tmp_path / "code.npz")
 
 
+def test_a_whole_model_is_refused_without_advice_to_run_it(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2), tmp_path / "model.pth")
+    with pytest.raises(
+        ValueError, match=r"holds torch\.nn\.modules\.linear\.Linear, wanted .* state_dict\(\)"
+    ) as refused:
+        load(tmp_path / "model.pth")
+    assert "weights_only" not in str(refused.value)
+    (tmp_path / "text.pth").write_text("= no weights")
+    with pytest.raises(
+        ValueError, match=r"text\.pth: not a readable \.pth file.*\(not written by torch\.save\)"
+    ):
+        load(tmp_path / "text.pth")
+
+
 def test_other_bad_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.npz"):
         load(tmp_path / "nothing.npz")

@@ -49,7 +49,8 @@ def _add_experiment(parser: argparse.ArgumentParser, defaults: TrainSettings, na
         default=None,
         help="scale images and labels to this size, once, into a copy in DIR",
     )
-    add_settings(parser, {name: getattr(defaults, name) for name in names})
+    shown = {name: getattr(defaults, name) for name in names}
+    add_settings(parser, {**shown, "data": None})
 
 
 def _reproduce(options: argparse.Namespace) -> int:
