@@ -340,6 +340,8 @@ class Trainer:
         self._learner.restore(record)
         known = {field.name: record[field.name] for field in fields(Position) if field.name in record}
         self.position = Position(**known)
+        if not greatest(self.best.exists()):  # another folder: the choice begins anew there
+            self.position.best_mean_iu, self.position.best_images = -1.0, 0
 
 
 def _limited(dataset: Dataset, limit: int | None) -> int:

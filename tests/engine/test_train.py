@@ -312,6 +312,16 @@ def test_an_older_checkpoint_does_not_overwrite_a_later_one(tmp_path: Path) -> N
     assert resume_run(early, iterations=3, quiet=True).run().iteration == 3
 
 
+def test_a_run_that_goes_on_elsewhere_keeps_its_best_there(tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    tiny(run, iterations=2, val_split="val").run()
+    save_checkpoint(run / "last.pt", {**load_checkpoint(run / "last.pt"), "best_mean_iu": 2.0})
+    trainer = resume_run(run / "last.pt", other, iterations=3, quiet=True)
+    result = trainer.run()
+    assert result.metrics is not None
+    assert load_checkpoint(trainer.best)["best_mean_iu"] == result.best_mean_iu == result.metrics.mean_iu
+
+
 def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with (
