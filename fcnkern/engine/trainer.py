@@ -17,6 +17,7 @@ import fcnkern
 from fcnkern.data import Batch, Dataset, ShuffledIndices, preset, tasks_of, train_batches
 from fcnkern.engine.augmentation import augmentation
 from fcnkern.engine.broken import SkipBroken
+from fcnkern.engine.checkpoint import load_checkpoint
 from fcnkern.engine.distributed import count, gathered, greatest, rank
 from fcnkern.engine.evaluate import confusion_over
 from fcnkern.engine.fingerprint import check_same_data, fingerprint
@@ -160,11 +161,25 @@ class Trainer:
 
         Raises:
             DivergedError: a loss, a gradient or a weight is not finite; names the images.
-            FileExistsError: another process trains in the same folder.
+            FileExistsError: another process trains in the same folder, or has trained there since this run was read.
             OSError: an image cannot be read or a file not be written; names it.
         """
         with only_run_in(self.out) if rank() == 0 else nullcontext():
+            if rank() == 0:
+                self._check_newest()
             return self._run()
+
+    def _check_newest(self) -> None:
+        """Refuses to overwrite what another process has trained in the folder before this one held it."""
+        try:
+            newest = load_checkpoint(self.last)["iteration"]
+        except (FileNotFoundError, ValueError):  # a damaged one is what an older checkpoint is resumed for
+            return
+        if newest > self.position.iteration:
+            raise FileExistsError(
+                f"{self.last} has come to iteration {newest}, this run is at {self.position.iteration} and would "
+                f"overwrite it: go on with --resume {self.out}, or choose another folder"
+            )
 
     def _run(self) -> TrainResult:
         settings, position = self.settings, self.position
@@ -340,6 +355,8 @@ class Trainer:
         self._learner.restore(record)
         known = {field.name: record[field.name] for field in fields(Position) if field.name in record}
         self.position = Position(**known)
+        if not greatest(self.best.exists()):  # another folder: the choice begins anew there
+            self.position.best_mean_iu, self.position.best_images = -1.0, 0
 
 
 def _limited(dataset: Dataset, limit: int | None) -> int:

@@ -160,6 +160,13 @@ def test_a_stopped_experiment_goes_on(
         assert losses(tmp_path / name) == losses(whole / name)
 
 
+def test_more_iterations_go_on_with_every_share(sampled: Path, tmp_path: Path) -> None:
+    assert reproduce("sampling", tmp_path, "--iterations=1", "--cell=4") == 0
+    assert reproduce("sampling", tmp_path, "--iterations=3", "--cell=4") == 0
+    for name in ("100-percent", "50-percent", "25-percent"):
+        assert losses(tmp_path / name) == losses(sampled / name)
+
+
 def test_pictures(staged: Path, sampled: Path) -> None:
     pytest.importorskip("matplotlib")
     assert reproduce("camvid", staged, "--iterations=2") == 0

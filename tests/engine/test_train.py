@@ -312,6 +312,29 @@ def test_an_older_checkpoint_does_not_overwrite_a_later_one(tmp_path: Path) -> N
     assert resume_run(early, iterations=3, quiet=True).run().iteration == 3
 
 
+def test_a_run_that_goes_on_elsewhere_keeps_its_best_there(tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    tiny(run, iterations=2, val_split="val").run()
+    save_checkpoint(run / "last.pt", {**load_checkpoint(run / "last.pt"), "best_mean_iu": 2.0})
+    trainer = resume_run(run / "last.pt", other, iterations=3, quiet=True)
+    result = trainer.run()
+    assert result.metrics is not None
+    assert load_checkpoint(trainer.best)["best_mean_iu"] == result.best_mean_iu == result.metrics.mean_iu
+
+
+def test_what_another_process_has_trained_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    new, late = tiny(tmp_path, iterations=2), tiny(tmp_path, iterations=2)
+    new.run()
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(FileExistsError, match=r"last.pt has come to iteration 2, this run is at 0"):
+        late.run()
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    ahead, behind = (resume_run(tmp_path / "last.pt", iterations=3, quiet=True) for _ in range(2))
+    ahead.run()
+    with pytest.raises(FileExistsError, match=r"last.pt has come to iteration 3, this run is at 2"):
+        behind.run()
+
+
 def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with (

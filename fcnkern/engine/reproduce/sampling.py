@@ -72,7 +72,7 @@ def reproduce_sampling(settings: TrainSettings, out: str | Path, *, quiet: bool 
 
     All three begin with the same weights and see the images in orders of the same seed. The mean over the
     pixels that are kept estimates the mean over all, so the curves can be compared. The time is shared
-    evenly. Goes on, or draws anew, where ``out`` has this very experiment.
+    evenly. Goes on, also with more iterations or time, or draws anew, where ``out`` has this very experiment.
 
     Args:
         settings: of the training with whole images; ``SAMPLING`` with the data changed, for example.
@@ -96,7 +96,7 @@ def reproduce_sampling(settings: TrainSettings, out: str | Path, *, quiet: bool 
         sampled = dataclasses.replace(
             settings, time_limit=share_of_time, sampling=None if share == 1.0 else share, val_split="none"
         )
-        stopped = run_stage(name, sampled, out / name, quiet).signal
+        stopped = run_stage(name, sampled, out / name, quiet, extend=True).signal
         if stopped:
             raise StoppedByError(stopped, out)
         label = "all pixels" if share == 1.0 else f"{100 * share:g} % of them"
