@@ -64,8 +64,8 @@ def _stored(image: Image.Image) -> str:
 def read_image(path: str | Path, *, upright: bool = False) -> np.ndarray:
     """The image as uint8 (H, W, 3) RGB; grey and palette images are converted.
 
-    upright: turn it as its EXIF orientation says, as viewers do; else the pixels are as stored, as labels beside
-    images mostly are.
+    upright: turn it as its EXIF orientation says, where that can be read, as viewers do; else the pixels are as
+    stored, as labels beside images mostly are.
 
     Raises: FileNotFoundError; DataError if it cannot be decoded or has more than 8 bits a channel.
     """
@@ -75,7 +75,14 @@ def read_image(path: str | Path, *, upright: bool = False) -> np.ndarray:
             f"image {path} has mode {image.mode if image.mode not in IMAGE_MODES else stored}, wanted 8 bits a "
             f"channel ({', '.join(IMAGE_MODES)})"
         )
-    return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
+    return np.array((_upright(image) if upright else image).convert("RGB"))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except _BROKEN:  # damaged EXIF: viewers show the pixels as stored
+        return image
 
 
 def is_turned(path: str | Path) -> bool:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from fcnkern import cli
 from fcnkern.data import DataError, preset, read_image, read_input, read_label
+from fcnkern.data.files import is_turned
 
 COLOUR, GREY, TURNED = 2, 0, 0x0112
 
@@ -78,6 +79,16 @@ def test_photographs_to_predict_are_upright(turned: Path) -> None:
     stored = read_image(path)
     assert stored.shape == (3, 2, 3)
     assert np.array_equal(read_input(path, preset("caffe")), np.rot90(stored, -1))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+def test_a_photograph_with_damaged_exif_is_read_as_stored(suffix: str, tmp_path: Path) -> None:
+    exif, path = Image.Exif(), tmp_path / f"a.{suffix}"
+    exif[TURNED] = 6
+    Image.new("RGB", (5, 3)).save(path, exif=exif)
+    path.write_bytes(path.read_bytes().replace(b"MM\0*", b"M!\0*"))
+    assert not is_turned(path)
+    assert read_image(path, upright=True).shape == (3, 5, 3)
 
 
 def test_turned_images_of_a_data_set_are_named(turned: Path, capsys: pytest.CaptureFixture[str]) -> None:
