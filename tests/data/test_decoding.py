@@ -45,10 +45,22 @@ def test_labels_of_few_bits_are_read_as_stored(
     assert label.tolist() == [expected, expected]
 
 
+@pytest.mark.parametrize("highest", [1, 20, 255, 300, 65535])
+@pytest.mark.parametrize("kind", ["P2", "P5"])
+def test_labels_of_any_highest_number_are_read_as_stored(kind: str, highest: int, tmp_path: Path) -> None:
+    stored = np.arange(min(highest, 255) + 1)
+    words = " ".join(map(str, stored)).encode()
+    packed = words if kind == "P2" else stored.astype(">u1" if highest < 256 else ">u2").tobytes()
+    (tmp_path / "a.ppm").write_bytes(f"{kind} {len(stored)} 1 {highest}\n".encode() + packed)
+    assert read_label(tmp_path / "a.ppm").tolist() == [stored.tolist()]
+
+
 def test_images_of_sixteen_bits_are_refused(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", [bytes(range(12))], 2, 16, COLOUR)
-    with pytest.raises(DataError, match=r"a\.png has mode RGB;16B, wanted 8 bits a channel"):
-        read_image(tmp_path / "a.png")
+    (tmp_path / "a.ppm").write_bytes(b"P6 2 1 65535\n" + bytes(range(12)))
+    for name in ("a.png", "a.ppm"):
+        with pytest.raises(DataError, match=rf"{name} has mode RGB;16B, wanted 8 bits a channel"):
+            read_image(tmp_path / name)
 
 
 def test_large_images_are_read_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
