@@ -20,6 +20,9 @@ IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr")
 LABEL_MODES = ("L", "P", "1", "I", "I;16", "I;16B")
 HIGHEST = {"L;2": 3, "L;4": 15}
 """The highest number of images of 2 and 4 bits a pixel, which PIL stretches to fill 8, as it does with PPM's."""
+LARGE, DENSEST = 100_000_000, 10_000
+"""Pixels of an image that are worth a look at its file before memory is taken; most of them to a byte of a file (the
+densest PNG has 8,256)."""
 _BROKEN = (
     *(OSError, SyntaxError, EOFError, ValueError, OverflowError, struct.error, zlib.error),
     Image.DecompressionBombError,
@@ -46,11 +49,18 @@ def _load(path: Path, what: str) -> tuple[Image.Image, str, int]:
         raise FileNotFoundError(f"{what} {path} is missing")
     try:
         image = _open(path)
+        _check_size(image, path)
         stored, highest = _stored(image)
         image.load()
     except _BROKEN as error:
         raise DataError(f"{what} {path} is truncated or not an image: {error}") from error
     return image, stored, highest
+
+
+def _check_size(image: Image.Image, path: Path) -> None:
+    pixels, size = image.width * image.height, path.stat().st_size
+    if pixels > LARGE and pixels > DENSEST * size:
+        raise ValueError(f"its header says {image.width}x{image.height} pixels, the file has {size} bytes")
 
 
 def _stored(image: Image.Image) -> tuple[str, int]:

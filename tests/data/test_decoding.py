@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
 
 from fcnkern import cli
 from fcnkern.data import DataError, preset, read_image, read_input, read_label
@@ -128,4 +129,19 @@ def test_a_damaged_size_names_the_file(suffix: str, tmp_path: Path) -> None:
     path.write_bytes(content)
     for read in (read_image, read_label):
         with pytest.raises(DataError, match=f"huge.{suffix} is truncated or not an image"):
+            read(path)
+
+
+def test_a_header_that_says_more_than_the_file_can_hold_takes_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "huge.bmp"
+    Image.new("RGB", (4, 4)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:18] + struct.pack("<ii", 20_000, 10_000) + content[26:])
+    monkeypatch.setattr(BmpImageFile, "load", lambda self: pytest.fail("memory of its size was taken"))
+    for read in (read_image, read_label):
+        with pytest.raises(
+            DataError, match=r"huge.bmp is truncated .* says 20000x10000 pixels, .* 102 bytes"
+        ):
             read(path)
