@@ -72,7 +72,7 @@ def _stored(image: Image.Image) -> tuple[str, int]:
     first, *more = arguments if isinstance(arguments, tuple) and arguments else (arguments,)
     stored = first if isinstance(first, str) else ""
     if codec not in ("ppm", "ppm_plain") or not more:
-        return stored, HIGHEST.get(stored, 0)
+        return stored, HIGHEST.get(stored[:3], 0)  # "L;2R" begins at the lowest bit
     return f"{stored};16B" if more[0] > 255 else stored, more[0]
 
 

@@ -46,6 +46,17 @@ def test_labels_of_few_bits_are_read_as_stored(
     assert label.tolist() == [expected, expected]
 
 
+@pytest.mark.parametrize(("depth", "row", "expected"), [(2, 0xD8, [0, 1, 2, 3]), (4, 0xF480, [0, 1, 2, 15])])
+def test_labels_of_few_bits_may_begin_at_the_lowest(
+    depth: int, row: int, expected: list[int], tmp_path: Path
+) -> None:
+    path, entry = tmp_path / "a.tif", struct.pack("<HHI", 258, 3, 1)  # the bits of a pixel
+    stored = row.to_bytes(4, "little")
+    Image.frombytes("L", (4, 1), stored).save(path, tiffinfo={266: 2})
+    path.write_bytes(path.read_bytes().replace(entry + b"\x08", entry + bytes([depth])))
+    assert read_label(path).tolist() == [expected]
+
+
 @pytest.mark.parametrize("highest", [1, 20, 255, 300, 65535])
 @pytest.mark.parametrize("kind", ["P2", "P5"])
 def test_labels_of_any_highest_number_are_read_as_stored(kind: str, highest: int, tmp_path: Path) -> None:
