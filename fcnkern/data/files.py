@@ -18,8 +18,11 @@ from fcnkern.data.sample import IGNORE, DataError, Sample, checked_index
 
 IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr")
 LABEL_MODES = ("L", "P", "1", "I", "I;16", "I;16B")
-STRETCHED = {"L;2": 255 // 3, "L;4": 255 // 15}
-"""By how much PIL multiplies the numbers of images of 2 and 4 bits a pixel, to fill 8."""
+HIGHEST = {"L;2": 3, "L;4": 15}
+"""The highest number of images of 2 and 4 bits a pixel, which PIL stretches to fill 8, as it does with PPM's."""
+LARGE, DENSEST = 100_000_000, 10_000
+"""Pixels of an image that are worth a look at its file before memory is taken; most of them to a byte of a file (the
+densest PNG has 8,256)."""
 _BROKEN = (
     *(OSError, SyntaxError, EOFError, ValueError, OverflowError, struct.error, zlib.error),
     Image.DecompressionBombError,
@@ -40,42 +43,61 @@ def _open(path: Path) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _load(path: Path, what: str) -> tuple[Image.Image, str]:
-    """The image, and in PIL's words how the file stores its pixels, where PIL tells it ("RGB;16B")."""
+def _load(path: Path, what: str) -> tuple[Image.Image, str, int]:
+    """The image, and of its file what `_stored` tells."""
     if not path.is_file():
         raise FileNotFoundError(f"{what} {path} is missing")
     try:
         image = _open(path)
-        stored = _stored(image)
+        _check_size(image, path)
+        stored, highest = _stored(image)
         image.load()
     except _BROKEN as error:
         raise DataError(f"{what} {path} is truncated or not an image: {error}") from error
-    return image, stored
+    return image, stored, highest
 
 
-def _stored(image: Image.Image) -> str:
+def _check_size(image: Image.Image, path: Path) -> None:
+    pixels, size = image.width * image.height, path.stat().st_size
+    if pixels > LARGE and pixels > DENSEST * size:
+        raise ValueError(f"its header says {image.width}x{image.height} pixels, the file has {size} bytes")
+
+
+def _stored(image: Image.Image) -> tuple[str, int]:
+    """In PIL's words how the file stores its pixels, where PIL tells it ("RGB;16B"); the highest number, where PIL
+    stretches the numbers up to it to fill 8 or 16 bits, else 0."""
     if not isinstance(image, ImageFile.ImageFile) or not image.tile:
-        return ""
-    arguments = image.tile[0][3]
-    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return first if isinstance(first, str) else ""
+        return "", 0
+    codec, _, _, arguments = image.tile[0]
+    first, *more = arguments if isinstance(arguments, tuple) and arguments else (arguments,)
+    stored = first if isinstance(first, str) else ""
+    if codec not in ("ppm", "ppm_plain") or not more:
+        return stored, HIGHEST.get(stored[:3], 0)  # "L;2R" begins at the lowest bit
+    return f"{stored};16B" if more[0] > 255 else stored, more[0]
 
 
 def read_image(path: str | Path, *, upright: bool = False) -> np.ndarray:
     """The image as uint8 (H, W, 3) RGB; grey and palette images are converted.
 
-    upright: turn it as its EXIF orientation says, as viewers do; else the pixels are as stored, as labels beside
-    images mostly are.
+    upright: turn it as its EXIF orientation says, where that can be read, as viewers do; else the pixels are as
+    stored, as labels beside images mostly are.
 
     Raises: FileNotFoundError; DataError if it cannot be decoded or has more than 8 bits a channel.
     """
-    image, stored = _load(Path(path), "image")
+    image, stored, _ = _load(Path(path), "image")
     if image.mode not in IMAGE_MODES or ";16" in stored:
         raise DataError(
             f"image {path} has mode {image.mode if image.mode not in IMAGE_MODES else stored}, wanted 8 bits a "
             f"channel ({', '.join(IMAGE_MODES)})"
         )
-    return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
+    return np.array((_upright(image) if upright else image).convert("RGB"))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except _BROKEN:  # damaged EXIF: viewers show the pixels as stored
+        return image
 
 
 def is_turned(path: str | Path) -> bool:
@@ -103,13 +125,16 @@ def read_samples(path: str | Path, what: str = "image") -> np.ndarray:
 
     Raises: FileNotFoundError; DataError if it cannot be decoded or has several channels. `what` it is called there.
     """
-    image, stored = _load(Path(path), what)
+    image, _, highest = _load(Path(path), what)
     if image.mode not in LABEL_MODES:
         raise DataError(
             f"{what} {path} has mode {image.mode}, wanted a single channel (L, 16 bit) or a palette (P)"
         )
     values = np.array(image)
-    return values // STRETCHED[stored] if stored in STRETCHED else values
+    if not highest:
+        return values
+    full = 65535 if image.mode == "I" else 255
+    return ((values.astype(np.int64) * highest + full // 2) // full).astype(values.dtype)
 
 
 @dataclass(frozen=True)

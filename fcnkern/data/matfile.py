@@ -40,14 +40,16 @@ def read_mat(path: str | Path, *keys: str) -> np.ndarray:
     for key in keys:
         value = _member(value, key, path)
     label = np.asarray(value)
-    whole = label.ndim == 2 and (
-        label.dtype.kind in "iu" or (label.dtype.kind == "f" and (label == label.round()).all())
-    )
-    if not whole:
+    whole = None
+    if label.ndim == 2 and label.dtype.kind in "iuf":
+        with np.errstate(invalid="ignore"):  # NaN, infinity and numbers out of range differ afterwards
+            whole = label.astype(np.int32)
+    if whole is None or (whole != label).any():
         raise DataError(
-            f"label {path}: {'.'.join(keys)} is {label.dtype} of shape {label.shape}, wanted a matrix of integers"
+            f"label {path}: {'.'.join(keys)} is {label.dtype} of shape {label.shape}, wanted a matrix of integers "
+            "of 32 bits"
         )
-    return label.astype(np.int32)
+    return whole
 
 
 def _member(value: Any, key: str, path: Path) -> Any:

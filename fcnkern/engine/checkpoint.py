@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ from fcnkern._files import read_plain, write_atomically
 LAST = "last.pt"
 FORMAT = "fcnkern-checkpoint"
 FORMAT_VERSION = 1
-REQUIRED = ("state_dict", "classes", "palette", "preprocess", "settings", "iteration")
+REQUIRED = {
+    "format_version": int,
+    "state_dict": Mapping,
+    "classes": list,
+    "palette": torch.Tensor,
+    "preprocess": str,
+    "settings": dict,
+    "iteration": int,
+}
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
@@ -55,11 +64,14 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of fcnkern (no format entry {FORMAT!r})")
-    if record["format_version"] > FORMAT_VERSION:
-        raise ValueError(
-            f"checkpoint {path} has format {record['format_version']}, this fcnkern reads up to {FORMAT_VERSION}"
-        )
+    version = record.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise ValueError(f"checkpoint {path} has format {version}, this fcnkern reads up to {FORMAT_VERSION}")
     missing = [name for name in REQUIRED if name not in record]
     if missing:
         raise ValueError(f"checkpoint {path} lacks {', '.join(missing)}")
+    for name, kind in REQUIRED.items():
+        if not isinstance(record[name], kind):
+            came = type(record[name]).__name__
+            raise ValueError(f"checkpoint {path}: {name} is a {came}, wanted {kind.__name__}")
     return record

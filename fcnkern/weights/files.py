@@ -51,7 +51,8 @@ def load(path: str | os.PathLike[str], *, sha256: str | None = None) -> dict[str
     Raises:
         FileNotFoundError: no such file.
         ValueError: an unknown extension, another checksum, a truncated or damaged file, one that needs unpickling of
-            code, or one without tensors. The message names the file.
+            code, one without tensors, or with a sparse, nested, empty ("meta") or float8 one. The message names the
+            file.
     """
     if sha256 is not None:
         sha256_of(path, expected=sha256)
@@ -75,7 +76,19 @@ def read_weights(path: str | os.PathLike[str]) -> WeightFile:
         raise ValueError(f"{file}: not a readable {file.suffix} file, perhaps truncated ({error})") from error
     if not weights.tensors:
         raise ValueError(f"{file}: contains no floating-point tensors")
+    for name, value in weights.tensors.items():
+        if not _is_plain(value):
+            raise ValueError(
+                f"{file}: {name} is {value.dtype}, {value.layout}, on {value.device}, wanted a dense tensor "
+                "of 16, 32 or 64 bit floats on the CPU"
+            )
     return weights
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether layers can take it: no sparse or nested tensor, none without content, no float8 in need of a scale."""
+    dense = value.layout == torch.strided and not value.is_nested and value.device.type == "cpu"
+    return dense and value.itemsize > 1
 
 
 def sha256_of(path: str | os.PathLike[str], *, expected: str | None = None) -> str:

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
 
 from fcnkern import cli
 from fcnkern.data import DataError, preset, read_image, read_input, read_label
+from fcnkern.data.files import is_turned
 
 COLOUR, GREY, TURNED = 2, 0, 0x0112
 
@@ -44,10 +46,33 @@ def test_labels_of_few_bits_are_read_as_stored(
     assert label.tolist() == [expected, expected]
 
 
+@pytest.mark.parametrize(("depth", "row", "expected"), [(2, 0xD8, [0, 1, 2, 3]), (4, 0xF480, [0, 1, 2, 15])])
+def test_labels_of_few_bits_may_begin_at_the_lowest(
+    depth: int, row: int, expected: list[int], tmp_path: Path
+) -> None:
+    path, entry = tmp_path / "a.tif", struct.pack("<HHI", 258, 3, 1)  # the bits of a pixel
+    stored = row.to_bytes(4, "little")
+    Image.frombytes("L", (4, 1), stored).save(path, tiffinfo={266: 2})
+    path.write_bytes(path.read_bytes().replace(entry + b"\x08", entry + bytes([depth])))
+    assert read_label(path).tolist() == [expected]
+
+
+@pytest.mark.parametrize("highest", [1, 20, 255, 300, 65535])
+@pytest.mark.parametrize("kind", ["P2", "P5"])
+def test_labels_of_any_highest_number_are_read_as_stored(kind: str, highest: int, tmp_path: Path) -> None:
+    stored = np.arange(min(highest, 255) + 1)
+    words = " ".join(map(str, stored)).encode()
+    packed = words if kind == "P2" else stored.astype(">u1" if highest < 256 else ">u2").tobytes()
+    (tmp_path / "a.ppm").write_bytes(f"{kind} {len(stored)} 1 {highest}\n".encode() + packed)
+    assert read_label(tmp_path / "a.ppm").tolist() == [stored.tolist()]
+
+
 def test_images_of_sixteen_bits_are_refused(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", [bytes(range(12))], 2, 16, COLOUR)
-    with pytest.raises(DataError, match=r"a\.png has mode RGB;16B, wanted 8 bits a channel"):
-        read_image(tmp_path / "a.png")
+    (tmp_path / "a.ppm").write_bytes(b"P6 2 1 65535\n" + bytes(range(12)))
+    for name in ("a.png", "a.ppm"):
+        with pytest.raises(DataError, match=rf"{name} has mode RGB;16B, wanted 8 bits a channel"):
+            read_image(tmp_path / name)
 
 
 def test_large_images_are_read_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +105,16 @@ def test_photographs_to_predict_are_upright(turned: Path) -> None:
     assert np.array_equal(read_input(path, preset("caffe")), np.rot90(stored, -1))
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+def test_a_photograph_with_damaged_exif_is_read_as_stored(suffix: str, tmp_path: Path) -> None:
+    exif, path = Image.Exif(), tmp_path / f"a.{suffix}"
+    exif[TURNED] = 6
+    Image.new("RGB", (5, 3)).save(path, exif=exif)
+    path.write_bytes(path.read_bytes().replace(b"MM\0*", b"M!\0*"))
+    assert not is_turned(path)
+    assert read_image(path, upright=True).shape == (3, 5, 3)
+
+
 def test_turned_images_of_a_data_set_are_named(turned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["data", "check", f"folder:{turned}", "--quiet"]
     assert cli.main(words) == 0
@@ -105,4 +140,19 @@ def test_a_damaged_size_names_the_file(suffix: str, tmp_path: Path) -> None:
     path.write_bytes(content)
     for read in (read_image, read_label):
         with pytest.raises(DataError, match=f"huge.{suffix} is truncated or not an image"):
+            read(path)
+
+
+def test_a_header_that_says_more_than_the_file_can_hold_takes_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "huge.bmp"
+    Image.new("RGB", (4, 4)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:18] + struct.pack("<ii", 20_000, 10_000) + content[26:])
+    monkeypatch.setattr(BmpImageFile, "load", lambda self: pytest.fail("memory of its size was taken"))
+    for read in (read_image, read_label):
+        with pytest.raises(
+            DataError, match=r"huge.bmp is truncated .* says 20000x10000 pixels, .* 102 bytes"
+        ):
             read(path)

@@ -183,8 +183,12 @@ def test_malformed_mat_files(tmp_path: Path) -> None:
     for key in ("half", "cube"):
         with pytest.raises(DataError, match=rf"a.mat: {key} is float64 .* wanted a matrix of integers"):
             read_mat(path, key)
+    save_mat(path, wide=np.full((2, 2), 2**32 + 1, np.uint64), endless=np.full((2, 2), np.inf))
+    for key in ("wide", "endless"):
+        with pytest.raises(DataError, match=rf"a.mat: {key} is .* wanted a matrix of integers of 32 bits"):
+            read_mat(path, key)
     with pytest.raises(DataError, match=r"a.mat has no Segmentation, it holds"):
-        read_mat(path, "S", "Segmentation")
+        read_mat(path, "wide", "Segmentation")
     with pytest.raises(FileNotFoundError, match=r"b.mat is missing"):
         read_mat(tmp_path / "b.mat", "S")
 

@@ -128,3 +128,24 @@ def test_foreign_newer_and_incomplete_files_are_refused(tmp_path: Path) -> None:
     save_checkpoint(path, {name: value for name, value in CONTENT.items() if name != "classes"})
     with pytest.raises(ValueError, match="lacks classes"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("format_version", "1", "int"),
+        ("state_dict", None, "Mapping"),
+        ("classes", "abc", "list"),
+        ("palette", [[0, 0, 0]], "Tensor"),
+        ("preprocess", 5, "str"),
+        ("settings", [], "dict"),
+        ("iteration", None, "int"),
+    ],
+)
+def test_an_entry_of_another_type_is_named(tmp_path: Path, name: str, value: object, wanted: str) -> None:
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, {**CONTENT, name: value})
+    with pytest.raises(
+        ValueError, match=rf"checkpoint .*a\.pt: {name} is a {type(value).__name__}, wanted {wanted}"
+    ):
+        load_checkpoint(path)

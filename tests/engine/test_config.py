@@ -75,12 +75,18 @@ def test_values_may_be_the_texts_of_options(tmp_path: Path) -> None:
         ("augment = 1", r"augment must be true or false"),
         ("lr = true", r"lr must be no boolean"),
         ("crop = [1, 2, 3]", r"crop is '1x2x3'"),
+        (f"crop = {'[' * 5000}", r"config .*a\.toml is not TOML"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.toml").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_config(tmp_path / "a.toml")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("\ufefflr = 1\r\n", encoding="utf-8")
+    assert read_config(tmp_path / "a.toml") == {"lr": 1.0}
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

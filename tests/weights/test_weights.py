@@ -225,6 +225,20 @@ def test_other_bad_files(tmp_path: Path) -> None:
         load_body(models.VGG16(SMALL), tmp_path / "nothing.npz", preprocess="bgr")
 
 
+@pytest.mark.parametrize(
+    ("strange", "what"),
+    [
+        (torch.eye(3).to_sparse(), "torch.float32, torch.sparse_coo, on cpu"),
+        (torch.ones(3, device="meta"), "torch.float32, torch.strided, on meta"),
+        (torch.ones(3).to(torch.float8_e4m3fn), "torch.float8_e4m3fn, torch.strided, on cpu"),
+    ],
+)
+def test_tensors_that_no_layer_can_take_are_named(tmp_path: Path, strange: Tensor, what: str) -> None:
+    path = write(tmp_path / "a.pth", {"plain.weight": torch.ones(3), "c.weight": strange})
+    with pytest.raises(ValueError, match=rf"a.pth: c.weight is {what}, wanted a dense tensor"):
+        load(path)
+
+
 def test_a_narrow_model_takes_leading_channels_with_the_fan_in_compensated(tmp_path: Path) -> None:
     state = body_state(divide=8)
     model = models.FCN32s(3, SMALL)
