@@ -17,7 +17,7 @@ import torch
 import fcnkern
 from benchmarks.bounds import Work, ceilings, shared_work
 from benchmarks.cases import NETWORKS, Case, chosen
-from benchmarks.command import recorded, seconds, write
+from benchmarks.command import recorded, seconds, writable, write
 from benchmarks.compare import compared, earlier
 from benchmarks.contenders import Contender, WrongResultError, build, everyone, is_foreign
 from benchmarks.kernel_time import kernel_share
@@ -127,8 +127,8 @@ def options() -> argparse.Namespace:
         help="only cases whose name holds TEXT; may be repeated, and orders them",
     )
     add("--seconds", type=seconds, metavar="S", default=SECONDS, help="of timing per case; %(default)g")
-    add("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
-    add("--plot", type=Path, metavar="PATH.png", help="draw time and memory (needs matplotlib)")
+    add("--out", type=writable, metavar="PATH", help="write PATH.json and PATH.md")
+    add("--plot", type=writable, metavar="PATH.png", help="draw time and memory (needs matplotlib)")
     add("--compare", type=Path, metavar="OLD.json", help="say what got slower since, beyond noise")
     found = parser.parse_args()
     if found.device == "cuda" and not torch.cuda.is_available():

@@ -188,6 +188,25 @@ def test_an_unreadable_earlier_report_is_refused_before_the_run(
         bench({"ours": never}, f"--compare={old}")
 
 
+@pytest.mark.parametrize("option", ["--out", "--plot"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_run(
+    bench: Callable[..., int], tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    never = contender(lambda: pytest.fail("it ran"))
+    with pytest.raises(SystemExit, match="2"):
+        bench({"ours": never}, f"{option}={tmp_path / 'file' / 'found'}")
+    assert f"argument {option}: cannot write to {tmp_path / 'file'}: " in capsys.readouterr().err
+
+
+def test_a_chart_is_png_whatever_its_name(bench: Callable[..., int], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert (
+        bench({"ours": contender(), "interpolate": contender()}, f"--plot={tmp_path / 'new' / 'v1.2'}") == 0
+    )
+    assert (tmp_path / "new" / "v1.2").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_recorded_command_runs_the_same_again(
     bench: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
