@@ -113,6 +113,16 @@ def _weighed(row: Row, case: Case, device: str, quick: bool, contender: Contende
     return row
 
 
+def _complaint(row: Row) -> str | None:
+    """What makes a row a failure of the whole run: a wrong result or, of our own contenders, none."""
+    if row.failure is None:
+        return None
+    kind, _, said = row.failure.partition(": ")
+    if kind == WrongResultError.__name__:
+        return f"WRONG: {row.case}: {row.contender}: {said}"
+    return None if is_foreign(row.contender) else f"FAILED: {row}"
+
+
 def options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -165,18 +175,17 @@ def main() -> int:
     facts["missing rivals"] = unmeasured(given.device)
     rows: list[Row] = []
     needs: dict[tuple[str, str], Work | None] = {}
-    wrong: list[str] = []
+    complaints: list[str] = []
     for index, case in enumerate(cases, start=1):
         try:
             for row in measure(case, given.device, given.quick, given.seconds):
                 rows.append(row)
-                if row.failure is not None and row.failure.startswith(WrongResultError.__name__):
-                    wrong.append(f"{row.case}: {row.contender}: {row.failure.partition(': ')[2]}")
+                complaints += filter(None, [_complaint(row)])
                 needs[row.case, row.contender] = shared_work(case, row.contender)
                 print(f"{index}/{len(cases)} {row}", flush=True)
         except WrongResultError as error:
-            wrong.append(f"{case.name}: {error}")
-            print(f"{index}/{len(cases)} {wrong[-1]}", flush=True)
+            complaints.append(f"WRONG: {case.name}: {error}")
+            print(f"{index}/{len(cases)} {case.name}: {error}", flush=True)
         can = can.best(ceilings(given.device))
         facts["ceilings"] = can._asdict()
         rows = [row.bounded(can, needs[row.case, row.contender]) for row in rows]
@@ -186,13 +195,13 @@ def main() -> int:
     print("\n" + as_markdown(facts, rows))
     for line in compared(before, facts, rows) if before else ():
         print(line)
-    for line in wrong:
-        print(f"WRONG: {line}", file=sys.stderr)
+    for line in complaints:
+        print(line, file=sys.stderr)
     if given.plot is not None:
         from benchmarks.plot import plot
 
         plot(rows, facts, given.plot)
-    return 1 if wrong else 0
+    return 1 if complaints else 0
 
 
 if __name__ == "__main__":

@@ -97,6 +97,15 @@ def test_a_wrong_result_is_the_exit_status(
     assert f"WRONG: argmax 21×500×500 deconv(8, 31): {name}: result is off by" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("call", [1, 5])
+def test_a_failure_of_our_own_is_the_exit_status(
+    bench: Callable[..., int], call: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contenders = {"ours": fails_at(call, RuntimeError("no kernel")), "interpolate": contender()}
+    assert bench(contenders) == 1
+    assert "FAILED: argmax 21×500×500 deconv(8, 31): ours: RuntimeError: no kernel" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("call", [1, 2, 5])
 def test_a_failure_in_check_or_timing_is_a_row_and_no_wrong_result(
     bench: Callable[..., int], tmp_path: Path, call: int
@@ -119,7 +128,7 @@ def test_a_failure_in_measuring_memory_is_a_row(
 
     monkeypatch.setattr(command_line, "extra_bytes", broken)
     contenders = {"ours": contender(), "interpolate": contender()}
-    assert bench(contenders, f"--out={tmp_path / 'found'}") == 0
+    assert bench(contenders, f"--out={tmp_path / 'found'}") == 1
     expected = {"ours": "BrokenProcessPool: a child ended", "interpolate": None}
     assert failures(tmp_path / "found.json") == expected
 
