@@ -115,6 +115,13 @@ def test_scores_at_full_size(
     check(backend, scores, target, Resample.identity(), class_weight=class_weight, reduction=reduction)
 
 
+@pytest.mark.skipif(refusal("cuda") is not None, reason=str(refusal("cuda")))
+def test_cuda_kernels_take_more_images_than_the_other_axes_of_a_grid_hold() -> None:
+    scores, target = torch.randn(65537, 2, 1, 1), torch.randint(0, 2, (65537, 1, 1))
+    loss = upsample_cross_entropy(scores, target, Resample.identity(), backend="cuda")
+    assert torch.allclose(loss, plain(scores, target, Resample.identity()))
+
+
 @pytest.mark.parametrize("reduction", ["valid", "batch", "sum"])
 def test_gradient_of_full_size_scores_is_written_once(
     backend: str, reduction: str, monkeypatch: pytest.MonkeyPatch
