@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent
 INCLUDE = f"-I{ROOT / 'csrc' / 'include'}"
 COMMON_FLAGS = ["-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
 CUDA_FLAGS = ["-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
+OLDEST_CUDA_ARCH = 80
 CUDA_ARCHS = ("80", "86", "89", "90", "100", "120")
 KERNEL_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 X86_LEVELS = {
@@ -136,7 +137,8 @@ def output_of(command: list[str]) -> str:
 
 def cuda_archs(nvcc: str) -> list[str]:
     """The compute capabilities to compile for, times ten: FCNKERN_CUDA_ARCHS, or those that nvcc knows of ours."""
-    known = re.findall(r"compute_(\d+)", output_of([nvcc, "--list-gpu-arch"]))
+    listed = re.findall(r"compute_(\d+)", output_of([nvcc, "--list-gpu-arch"]))
+    known = [arch for arch in listed if int(arch) >= OLDEST_CUDA_ARCH]
     named = os.environ.get("FCNKERN_CUDA_ARCHS", "").replace(",", " ").replace(".", "").split()
     if "native" in named:
         found = output_of(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])
@@ -145,7 +147,10 @@ def cuda_archs(nvcc: str) -> list[str]:
             sys.exit("fcnkern: FCNKERN_CUDA_ARCHS=native and nvidia-smi shows no GPU.")
     unknown = [arch for arch in named if arch not in known]
     if unknown:
-        sys.exit(f"fcnkern: FCNKERN_CUDA_ARCHS names {', '.join(unknown)}; {nvcc} knows {', '.join(known)}.")
+        sys.exit(
+            f"fcnkern: FCNKERN_CUDA_ARCHS names {', '.join(unknown)}; the kernels need {OLDEST_CUDA_ARCH} or newer, "
+            f"of which {nvcc} knows {', '.join(known)}."
+        )
     return named or [arch for arch in CUDA_ARCHS if arch in known]
 
 
@@ -154,7 +159,7 @@ def codes_for(archs: list[str]) -> list[str]:
 
     The front end runs once for all architectures before 10.0, as for 8.0, and once for the others, as for 10.0, which
     it gives wider instructions; among those it makes the same PTX of our sources. So an architecture's machine code
-    is the same whichever others from 8.0 on are built.
+    is the same whichever others are built.
     """
     flags = []
     for base, group in (
@@ -162,9 +167,8 @@ def codes_for(archs: list[str]) -> list[str]:
         ("100", [arch for arch in archs if int(arch) >= 100]),
     ):
         if group:
-            front = min(base, *group, key=int)
-            codes = [f"sm_{arch}" for arch in group] + [f"compute_{front}"] * (archs[-1] in group)
-            flags.append(f"-gencode=arch=compute_{front},code=[{','.join(codes)}]")
+            codes = [f"sm_{arch}" for arch in group] + [f"compute_{base}"] * (archs[-1] in group)
+            flags.append(f"-gencode=arch=compute_{base},code=[{','.join(codes)}]")
     return flags
 
 

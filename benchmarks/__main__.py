@@ -17,7 +17,7 @@ import torch
 import fcnkern
 from benchmarks.bounds import Work, ceilings, shared_work
 from benchmarks.cases import NETWORKS, Case, chosen
-from benchmarks.command import recorded, seconds, write
+from benchmarks.command import recorded, seconds, writable, write
 from benchmarks.compare import compared, earlier
 from benchmarks.contenders import Contender, WrongResultError, build, everyone, is_foreign
 from benchmarks.kernel_time import kernel_share
@@ -113,6 +113,16 @@ def _weighed(row: Row, case: Case, device: str, quick: bool, contender: Contende
     return row
 
 
+def _complaint(row: Row) -> str | None:
+    """What makes a row a failure of the whole run: a wrong result or, of our own contenders, none."""
+    if row.failure is None:
+        return None
+    kind, _, said = row.failure.partition(": ")
+    if kind == WrongResultError.__name__:
+        return f"WRONG: {row.case}: {row.contender}: {said}"
+    return None if is_foreign(row.contender) else f"FAILED: {row}"
+
+
 def options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -127,8 +137,8 @@ def options() -> argparse.Namespace:
         help="only cases whose name holds TEXT; may be repeated, and orders them",
     )
     add("--seconds", type=seconds, metavar="S", default=SECONDS, help="of timing per case; %(default)g")
-    add("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
-    add("--plot", type=Path, metavar="PATH.png", help="draw time and memory (needs matplotlib)")
+    add("--out", type=writable, metavar="PATH", help="write PATH.json and PATH.md")
+    add("--plot", type=writable, metavar="PATH.png", help="draw time and memory (needs matplotlib)")
     add("--compare", type=Path, metavar="OLD.json", help="say what got slower since, beyond noise")
     found = parser.parse_args()
     if found.device == "cuda" and not torch.cuda.is_available():
@@ -165,18 +175,17 @@ def main() -> int:
     facts["missing rivals"] = unmeasured(given.device)
     rows: list[Row] = []
     needs: dict[tuple[str, str], Work | None] = {}
-    wrong: list[str] = []
+    complaints: list[str] = []
     for index, case in enumerate(cases, start=1):
         try:
             for row in measure(case, given.device, given.quick, given.seconds):
                 rows.append(row)
-                if row.failure is not None and row.failure.startswith(WrongResultError.__name__):
-                    wrong.append(f"{row.case}: {row.contender}: {row.failure.partition(': ')[2]}")
+                complaints += filter(None, [_complaint(row)])
                 needs[row.case, row.contender] = shared_work(case, row.contender)
                 print(f"{index}/{len(cases)} {row}", flush=True)
         except WrongResultError as error:
-            wrong.append(f"{case.name}: {error}")
-            print(f"{index}/{len(cases)} {wrong[-1]}", flush=True)
+            complaints.append(f"WRONG: {case.name}: {error}")
+            print(f"{index}/{len(cases)} {case.name}: {error}", flush=True)
         can = can.best(ceilings(given.device))
         facts["ceilings"] = can._asdict()
         rows = [row.bounded(can, needs[row.case, row.contender]) for row in rows]
@@ -186,13 +195,13 @@ def main() -> int:
     print("\n" + as_markdown(facts, rows))
     for line in compared(before, facts, rows) if before else ():
         print(line)
-    for line in wrong:
-        print(f"WRONG: {line}", file=sys.stderr)
+    for line in complaints:
+        print(line, file=sys.stderr)
     if given.plot is not None:
         from benchmarks.plot import plot
 
         plot(rows, facts, given.plot)
-    return 1 if wrong else 0
+    return 1 if complaints else 0
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import shlex
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +30,21 @@ def seconds(text: str) -> float:
     if not 0 < value < math.inf:
         raise ValueError(text)
     return value
+
+
+def writable(text: str) -> Path:
+    """An option's path of files to write, in a folder that is made where it is missing.
+
+    Raises:
+        ArgumentTypeError: nothing can be written there.
+    """
+    path = Path(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            return path
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write to {path.parent}: {error.strerror}") from None
 
 
 def write(out: Path, json: str, markdown: str) -> None:

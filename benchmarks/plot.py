@@ -41,7 +41,7 @@ def plot(rows: Sequence[Row], facts: dict[str, Any], path: Path) -> None:
     figure.savefig(drawn, dpi=DPI, facecolor="white")
     text.add_text(SOURCE, digest(rows, facts))
     image = Image.open(drawn).convert("RGB").quantize(SHADES)
-    image.save(path, pnginfo=text, optimize=True)
+    image.save(path, "PNG", pnginfo=text, optimize=True)
 
 
 def digest(rows: Sequence[Row], facts: dict[str, Any]) -> str:
@@ -107,7 +107,8 @@ def _roofline(axes: Any, rows: Sequence[Row], facts: dict[str, Any]) -> None:
     axes.set(xscale="log", yscale="log", xlabel="flops per byte", ylabel="Gflop/s")
     axes.set_title("roofline: ours, under the bytes of a copy and the flops of a product", fontsize=9)
     axes.tick_params(labelsize=7)
-    axes.legend(fontsize=7)
+    if points:
+        axes.legend(fontsize=7)
 
 
 def _short(ratio: float) -> str:

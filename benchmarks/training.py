@@ -17,12 +17,11 @@ import statistics
 import time
 from collections.abc import Generator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.command import recorded, seconds, write
+from benchmarks.command import recorded, seconds, writable, write
 from benchmarks.evaluation import measure_evaluation
 from benchmarks.report import circumstances
 from benchmarks.training_memory import full_resolution_bytes, peak_bytes
@@ -175,7 +174,7 @@ def main() -> int:
     add("--seconds", type=seconds, default=20.0, metavar="S", help="of steps for each body (default 20)")
     add("--threads", type=int, metavar="N", help="CPU threads")
     add("--images", type=int, default=40, metavar="N", help="images of the test set to count (default 40)")
-    add("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
+    add("--out", type=writable, metavar="PATH", help="write PATH.json and PATH.md")
     given = parser.parse_args()
     chosen = given.bodies.split(",")
     if unknown := sorted(set(chosen) - set(BODIES)):

@@ -97,6 +97,15 @@ def test_a_wrong_result_is_the_exit_status(
     assert f"WRONG: argmax 21×500×500 deconv(8, 31): {name}: result is off by" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("call", [1, 5])
+def test_a_failure_of_our_own_is_the_exit_status(
+    bench: Callable[..., int], call: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contenders = {"ours": fails_at(call, RuntimeError("no kernel")), "interpolate": contender()}
+    assert bench(contenders) == 1
+    assert "FAILED: argmax 21×500×500 deconv(8, 31): ours: RuntimeError: no kernel" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("call", [1, 2, 5])
 def test_a_failure_in_check_or_timing_is_a_row_and_no_wrong_result(
     bench: Callable[..., int], tmp_path: Path, call: int
@@ -119,7 +128,7 @@ def test_a_failure_in_measuring_memory_is_a_row(
 
     monkeypatch.setattr(command_line, "extra_bytes", broken)
     contenders = {"ours": contender(), "interpolate": contender()}
-    assert bench(contenders, f"--out={tmp_path / 'found'}") == 0
+    assert bench(contenders, f"--out={tmp_path / 'found'}") == 1
     expected = {"ours": "BrokenProcessPool: a child ended", "interpolate": None}
     assert failures(tmp_path / "found.json") == expected
 
@@ -186,6 +195,25 @@ def test_an_unreadable_earlier_report_is_refused_before_the_run(
     never = contender(lambda: pytest.fail("it ran"))
     with pytest.raises(SystemExit, match=f"--compare: .*old.json {said}"):
         bench({"ours": never}, f"--compare={old}")
+
+
+@pytest.mark.parametrize("option", ["--out", "--plot"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_run(
+    bench: Callable[..., int], tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    never = contender(lambda: pytest.fail("it ran"))
+    with pytest.raises(SystemExit, match="2"):
+        bench({"ours": never}, f"{option}={tmp_path / 'file' / 'found'}")
+    assert f"argument {option}: cannot write to {tmp_path / 'file'}: " in capsys.readouterr().err
+
+
+def test_a_chart_is_png_whatever_its_name(bench: Callable[..., int], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert (
+        bench({"ours": contender(), "interpolate": contender()}, f"--plot={tmp_path / 'new' / 'v1.2'}") == 0
+    )
+    assert (tmp_path / "new" / "v1.2").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_recorded_command_runs_the_same_again(

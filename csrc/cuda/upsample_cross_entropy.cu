@@ -31,8 +31,7 @@ void launch_cells(const LossCells& p, const Stream& stream) {
 
 // A block for every tile of the labels.
 Grid label_grid(const LossPixels& pixels, int images) {
-  const int64_t blocks = ceil_div<int64_t>(static_cast<int64_t>(pixels.height) * pixels.width, kLossPixelsPerBlock);
-  return {dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(images)), dim3(kLossPixelsPerBlock)};
+  return {dim3(label_blocks(pixels) * images), dim3(kLossPixelsPerBlock)};
 }
 
 }  // namespace
@@ -49,7 +48,7 @@ void upsample_cross_entropy_cells(const LossCells& params, const Stream& stream)
 }
 
 void upsample_cross_entropy_full(const LossFull& params, const Stream& stream) {
-  const Grid grid{dim3(params.blocks, params.images), dim3(kLossPixelsPerBlock)};
+  const Grid grid{dim3(params.blocks * params.images), dim3(kLossPixelsPerBlock)};
   with_element_type(params.scores.dtype, [&](auto score) {
     launch("upsample_cross_entropy_full_kernel", upsample_cross_entropy_full_kernel<decltype(score)>, grid, stream,
            params);

@@ -23,6 +23,24 @@ __device__ __forceinline__ int counted_class(const LossPixels& p, int n, int y, 
   return kept ? kind : kIgnored;
 }
 
+// What a block takes: images lie one after another along the axis of the grid that holds more than 65535 blocks.
+struct BlockPlace {
+  int image;
+  unsigned block;  // of the image
+
+  __device__ __forceinline__ explicit BlockPlace(unsigned blocks)
+      : image(static_cast<int>(blockIdx.x / blocks)), block(blockIdx.x - image * blocks) {}
+  // The first pixel of the thread, of those of the image.
+  __device__ __forceinline__ int64_t pixel() const {
+    return static_cast<int64_t>(block) * kLossPixelsPerBlock + threadIdx.x;
+  }
+};
+
+// Blocks of an image in a kernel that has one for every tile of the labels.
+__host__ __device__ __forceinline__ unsigned label_blocks(const LossPixels& p) {
+  return static_cast<unsigned>(ceil_div<int64_t>(static_cast<int64_t>(p.height) * p.width, kLossPixelsPerBlock));
+}
+
 // What the pixels of a thread sum up to.
 struct PixelSums {
   float loss = 0.0f, weight = 0.0f, pixels = 0.0f;  // the loss in binary orders
@@ -36,9 +54,9 @@ __device__ __forceinline__ float scale_of(float divisor, float weight) {
 
 // Adds a pixel's loss and writes its gradient; `index` counts the pixels of the image from the first row on.
 template <class Score>
-__device__ __forceinline__ void add_pixel(const LossFull& p, int64_t index, float scale, PixelSums& sums) {
+__device__ __forceinline__ void add_pixel(const LossFull& p, int image, int64_t index, float scale, PixelSums& sums) {
   const LossPixels& pixels = p.pixels;
-  const int image = blockIdx.y, row = static_cast<int>(index / pixels.width);
+  const int row = static_cast<int>(index / pixels.width);
   const int x = static_cast<int>(index - static_cast<int64_t>(row) * pixels.width);
   const int n = p.first_image + image, y = p.first_row + row;
   const int kind = counted_class(pixels, n, y, x, sums.wrong);
@@ -78,48 +96,49 @@ template <class Score>
 __global__ void __launch_bounds__(kLossPixelsPerBlock) upsample_cross_entropy_full_kernel(const LossFull p) {
   const float scale = scale_of(p.divisor, p.weight == nullptr ? 0.0f : *p.weight);
   const int64_t pixels = static_cast<int64_t>(p.rows) * p.pixels.width;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kLossPixelsPerBlock;
+  const int64_t step = static_cast<int64_t>(p.blocks) * kLossPixelsPerBlock;
+  const BlockPlace at(p.blocks);
   PixelSums sums;
 #pragma unroll 1
-  for (int64_t index = static_cast<int64_t>(blockIdx.x) * kLossPixelsPerBlock + threadIdx.x; index < pixels; index += step)
-    add_pixel<Score>(p, index, scale, sums);
+  for (int64_t index = at.pixel(); index < pixels; index += step) add_pixel<Score>(p, at.image, index, scale, sums);
   const float loss = block_sum<kLossPixelsPerBlock>(sums.wrong ? NAN : sums.loss * kLn2);
   const float weight = block_sum<kLossPixelsPerBlock>(sums.weight);
   const float number = block_sum<kLossPixelsPerBlock>(sums.pixels);
   if (threadIdx.x != 0) return;
-  const int64_t block = static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
-  const int64_t blocks = static_cast<int64_t>(gridDim.x) * gridDim.y;
+  const int64_t block = blockIdx.x, blocks = gridDim.x;
   p.partials[block] = loss, p.partials[blocks + block] = weight, p.partials[2 * blocks + block] = number;
 }
 
 // The weights of the pixels that count, summed by block; bound by reading the label map.
 __global__ void __launch_bounds__(kLossPixelsPerBlock)
     upsample_cross_entropy_weight_kernel(const LossPixels p, float* partials) {
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * kLossPixelsPerBlock + threadIdx.x;
+  const BlockPlace at(label_blocks(p));
+  const int64_t index = at.pixel();
   const int y = static_cast<int>(index / p.width), x = static_cast<int>(index - static_cast<int64_t>(y) * p.width);
   float weight = 0.0f;
   if (y < p.height) {
     bool wrong = false;
-    const int kind = counted_class(p, blockIdx.y, y, x, wrong);
-    if (kind != kIgnored) weight = class_factors(p, kind).own * weight_of(p, place_of(p, blockIdx.y, y, x));
+    const int kind = counted_class(p, at.image, y, x, wrong);
+    if (kind != kIgnored) weight = class_factors(p, kind).own * weight_of(p, place_of(p, at.image, y, x));
   }
   weight = block_sum<kLossPixelsPerBlock>(weight);
-  if (threadIdx.x == 0) partials[static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x] = weight;
+  if (threadIdx.x == 0) partials[blockIdx.x] = weight;
 }
 
 // How many of the pixels that count have the predicted label; bound by reading both label maps.
 __global__ void __launch_bounds__(kLossPixelsPerBlock)
     upsample_cross_entropy_correct_kernel(const LossPixels p, const LabelMap predicted, int* partials) {
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * kLossPixelsPerBlock + threadIdx.x;
+  const BlockPlace at(label_blocks(p));
+  const int64_t index = at.pixel();
   const int y = static_cast<int>(index / p.width), x = static_cast<int>(index - static_cast<int64_t>(y) * p.width);
   int correct = 0;
   if (y < p.height) {
     bool wrong = false;
-    const int kind = counted_class(p, blockIdx.y, y, x, wrong);
-    correct = kind != kIgnored && label_at(predicted, place_of(p, blockIdx.y, y, x)) == kind;
+    const int kind = counted_class(p, at.image, y, x, wrong);
+    correct = kind != kIgnored && label_at(predicted, place_of(p, at.image, y, x)) == kind;
   }
   correct = block_sum<kLossPixelsPerBlock>(correct);
-  if (threadIdx.x == 0) partials[static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x] = correct;
+  if (threadIdx.x == 0) partials[blockIdx.x] = correct;
 }
 
 constexpr int kTotalThreads = 128;

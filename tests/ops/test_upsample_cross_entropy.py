@@ -80,6 +80,7 @@ def test_cuda_kernels_take_labels_whose_type_cannot_hold_the_ignored_one(
 ) -> None:
     scores, target = problem(*SMALL)
     inputs = scores.float(), target.clamp(max=4).to(torch.uint8), resample
+    upsample_cross_entropy(*inputs, ignore_index=-100, backend="cuda")  # makes tables of the geometry
     monkeypatch.setattr(Tensor, "to", lambda tensor, *place: pytest.fail(f"copies {tensor.dtype} labels"))
     upsample_cross_entropy(*inputs, ignore_index=-100, backend="cuda")
 
@@ -113,6 +114,13 @@ def test_scores_at_full_size(
     scores, target = problem((19, 31), (19, 31))
     class_weight = torch.rand(5) + 0.5 if weighted else None
     check(backend, scores, target, Resample.identity(), class_weight=class_weight, reduction=reduction)
+
+
+@pytest.mark.skipif(refusal("cuda") is not None, reason=str(refusal("cuda")))
+def test_cuda_kernels_take_more_images_than_the_other_axes_of_a_grid_hold() -> None:
+    scores, target = torch.randn(65537, 2, 1, 1), torch.randint(0, 2, (65537, 1, 1))
+    loss = upsample_cross_entropy(scores, target, Resample.identity(), backend="cuda")
+    assert torch.allclose(loss, plain(scores, target, Resample.identity()))
 
 
 @pytest.mark.parametrize("reduction", ["valid", "batch", "sum"])

@@ -127,6 +127,22 @@ def test_cuda_is_left_out_where_it_is_not_wanted_and_missed_where_it_is(source: 
     assert "FCNKERN_BUILD_CUDA must be auto, 0 or 1, got 'yes'" in unclear.stderr
 
 
+@pytest.mark.parametrize("arch", ["7.5", "91"])
+def test_an_architecture_that_cannot_be_compiled_for_is_named(
+    source: Path, tmp_path: Path, arch: str
+) -> None:
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text("#!/bin/sh\necho compute_75; echo compute_80; echo compute_90\n")
+    nvcc.chmod(0o755)
+    folders = ("--build-lib", tmp_path / "lib", "--build-temp", tmp_path / "temp")
+    environment = {"CUDA_HOME": str(tmp_path), "FCNKERN_CUDA_ARCHS": arch}
+    result = run(sys.executable, "setup.py", "build_ext", *folders, cwd=source, **environment)
+    assert result.returncode == 1
+    named = f"FCNKERN_CUDA_ARCHS names {arch.replace('.', '')}; the kernels need 80 or newer"
+    assert f"{named}, of which {nvcc} knows 80, 90." in result.stderr
+
+
 LOAD_CUDA = """
 import fcnkern._C_cuda as built
 count, reason = built.device_count()
