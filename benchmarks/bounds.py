@@ -2,14 +2,19 @@
 
 The counts are of the method, not of any code: each input read once and each result written once. For the loss four
 exponentials per class and low-resolution cell in which a pixel counts (scores are bilinear in a cell, so that
-exp(score) is a geometric sequence there), a logarithm and a reciprocal for each pixel that counts, and 6 flops for it
-and each class: a product and a sum for the softmax's denominator, two multiply-adds for the moments.
+exp(score) is a geometric sequence there), a logarithm and a reciprocal for each pixel that counts, and for each class
+the products of its sequences and moments.
+
+A product is two flops whether or not a sum goes with it, as both take one turn of the units that multiply; so is a
+comparison, which takes such a turn too. Sums alone, selections and moves are not counted: some processors have other
+units for them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +38,7 @@ from benchmarks.cases import (
     POOL,
     Case,
 )
+from benchmarks.contenders import draw_scores
 from benchmarks.stock import StockFCN8s
 from benchmarks.timing import Timer, timer
 from fcnkern import FCN8s
@@ -43,11 +49,21 @@ COPIED_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
 MATRIX = {"cpu": 1024, "cuda": 8192}
 POLYNOMIAL = 16
 """Flops of an exponential: seven coefficients, rounding to a power of two and multiplying by it."""
+CELL, ROW, PIXEL = 18, 3, 3
+"""Products of the loss for a class, beside exponentials. A cell: eight that form the exponents, eight that gather
+its moments and eight that spread them over its corners, less six that its last row saves. K pixels of a row: K + 2
+that form their terms and the next row's first ones, 2 K + 1 of Horner's rule for the row's moments and the cell's.
+"""
+DRAW = 40
+"""Products of 32 bits in Philox4x32-10: two in each of ten rounds, of which both halves are kept."""
+PRUNING = 6
+"""Comparisons that tell whether a class can win in a cell: two of neighbouring scores in each direction for its
+least and its greatest corner, one that finds the greatest of all least corners and one with that."""
 RUNS = 7
 
 
 class Work(NamedTuple):
-    """Bytes, floating-point operations and exponentials (with logarithms and reciprocals) of one call."""
+    """Bytes, flops (two for each product or comparison) and exponentials, logarithms and reciprocals of one call."""
 
     bytes: float
     flops: float
@@ -99,14 +115,24 @@ def _loss(case: Case) -> Work:
     scores, pixels = _counts(case)
     classes, element = case.shape.classes, case.dtype.itemsize
     kept = case.keep * pixels
+    cells, rows = _cells_and_rows(case)
+    products = classes * (CELL * cells + ROW * rows + PIXEL * kept) + DRAW * _drawn(case)
     moved = 2 * scores * element + pixels * case.label_type.itemsize
-    return Work(moved, 6 * kept * classes, 4 * _cells(case) * classes + 2 * kept)
+    return Work(moved, 2 * products, 4 * cells * classes + 2 * kept)
 
 
-def _cells(case: Case) -> float:
-    """Cells between neighbouring scores in which a pixel counts, on average over what sampling draws."""
+def _cells_and_rows(case: Case) -> tuple[float, float]:
+    """Cells between neighbouring scores, and rows of them, in which a pixel counts: averages over what is drawn."""
     rows, columns = (_draws(axis, case.cell) for axis in case.resample.axes(*case.shape[1:]))
-    return case.images * float((1 - (1 - case.keep) ** torch.outer(rows, columns)).sum())
+    used = 1 - (1 - case.keep) ** torch.outer(rows, columns)
+    in_row = 1 - (1 - case.keep) ** columns
+    return case.images * float(used.sum()), case.images * case.shape.out[0] * float(in_row.sum())
+
+
+def _drawn(case: Case) -> int:
+    """Sampling's cells."""
+    height, width = (-(-side // case.cell) for side in case.shape.out)
+    return case.images * height * width if case.keep < 1 else 0
 
 
 def _draws(axis: Axis, cell: int) -> Tensor:
@@ -119,13 +145,36 @@ def _draws(axis: Axis, cell: int) -> Tensor:
 
 def _argmax(case: Case) -> Work:
     scores, pixels = _counts(case)
-    return Work(scores * case.dtype.itemsize + pixels, 0.0)
+    return Work(scores * case.dtype.itemsize + pixels, 2 * _comparisons(case))
 
 
 def _confusion(case: Case) -> Work:
     scores, pixels = _counts(case)
-    given = 8 * pixels if "bincount" in case.rivals else scores * case.dtype.itemsize
-    return Work(given + pixels * case.label_type.itemsize, 0.0)
+    labels = pixels * case.label_type.itemsize
+    if "bincount" in case.rivals:
+        return Work(8 * pixels + labels, 0.0)
+    return Work(scores * case.dtype.itemsize + labels, 2 * _comparisons(case))
+
+
+def _comparisons(case: Case) -> float:
+    """Of a label map: one for each pixel and class that can win in its cell, and those that find these classes.
+
+    A bilinear score lies between the corners of its cell, so a class whose greatest corner is below another's least
+    is out. How many are left depends on the scores: these are drawn as the cases' are.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        least = most = draw_scores(replace(case, images=1))[0].float()
+    sizes = []
+    for dim, axis in enumerate(case.resample.axes(*case.shape[1:]), start=1):
+        outputs = torch.arange(axis.n_out, dtype=torch.float64)
+        points, size = (outputs * axis.step + axis.shift).floor().long().unique(return_counts=True)
+        sides = [(points + side).clamp(0, axis.n_in - 1) for side in (0, 1)]
+        least = torch.minimum(*(least.index_select(dim, side) for side in sides))
+        most = torch.maximum(*(most.index_select(dim, side) for side in sides))
+        sizes.append(size)
+    candidates = (most >= least.amax(0)).sum(0) * torch.outer(*sizes)
+    return case.images * float(candidates.sum() + PRUNING * least.numel())
 
 
 def _add(case: Case) -> Work:
