@@ -13,6 +13,7 @@
 #include "bindings/arguments.h"
 #include "confusion_matrix.h"
 #include "conv1x1.h"
+#include "huge_pages.h"
 #include "philox.h"
 #include "isa.h"
 #include "max_pool2d.h"
@@ -310,6 +311,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("upsample_argmax", &fcnkern::upsample_argmax, "Label map, and confidences, of upsampled scores.");
   m.def("upsample_cross_entropy", &fcnkern::upsample_cross_entropy,
         "Softmax cross-entropy of resampled scores and its gradient.");
+  m.def("advise_huge_pages", &fcnkern::advise_huge_pages, "Asks for pages of 2 MiB for so many bytes from an address.");
   m.def("philox4x32", &fcnkern::philox, "Philox4x32-10 of a 64-bit key and four counter words.");
   m.def(
       "poison_scratch", [](bool on) { fcnkern::g_poison_scratch = on; }, "Fill scratch memory with NaN (tests).");

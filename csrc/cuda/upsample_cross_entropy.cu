@@ -48,7 +48,7 @@ void upsample_cross_entropy_cells(const LossCells& params, const Stream& stream)
 }
 
 void upsample_cross_entropy_full(const LossFull& params, const Stream& stream) {
-  const Grid grid{dim3(params.blocks * params.images), dim3(kLossPixelsPerBlock)};
+  const Grid grid{dim3(params.images, params.blocks), dim3(kLossPixelsPerBlock)};  // y takes 65535 at most
   with_element_type(params.scores.dtype, [&](auto score) {
     launch("upsample_cross_entropy_full_kernel", upsample_cross_entropy_full_kernel<decltype(score)>, grid, stream,
            params);

@@ -54,9 +54,9 @@ __device__ __forceinline__ float scale_of(float divisor, float weight) {
 
 // Adds a pixel's loss and writes its gradient; `index` counts the pixels of the image from the first row on.
 template <class Score>
-__device__ __forceinline__ void add_pixel(const LossFull& p, int image, int64_t index, float scale, PixelSums& sums) {
+__device__ __forceinline__ void add_pixel(const LossFull& p, int64_t index, float scale, PixelSums& sums) {
   const LossPixels& pixels = p.pixels;
-  const int row = static_cast<int>(index / pixels.width);
+  const int image = blockIdx.x, row = static_cast<int>(index / pixels.width);
   const int x = static_cast<int>(index - static_cast<int64_t>(row) * pixels.width);
   const int n = p.first_image + image, y = p.first_row + row;
   const int kind = counted_class(pixels, n, y, x, sums.wrong);
@@ -93,19 +93,20 @@ __device__ __forceinline__ void add_pixel(const LossFull& p, int image, int64_t 
 // Loss and gradient of scores at full size; a thread a pixel, tile after tile. Reads the scores three times (twice from
 // the caches) and writes the gradient once: memory bounds it. Two exponentials a pixel and class.
 template <class Score>
-__global__ void __launch_bounds__(kLossPixelsPerBlock) upsample_cross_entropy_full_kernel(const LossFull p) {
+__global__ void __launch_bounds__(kLossPixelsPerBlock, 8) upsample_cross_entropy_full_kernel(const LossFull p) {
   const float scale = scale_of(p.divisor, p.weight == nullptr ? 0.0f : *p.weight);
   const int64_t pixels = static_cast<int64_t>(p.rows) * p.pixels.width;
   const int64_t step = static_cast<int64_t>(p.blocks) * kLossPixelsPerBlock;
-  const BlockPlace at(p.blocks);
   PixelSums sums;
 #pragma unroll 1
-  for (int64_t index = at.pixel(); index < pixels; index += step) add_pixel<Score>(p, at.image, index, scale, sums);
+  for (int64_t index = static_cast<int64_t>(blockIdx.y) * kLossPixelsPerBlock + threadIdx.x; index < pixels; index += step)
+    add_pixel<Score>(p, index, scale, sums);
   const float loss = block_sum<kLossPixelsPerBlock>(sums.wrong ? NAN : sums.loss * kLn2);
   const float weight = block_sum<kLossPixelsPerBlock>(sums.weight);
   const float number = block_sum<kLossPixelsPerBlock>(sums.pixels);
   if (threadIdx.x != 0) return;
-  const int64_t block = blockIdx.x, blocks = gridDim.x;
+  const int64_t block = static_cast<int64_t>(blockIdx.x) * p.blocks + blockIdx.y;
+  const int64_t blocks = static_cast<int64_t>(gridDim.x) * p.blocks;
   p.partials[block] = loss, p.partials[blocks + block] = weight, p.partials[2 * blocks + block] = number;
 }
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from fcnkern._tensors import accumulation_type
 from fcnkern.backends._arguments import tensor_view
 from fcnkern.backends.cpu._extension import kernels
+from fcnkern.backends.cpu._memory import in_huge_pages
 from fcnkern.ops._checks import dense_format
 
 _SEED_MASK = 2**64 - 1
@@ -20,7 +21,7 @@ def conv1x1_fwd(
     n, _, h, w = x.shape
     shape = (n, weight.shape[0], h, w)
     out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=dense_format(x))
-    score(x, weight, bias, out, 1.0, relu, dropout_p if seed is not None else 0.0, seed)
+    score(x, weight, bias, in_huge_pages(out), 1.0, relu, dropout_p if seed is not None else 0.0, seed)
     return out
 
 
@@ -37,7 +38,7 @@ def conv1x1_bwd(
     """Gradients for x, weight and bias; ``out`` is read with ``relu`` only."""
     if relu or seed is not None:
         grad = _before_epilogue(grad, out if relu else None, dropout_p, seed)
-    grad_x = torch.empty_like(x, memory_format=dense_format(x)) if needs[0] else None
+    grad_x = in_huge_pages(torch.empty_like(x, memory_format=dense_format(x))) if needs[0] else None
     grad_weight = weight.new_empty(weight.shape) if needs[1] else None
     grad_bias = weight.new_empty(weight.shape[0]) if needs[2] else None
     score_backward(grad, x, weight, 1.0, grad_x, grad_weight, grad_bias)
@@ -84,7 +85,7 @@ def score_backward(
 def _before_epilogue(grad: Tensor, out: Tensor | None, dropout_p: float, seed: Tensor | None) -> Tensor:
     """The gradient before ReLU and dropout, in the accumulation type."""
     result = torch.empty_like(grad, dtype=accumulation_type(grad.dtype), memory_format=dense_format(grad))
-    views = (tensor_view(grad), tensor_view(out), tensor_view(result))
+    views = (tensor_view(grad), tensor_view(out), tensor_view(in_huge_pages(result)))
     p = dropout_p if seed is not None else 0.0
     kernels.conv1x1_mask(tuple(grad.shape), *views, p, _seed_bits(seed), torch.get_num_threads())
     return result

@@ -10,6 +10,7 @@ from torch import Tensor
 from fcnkern.backends._arguments import FLOAT_TYPES
 from fcnkern.backends._pooling import backward_tensors, forward_tensors, is_channels_last
 from fcnkern.backends.cpu._extension import kernels
+from fcnkern.backends.cpu._memory import in_huge_pages
 from fcnkern.ops._window import Window
 from fcnkern.resample import Pair
 
@@ -17,14 +18,14 @@ from fcnkern.resample import Pair
 def max_pool2d_fwd(x: Tensor, window: Window, relu: bool, need_winners: bool) -> tuple[Tensor, Tensor | None]:
     """(output, winners or None), both in the layout of ``x``, which is read once."""
     x, out, winners = forward_tensors(x, window, need_winners)
-    _run(kernels.max_pool2d_forward, x, out, winners, window, relu)
+    _run(kernels.max_pool2d_forward, x, in_huge_pages(out), winners, window, relu)
     return out, winners
 
 
 def max_pool2d_bwd(grad: Tensor, winners: Tensor, window: Window, size: Pair) -> Tensor:
     """The gradient of each output, added to that of its winner; in the layout of ``winners``."""
     grad, winners, grad_x = backward_tensors(grad, winners, size)
-    _run(kernels.max_pool2d_backward, grad_x, grad, winners, window, False)
+    _run(kernels.max_pool2d_backward, in_huge_pages(grad_x), grad, winners, window, False)
     return grad_x
 
 

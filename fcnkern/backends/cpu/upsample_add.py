@@ -11,6 +11,7 @@ from torch import Tensor
 from fcnkern._tensors import accumulation_type, crop
 from fcnkern.backends._arguments import TensorArguments, tensor_view
 from fcnkern.backends.cpu._extension import kernels
+from fcnkern.backends.cpu._memory import in_huge_pages
 from fcnkern.backends.cpu.conv1x1 import score_backward
 from fcnkern.ops._checks import dense_format
 from fcnkern.ops.upsample_add import is_depthwise, outputs_of
@@ -39,7 +40,7 @@ def upsample_add_fwd(
     window = None if skip is None else crop(skip, skip_offset, size)
     channels = 0 if skip is None or skip_weight is None else skip.shape[1]
     views = (tensor_view(window), channels, tensor_view(skip_weight), tensor_view(skip_bias), skip_scale)
-    kernels.upsample_add_forward(*deconv.arguments((0, 0), size, out), *views)
+    kernels.upsample_add_forward(*deconv.arguments((0, 0), size, in_huge_pages(out)), *views)
     return out
 
 
@@ -61,7 +62,7 @@ def upsample_add_bwd(
     if skip is None:
         return grad_x, grad_weight, None, None, None
     if needs[2]:
-        grad_skip = torch.zeros_like(skip, memory_format=dense_format(skip))
+        grad_skip = in_huge_pages(torch.empty_like(skip, memory_format=dense_format(skip))).zero_()
     window = None if grad_skip is None else crop(grad_skip, skip_offset, size)
     if skip_weight is None:
         if window is not None:
@@ -91,7 +92,7 @@ def deconv_rows_fwd(x: Tensor, weight: Tensor | None, stride: Pair, rows: Pair, 
     shape = (len(x), deconv.outputs, rows[1] - rows[0], cols[1] - cols[0])
     out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=dense_format(x))
     if out.numel() > 0:
-        arguments = deconv.arguments((rows[0], cols[0]), (rows[1], cols[1]), out)
+        arguments = deconv.arguments((rows[0], cols[0]), (rows[1], cols[1]), in_huge_pages(out))
         kernels.upsample_add_forward(*arguments, None, 0, None, None, 1.0)
     return out
 

@@ -11,6 +11,7 @@ from fcnkern.backends._bands import LearnedUpsampling
 from fcnkern.backends._limits import check_classes
 from fcnkern.backends.cpu import upsample_add
 from fcnkern.backends.cpu._extension import kernels
+from fcnkern.backends.cpu._memory import in_huge_pages
 from fcnkern.resample import Pair, Resample
 
 
@@ -30,8 +31,10 @@ def upsample_argmax(
     Raises:
         ValueError: too many classes.
     """
-    labels = torch.empty(scores.shape[0], *size, dtype=out_dtype, device=scores.device)
-    probability = torch.empty_like(labels, dtype=accumulation_type(scores.dtype)) if confidence else None
+    labels = in_huge_pages(torch.empty(scores.shape[0], *size, dtype=out_dtype, device=scores.device))
+    probability = None
+    if confidence:
+        probability = in_huge_pages(torch.empty_like(labels, dtype=accumulation_type(scores.dtype)))
     if weight is None:
         _label(scores, resample, size, labels, probability)
         return labels, probability

@@ -15,6 +15,7 @@ from fcnkern.backends._limits import check_classes
 from fcnkern.backends._loss_call import rank_losses
 from fcnkern.backends.cpu import upsample_add
 from fcnkern.backends.cpu._extension import kernels
+from fcnkern.backends.cpu._memory import in_huge_pages
 from fcnkern.backends.errors import label_error
 from fcnkern.ops._checks import dense_format
 from fcnkern.ops._loss_call import LossCall
@@ -116,8 +117,8 @@ def _run(scores: Tensor, pixels: _Pixels) -> tuple[Tensor, Gradient, Gradient, C
     kind = accumulation_type(scores.dtype)
     grad = None
     if call.need_grad:
-        grad = torch.empty_like(scores, dtype=kind, memory_format=dense_format(scores))
-    losses = torch.empty(target.shape, dtype=kind, device=target.device) if call.reduction == "none" else None
+        grad = in_huge_pages(torch.empty_like(scores, dtype=kind, memory_format=dense_format(scores)))
+    losses = _losses(pixels, kind)
     divisor = {"valid": 0.0, "batch": float(target.shape[0])}.get(call.reduction, 1.0)
     part = _kernel(scores, call.resample, pixels, divisor, losses, grad)
     return _loss(part.loss, losses, kind), grad, None, (part.valid, part.correct)
@@ -126,7 +127,7 @@ def _run(scores: Tensor, pixels: _Pixels) -> tuple[Tensor, Gradient, Gradient, C
 def _run_bands(learned: LearnedUpsampling, pixels: _Pixels) -> tuple[Tensor, Gradient, Gradient, Counts]:
     """Upsampling by a learned weight."""
     call, target, kind = pixels.call, pixels.target, learned.weight.dtype
-    losses = torch.empty(target.shape, dtype=kind, device=target.device) if call.reduction == "none" else None
+    losses = _losses(pixels, kind)
     grads = learned.zero_grads(call)
     parts = []
     for band in learned.bands():
@@ -147,6 +148,13 @@ def _run_bands(learned: LearnedUpsampling, pixels: _Pixels) -> tuple[Tensor, Gra
         if grad is not None:
             grad.mul_(scale)
     return _loss(sums.loss * scale, losses, kind), *grads, (sums.valid, sums.correct)
+
+
+def _losses(pixels: _Pixels, kind: torch.dtype) -> Tensor | None:
+    """Room for the loss of each pixel where it is asked for."""
+    if pixels.call.reduction != "none":
+        return None
+    return in_huge_pages(torch.empty(pixels.target.shape, dtype=kind, device=pixels.target.device))
 
 
 def _loss(total: float, losses: Tensor | None, kind: torch.dtype) -> Tensor:
