@@ -1,9 +1,10 @@
 """Instructions of the C++ kernels per pixel, counted by callgrind: ``python -m benchmarks.instructions [--write]``.
 
 Each case runs once, on one thread and at the AVX2 level (callgrind knows no AVX-512). What runs between a kernel's
-entry and its return is counted, loads, stores and loops too. Beside it stand the vectors of products and sums and of
-exponentials that the operation needs at least (`benchmarks.bounds.work`): eight numbers to a vector, a product and a
-sum one instruction, an exponential ten. Counts are the same in each run, for the same compiler.
+entry and its return is counted, loads, stores and loops too. Beside it stand the vectors of products, comparisons
+and exponentials that the operation needs at least (`benchmarks.bounds.work`): eight numbers to a vector, a product
+(with a sum or without) or a comparison one instruction, an exponential ten. Counts are the same in each run, for the
+same compiler.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def counted_cases() -> list[Case]:
 
 
 def least(case: Case) -> float:
-    """The instructions per pixel that products, sums and exponentials take."""
+    """The instructions per pixel that products, comparisons and exponentials take."""
     need = work(case)
     return (need.flops / 2 + EXPONENTIAL * need.exponentials) / LANES / _pixels(case)
 
@@ -97,8 +98,8 @@ def as_markdown(counts: list[Count]) -> Iterator[str]:
     """The table, under what it was made with."""
     facts = circumstances("python -m benchmarks.instructions --write")
     yield f"`{facts['command']}` at commit {facts['commit']}, {facts['date']}: AVX2, {facts['compiler']}.\n"
-    yield f"Instructions for each pixel of the result; *least*: the products and sums, {LANES} to an instruction, and"
-    yield f"the exponentials, {EXPONENTIAL} instructions for {LANES}, that the operation needs.\n"
+    yield f"Instructions for each pixel of the result; *least*: the products and comparisons, {LANES} to an"
+    yield f"instruction, and the exponentials, {EXPONENTIAL} instructions for {LANES}, that the operation needs.\n"
     yield "| case | counted | least | part |"
     yield "|---|---:|---:|---:|"
     for case, counted, needed in counts:
