@@ -9,6 +9,7 @@ if __name__ == "__main__":
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,8 @@ def options() -> argparse.Namespace:
     found = parser.parse_args()
     if found.device == "cuda" and not torch.cuda.is_available():
         parser.error("argument --device: PyTorch finds no GPU here, wanted cpu")
+    if found.plot is not None and find_spec("matplotlib") is None:
+        parser.error("argument --plot: matplotlib is not installed: pip install matplotlib")
     found.device = found.device or ("cuda" if torch.cuda.is_available() else "cpu")
     return found
 

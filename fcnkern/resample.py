@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import index
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from torch import SymInt
 
 Kind = Literal["deconv", "half_pixel", "align_corners", "identity"]
 Pair = tuple[int, int]
+_KINDS = get_args(Kind)
 _WHOLE = (int, SymInt)
 """Types that stay as they are: `operator.index` would pin a size that `torch.export` leaves open."""
 
@@ -39,6 +40,16 @@ def as_whole(name: str, value: Any, wanted: str = "a whole number") -> int:
     except TypeError:
         raise TypeError(f"{name} must be {wanted}, got {value!r}") from None
     return whole
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuses what is no number in 0..1; TypeError and ValueError call it `name`."""
+    try:
+        inside = 0.0 <= value <= 1.0
+    except TypeError:
+        raise TypeError(f"{name} must be a number in 0..1, got {value!r}") from None
+    if not inside:
+        raise ValueError(f"{name} must lie in 0..1, got {value!r}")
 
 
 def as_pair(name: str, value: int | Sequence[int], minimum: int) -> Pair:
@@ -78,6 +89,10 @@ class Resample:
     size: Pair | None = None
     scale_factor: tuple[float, float] | None = None
     odd: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise ValueError(f"kind must be one of {', '.join(_KINDS)}, got {self.kind!r}")
 
     @classmethod
     def deconv(

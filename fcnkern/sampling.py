@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fcnkern.resample import as_whole
+from fcnkern.resample import as_whole, check_share
 
 
 def _probabilities(name: str, values: Sequence[float]) -> tuple[float, ...]:
@@ -46,8 +46,10 @@ class Sampling:
             raise ValueError(f"cell must be at least 1 pixel, got {self.cell}")
         if self.cell >= 2**31:
             raise ValueError(f"cell must be less than 2**31 pixels, got {self.cell}")
-        if self.threshold is not None and not 0.0 <= self.threshold <= 1.0:
-            raise ValueError(f"threshold must lie in 0..1, got {self.threshold}")
+        if self.threshold is not None:
+            check_share("threshold", self.threshold)
+        if self.seed is not None and not isinstance(self.seed, Tensor):
+            as_whole("seed", self.seed, "a whole number or an int64 tensor")
         if as_whole("min_kept", self.min_kept) < 0:
             raise ValueError(f"min_kept must not be negative, got {self.min_kept}")
 

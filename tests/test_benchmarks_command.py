@@ -197,6 +197,16 @@ def test_an_unreadable_earlier_report_is_refused_before_the_run(
         bench({"ours": never}, f"--compare={old}")
 
 
+def test_a_chart_without_matplotlib_is_refused_before_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(command_line, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", f"--plot={tmp_path / 'a.png'}"])
+    with pytest.raises(SystemExit, match="2"):
+        command_line.options()
+    assert "--plot: matplotlib is not installed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--out", "--plot"])
 def test_a_place_that_cannot_be_written_is_refused_before_the_run(
     bench: Callable[..., int], tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]

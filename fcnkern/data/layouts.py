@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -116,9 +117,21 @@ def _split_list(root: Path, split: str) -> Path:
     raise FileNotFoundError(f"{root} has no list {split}.txt for the split {split!r}; there is {there}")
 
 
+def _files_below(top: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Files in a folder and its subfolders; these may be links, but for one back to a folder that it lies in."""
+    place = top.resolve()
+    if place in above:
+        return
+    for entry in top.iterdir():
+        if entry.is_dir():
+            yield from _files_below(entry, (*above, place))
+        else:
+            yield entry
+
+
 def _by_stem(top: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for file in sorted(top.rglob("*")):
+    for file in sorted(_files_below(top)):
         if file.suffix.lower() in IMAGE_SUFFIXES:
             stem = file.relative_to(top).with_suffix("").as_posix()
             if stem in found:
@@ -156,8 +169,14 @@ def _pairs_by_line(root: Path, listing: Path) -> list[Pair]:
 
 
 def _class_names(root: Path) -> list[str]:
-    if (root / "classes.txt").is_file():
-        return read_lines(root / "classes.txt")
+    listing = root / "classes.txt"
+    if listing.is_file():
+        names = read_lines(listing)
+        if len(names) > IGNORE:
+            raise DataError(
+                f"{listing} names {len(names)} classes, wanted at most {IGNORE}: {IGNORE} is ignored"
+            )
+        return names
     highest = -1
     for file in _by_stem(root / "labels").values():
         label = read_label(file)

@@ -36,6 +36,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise ValueError(f"config {path} is not TOML: {error}") from error
     named = {name.replace("-", "_"): value for name, value in content.items()}
+    if len(named) < len(content):
+        twice = next(name for name in content if "-" in name and name.replace("-", "_") in content)
+        raise ValueError(f"config {path}: {twice} is set twice, with - and with _")
     try:
         check_names(named, MORE)
         return {name: _value(name, value) for name, value in named.items()}

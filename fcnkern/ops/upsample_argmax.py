@@ -37,6 +37,16 @@ def upsample_argmax(
     return_confidence: Literal[True],
     backend: str | None = ...,
 ) -> tuple[Tensor, Tensor]: ...
+@overload
+def upsample_argmax(
+    scores: Tensor,
+    resample: Resample,
+    *,
+    weight: Tensor | None = ...,
+    out_dtype: torch.dtype = ...,
+    return_confidence: bool,
+    backend: str | None = ...,
+) -> Tensor | tuple[Tensor, Tensor]: ...
 def upsample_argmax(
     scores: Tensor,
     resample: Resample,

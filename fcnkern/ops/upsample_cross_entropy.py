@@ -14,7 +14,7 @@ from fcnkern.ops._library import Compute, Operator, is_batched, once_differentia
 from fcnkern.ops._loss_call import REDUCTIONS, SETTINGS_SCHEMA, LossCall
 from fcnkern.ops._resampled import check_resampled
 from fcnkern.ops.upsample_add import outputs_of
-from fcnkern.resample import Resample
+from fcnkern.resample import Resample, check_share
 from fcnkern.sampling import Sampling
 
 Results = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
@@ -52,6 +52,21 @@ def upsample_cross_entropy(
     return_stats: Literal[True],
     backend: str | None = ...,
 ) -> tuple[Tensor, Tensor]: ...
+@overload
+def upsample_cross_entropy(
+    scores: Tensor,
+    target: Tensor,
+    resample: Resample,
+    *,
+    weight: Tensor | None = ...,
+    class_weight: Tensor | None = ...,
+    ignore_index: int = ...,
+    label_smoothing: float = ...,
+    reduction: Reduction = ...,
+    sampling: Sampling | None = ...,
+    return_stats: bool,
+    backend: str | None = ...,
+) -> Tensor | tuple[Tensor, Tensor]: ...
 def upsample_cross_entropy(
     scores: Tensor,
     target: Tensor,
@@ -107,8 +122,7 @@ def upsample_cross_entropy(
         checks.check_device("class_weight", class_weight, "scores", scores)
         checks.check_undifferentiated("class_weight", class_weight)
     checks.check_ignore_index(ignore_index)
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"label_smoothing must lie in 0..1, got {label_smoothing}")
+    check_share("label_smoothing", label_smoothing)
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
     keep, seed = _draw(sampling, classes, scores)

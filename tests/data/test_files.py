@@ -168,6 +168,21 @@ def test_folder_whose_labels_tell_no_classes(by_stem: Path) -> None:
         folder(by_stem)
 
 
+def test_folder_with_more_classes_than_labels(by_stem: Path) -> None:
+    (by_stem / "classes.txt").write_text("".join(f"thing {k}\n" for k in range(256)))
+    with expect(DataError, "classes.txt names 256 classes, wanted at most 255: 255 is ignored"):
+        folder(by_stem)
+
+
+def test_folder_of_links_to_folders(by_stem: Path, tmp_path: Path) -> None:
+    for part in ("images", "labels"):
+        elsewhere = tmp_path / f"disk_{part}"
+        (by_stem / part / "sub").rename(elsewhere)
+        (by_stem / part / "sub").symlink_to(elsewhere, target_is_directory=True)
+        (elsewhere / "back").symlink_to(by_stem / part, target_is_directory=True)
+    assert [sample.name for sample in folder(by_stem)] == ["a", "sub/b"]
+
+
 def test_lists_with_suffixes_comments_and_blank_lines(by_stem: Path) -> None:
     (by_stem / "train.txt").write_bytes("\ufeff# mine\r\na.png\r\n\r\nc  # last\r\n".encode())
     assert [s.name for s in folder(by_stem)] == ["a", "c"]

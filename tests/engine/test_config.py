@@ -72,6 +72,7 @@ def test_values_may_be_the_texts_of_options(tmp_path: Path) -> None:
         ("momentun = 0.9", r"a\.toml: unknown training settings: momentun \(did you mean momentum\?\)"),
         ("lr = = 1", r"a\.toml is not TOML"),
         ("iterations = 2.5", r"iterations is 2.5, wanted what --iterations takes"),
+        ("time-limit = 9\ntime_limit = 8", "a.toml: time-limit is set twice, with - and with _"),
         ("augment = 1", r"augment must be true or false"),
         ("lr = true", r"lr must be no boolean"),
         ("crop = [1, 2, 3]", r"crop is '1x2x3'"),

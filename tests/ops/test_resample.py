@@ -68,6 +68,10 @@ def test_bad_descriptions_are_named() -> None:
     for scale in ("2", (2, 2, 2), ()):
         with pytest.raises(TypeError, match="scale_factor must be a number or a pair of them, got "):
             Resample.half_pixel(scale_factor=scale)
+    with pytest.raises(
+        ValueError, match=r"kind must be one of deconv, .*, identity, got 'cubic'"
+    ):
+        Resample("cubic")
     with pytest.raises(ValueError, match=r"p must lie in 0\.\.1"):
         Sampling(1.5)
     with pytest.raises(ValueError, match="cell must be at least 1 pixel, got 0"):
@@ -78,6 +82,10 @@ def test_bad_descriptions_are_named() -> None:
         Sampling(0.5, cell=2.5)
     with pytest.raises(ValueError, match=r"threshold must lie in 0\.\.1, got 2"):
         Sampling.hard(2)
+    with pytest.raises(TypeError, match=r"threshold must be a number in 0\.\.1, got 'half'"):
+        Sampling.hard("half")
+    with pytest.raises(TypeError, match="seed must be a whole number or an int64 tensor, got '1'"):
+        Sampling(0.5, seed="1")
     with pytest.raises(ValueError, match="min_kept must not be negative, got -1"):
         Sampling.hard(0.5, -1)
     with pytest.raises(TypeError, match=r"min_kept must be a whole number, got 1\.5"):

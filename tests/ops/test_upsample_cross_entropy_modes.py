@@ -197,6 +197,8 @@ def test_bad_arguments_are_named() -> None:
         ce(scores, target[:, :0], DECONV)
     with pytest.raises(ValueError, match=r"class_weight must be 5 .*got float32 4"):
         ce(scores, target, DECONV, class_weight=torch.ones(4))
+    with pytest.raises(TypeError, match=r"label_smoothing must be a number in 0\.\.1, got 'a'"):
+        ce(scores, target, DECONV, label_smoothing="a")
     with pytest.raises(ValueError, match=r"label_smoothing must lie in 0\.\.1, got 1\.5"):
         ce(scores, target, DECONV, label_smoothing=1.5)
     with pytest.raises(ValueError, match="reduction must be one of valid, batch, sum, none, got 'mean'"):

@@ -27,3 +27,12 @@ def test_a_size_may_be_that_of_a_tensor() -> None:
     for kind in (fcnkern.Resample.half_pixel, fcnkern.Resample.align_corners):
         assert kind(size=size) == kind((6, 8))
     assert fcnkern.Resample.deconv(2, size=size).size == (6, 8)
+
+
+def test_results_that_hang_on_a_variable_are_typed() -> None:
+    scores, labels, size = torch.zeros(1, 3, 2, 2), torch.zeros(1, 4, 4, dtype=torch.long), (4, 4)
+    resample = fcnkern.Resample.half_pixel(size)
+    for both in (False, True):
+        loss = fcnkern.upsample_cross_entropy(scores, labels, resample, return_stats=both)
+        found = fcnkern.upsample_argmax(scores, resample, return_confidence=both)
+        assert isinstance(loss, tuple) is isinstance(found, tuple) is both
