@@ -68,9 +68,7 @@ def test_bad_descriptions_are_named() -> None:
     for scale in ("2", (2, 2, 2), ()):
         with pytest.raises(TypeError, match="scale_factor must be a number or a pair of them, got "):
             Resample.half_pixel(scale_factor=scale)
-    with pytest.raises(
-        ValueError, match=r"kind must be one of deconv, .*, identity, got 'cubic'"
-    ):
+    with pytest.raises(ValueError, match=r"kind must be one of deconv, .*, identity, got 'cubic'"):
         Resample("cubic")
     with pytest.raises(ValueError, match=r"p must lie in 0\.\.1"):
         Sampling(1.5)
