@@ -10,6 +10,7 @@ from pathlib import Path
 from fcnkern.engine.checkpoint import LAST, load_checkpoint
 from fcnkern.engine.config import CONFIG, write_config
 from fcnkern.engine.distributed import rank
+from fcnkern.engine.lock import only_run_in
 from fcnkern.engine.progress import say
 from fcnkern.engine.report import NAMES, Scores, scores_by_task
 from fcnkern.engine.runs import resume_run, start_run
@@ -76,11 +77,18 @@ def run_stages(settings: TrainSettings, out: str | Path, *, quiet: bool = False)
         The stages, up to one that a signal stopped.
 
     Raises:
+        FileExistsError: another process trains the stages; nothing is changed.
         FileNotFoundError, ValueError, RuntimeError, OSError: as ``start_run``, ``resume_run`` and ``Trainer.run``.
     """
     out = Path(out)
-    if rank() == 0:
+    if rank() > 0:
+        return _run_each(settings, out, quiet)
+    with only_run_in(out):
         write_config(out / CONFIG, settings)
+        return _run_each(settings, out, quiet)
+
+
+def _run_each(settings: TrainSettings, out: Path, quiet: bool) -> list[StageResult]:
     results: list[StageResult] = []
     before: Path | None = None
     plan = stage_settings(settings)

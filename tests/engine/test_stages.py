@@ -10,6 +10,8 @@ import torch
 
 from fcnkern.cli import main
 from fcnkern.engine import TrainSettings, load_checkpoint, load_trained, start_run
+from fcnkern.engine.config import CONFIG
+from fcnkern.engine.lock import only_run_in
 from fcnkern.engine.log import read_log
 from fcnkern.engine.stages import stage_settings
 from tests.engine._runs import TINY, losses, stopping_after
@@ -97,6 +99,15 @@ def test_a_kill_before_the_first_checkpoint_loses_nothing(tmp_path: Path) -> Non
         (tmp_path / name / "last.pt").unlink()
     assert main(["train", "--quiet", "--resume", str(tmp_path)]) == 0
     assert losses(tmp_path / "16s") == expected
+
+
+def test_stages_that_another_process_trains_keep_their_settings(tmp_path: Path) -> None:
+    assert main([*WORDS, "--stages=16,8", "--iterations=1", f"--out={tmp_path}"]) == 0
+    before = (tmp_path / CONFIG).read_text()
+    with only_run_in(tmp_path):
+        assert main(["train", "--quiet", "--resume", str(tmp_path), "--iterations=3"]) == 2
+    assert (tmp_path / CONFIG).read_text() == before
+    assert len(losses(tmp_path / "8s")) == 1
 
 
 def test_the_plan() -> None:
