@@ -194,6 +194,8 @@ class BilinearDeconv2d(nn.ConvTranspose2d):
         if weight.requires_grad:
             return True
         if not torch.compiler.is_compiling() and not self._is_checked(weight):
+            if torch._C._functorch.is_batchedtensor(weight):  # vmap over networks: one answer for all of them
+                return True
             self.refresh()
         return not self._bilinear
 

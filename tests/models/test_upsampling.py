@@ -88,6 +88,23 @@ def test_a_weight_changed_as_often_as_the_one_it_was_copied_from_is_honoured() -
         assert twin.taps() is twin.weight
 
 
+@pytest.mark.parametrize("upsampling", ["fixed", "learned"])
+def test_several_networks_at_once_under_vmap(upsampling: str) -> None:
+    networks = [models.FCN8s(3, SMALL, upsampling=upsampling).eval() for _ in range(2)]
+    for parameter in networks[1].upscore8.parameters():
+        parameter.data.mul_(2)
+    x = torch.randn(1, 3, 30, 30)
+    parameters, buffers = torch.func.stack_module_state(networks)
+
+    def logits(*state: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.func.functional_call(networks[0], state, (x,))
+
+    with torch.no_grad():
+        both = torch.vmap(logits)(parameters, buffers)
+        expected = torch.stack([network(x) for network in networks])
+    torch.testing.assert_close(both, expected)
+
+
 def test_a_loaded_weight_that_is_not_bilinear_is_honoured() -> None:
     state = _torchfcn.random_state("FCN8s", n_class=3)
     state["upscore8.weight"] = state["upscore8.weight"] + 0.01 * torch.randn(3, 3, 16, 16)
