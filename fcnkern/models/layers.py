@@ -154,7 +154,7 @@ class BilinearDeconv2d(nn.ConvTranspose2d):
     """
 
     _bilinear = True
-    _checked = (0, -1)
+    _checked: tuple[Tensor | None, int] = (None, 0)
 
     def __init__(
         self, channels: int, factor: int, kernel: int | None = None, *, learned: bool = False
@@ -190,25 +190,33 @@ class BilinearDeconv2d(nn.ConvTranspose2d):
 
     def _learned(self) -> bool:
         """Whether the weight is, or may become, another than bilinear."""
-        if self.weight.requires_grad:
+        weight = self.weight
+        if weight.requires_grad:
             return True
-        if not torch.compiler.is_compiling() and self._state_of_weight() != self._checked:
+        if not torch.compiler.is_compiling() and not self._is_checked(weight):
+            if torch._C._functorch.is_batchedtensor(weight):  # vmap over networks: one answer for all of them
+                return True
             self.refresh()
         return not self._bilinear
 
     def refresh(self) -> None:
         """Look again whether the weight is bilinear (to one unit in the last place of its dtype)."""
         weight = self.weight.detach()
-        self._checked = self._state_of_weight()
+        self._checked = self.weight, _version(self.weight)
         if not weight.is_meta:
             expected = self._bilinear_weight().to(weight)
             tolerance = torch.finfo(weight.dtype).eps
             self._bilinear = torch.allclose(weight, expected, rtol=0.0, atol=tolerance)
 
-    def _state_of_weight(self) -> tuple[int, int]:
-        """What is another once the weight has been replaced or changed in place."""
-        # An inference tensor has no version: it cannot be changed in place outside inference mode either.
-        return id(self.weight), 0 if self.weight.is_inference() else self.weight._version
+    def _is_checked(self, weight: Tensor) -> bool:
+        """Whether it is the one looked at last, and has not been changed in place since."""
+        # The tensor itself, not its id, which another one may get once it is gone.
+        checked, version = self._checked
+        return weight is checked and _version(weight) == version
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The weight of a copy counts its versions anew.
+        return {**self.__dict__, "_checked": (None, 0)}
 
     def _bilinear_weight(self) -> Tensor:
         channels, _, size, _ = self.weight.shape
@@ -219,3 +227,8 @@ class BilinearDeconv2d(nn.ConvTranspose2d):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self.refresh()
+
+
+def _version(weight: Tensor) -> int:
+    # An inference tensor has no version: it cannot be changed in place outside inference mode either.
+    return 0 if weight.is_inference() else weight._version

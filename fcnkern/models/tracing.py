@@ -92,7 +92,8 @@ def trace(
     probe = torch.empty(1, in_channels, *PROBE, device="meta", dtype=kinds[0] if kinds else None)
     recorder.places[probe] = _Place(Path(), Path())
     try:
-        with torch.no_grad(), recorder:
+        # In inference mode the recorder would see a convolution before it is taken apart.
+        with torch.inference_mode(False), torch.no_grad(), recorder:
             found = run_on_meta(module, features, probe)
     except UnknownTapError:
         raise

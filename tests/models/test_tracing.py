@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor, nn
 
+from fcnkern.models import FCN8s
 from fcnkern.models.geometry import CoordinateMap
 from fcnkern.models.layers import CaffeLRN
 from fcnkern.models.tracing import Traced, trace
@@ -138,3 +139,10 @@ def test_tracing_leaves_the_module_as_it_was() -> None:
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(value.device.type == "cpu" for value in model.state_dict().values())
+
+
+def test_inference_mode_changes_nothing() -> None:
+    plain = FCN8s(3, 1 / 16)
+    with torch.inference_mode():
+        network = FCN8s(3, 1 / 16)
+    assert network.alignment == plain.alignment

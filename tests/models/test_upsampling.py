@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -65,6 +66,43 @@ def test_a_weight_that_was_replaced_is_honoured() -> None:
             other.normal_()
         layer.weight = nn.Parameter(other, requires_grad=False)
         assert layer.taps() is layer.weight
+
+
+def test_a_weight_put_where_another_was_is_honoured() -> None:
+    layer = BilinearDeconv2d(3, 2)
+    bilinear = layer.weight.detach().clone()
+
+    def takes_fixed_path(weight: torch.Tensor) -> bool:
+        with torch.nn.utils.stateless._reparametrize_module(layer, {"weight": weight}):
+            return layer.taps() is None
+
+    assert [takes_fixed_path(bilinear * factor) for factor in (1, 2, 1, 2)] == [True, False, True, False]
+
+
+def test_a_weight_changed_as_often_as_the_one_it_was_copied_from_is_honoured() -> None:
+    layer = BilinearDeconv2d(3, 2)
+    layer.refresh()
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        with torch.no_grad():
+            twin.weight.mul_(2)
+        assert twin.taps() is twin.weight
+
+
+@pytest.mark.parametrize("upsampling", ["fixed", "learned"])
+def test_several_networks_at_once_under_vmap(upsampling: str) -> None:
+    networks = [models.FCN8s(3, SMALL, upsampling=upsampling).eval() for _ in range(2)]
+    for parameter in networks[1].upscore8.parameters():
+        parameter.data.mul_(2)
+    x = torch.randn(1, 3, 30, 30)
+    parameters, buffers = torch.func.stack_module_state(networks)
+
+    def logits(*state: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.func.functional_call(networks[0], state, (x,))
+
+    with torch.no_grad():
+        both = torch.vmap(logits)(parameters, buffers)
+        expected = torch.stack([network(x) for network in networks])
+    torch.testing.assert_close(both, expected)
 
 
 def test_a_loaded_weight_that_is_not_bilinear_is_honoured() -> None:
