@@ -224,6 +224,17 @@ def test_missing_files(by_stem: Path, segnet: Path) -> None:
         dataset[0]
 
 
+def test_folders_that_are_links(by_stem: Path) -> None:
+    (by_stem / "elsewhere").mkdir()
+    for part in ("images", "labels"):
+        target = (by_stem / part / "sub").rename(by_stem / "elsewhere" / part)
+        (by_stem / part / "sub").symlink_to(target, target_is_directory=True)
+        (target / "up").symlink_to(by_stem / part, target_is_directory=True)
+    dataset = folder(by_stem)
+    assert not dataset.missing()
+    assert np.array_equal(dataset[1].label, labels(1))
+
+
 def test_two_files_for_one_stem(by_stem: Path) -> None:
     save(picture(0), by_stem / "images" / "a.bmp")
     with expect(DataError, "a.png and", "a.bmp", "'a'"):
