@@ -250,7 +250,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "--tile",
         type=argument(size),
         metavar="HxW",
-        help="windows of this size, for images larger than memory",
+        help="windows of this size, for images larger than memory; without --flip and --scales",
     )
     _add_machine(parser)
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from fcnkern.resample import as_whole, check_share
 
 
-def _probabilities(name: str, values: Sequence[float]) -> tuple[float, ...]:
+def _probabilities(name: str, values: Sequence[float], wanted: str) -> tuple[float, ...]:
     try:
         kept = tuple(float(value) for value in values)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number or several, got {values!r}") from None
+        raise TypeError(f"{name} must be {wanted}, got {values!r}") from None
     if not kept or not all(0.0 <= value <= 1.0 for value in kept):
         raise ValueError(f"{name} must lie in 0..1, got {values!r}")
     return kept
@@ -41,7 +41,7 @@ class Sampling:
     min_kept: int = 0
 
     def __post_init__(self) -> None:
-        _probabilities("p", self.keep)
+        _probabilities("p", self.keep, "a number or several")
         if as_whole("cell", self.cell) < 1:
             raise ValueError(f"cell must be at least 1 pixel, got {self.cell}")
         if self.cell >= 2**31:
@@ -60,7 +60,7 @@ class Sampling:
         All pixels of a cell share one draw, so within a cell the pixels of a likelier class include those kept
         of a rarer one.
         """
-        return cls(_probabilities("class_p", class_p), cell, seed)
+        return cls(_probabilities("class_p", class_p, "several numbers, one per class"), cell, seed)
 
     @classmethod
     def hard(cls, threshold: float = 0.7, min_kept: int = 0) -> Sampling:

@@ -117,21 +117,19 @@ def _split_list(root: Path, split: str) -> Path:
     raise FileNotFoundError(f"{root} has no list {split}.txt for the split {split!r}; there is {there}")
 
 
-def _files_below(top: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """Files in a folder and its subfolders; these may be links, but for one back to a folder that it lies in."""
-    place = top.resolve()
-    if place in above:
-        return
-    for entry in top.iterdir():
-        if entry.is_dir():
-            yield from _files_below(entry, (*above, place))
-        else:
-            yield entry
+def _files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """In order, also those in folders that are links, but where a link leads back up."""
+    here = (*above, folder.resolve())
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir():
+            yield path
+        elif path.resolve() not in here:
+            yield from _files_below(path, here)
 
 
 def _by_stem(top: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for file in sorted(_files_below(top)):
+    for file in _files_below(top):
         if file.suffix.lower() in IMAGE_SUFFIXES:
             stem = file.relative_to(top).with_suffix("").as_posix()
             if stem in found:

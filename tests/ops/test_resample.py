@@ -90,3 +90,5 @@ def test_bad_descriptions_are_named() -> None:
         Sampling.hard(0.5, 1.5)
     with pytest.raises(ValueError, match=r"class_p must lie in 0\.\.1"):
         Sampling.balanced([])
+    with pytest.raises(TypeError, match=r"class_p must be several numbers, one per class, got 0\.3"):
+        Sampling.balanced(0.3)
