@@ -122,6 +122,12 @@ def _holds_other_than_memory(args: tuple[Any, ...]) -> bool:
     return False
 
 
+def with_empties(results: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+    """Tensors without elements for those that are None; one at least is not."""
+    some = next(each for each in results if each is not None)
+    return tuple(some.new_empty(0) if each is None else each for each in results)
+
+
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
     """Marks a backward whose result has no derivative of its own.
 

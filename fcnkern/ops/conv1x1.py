@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
-from fcnkern.ops._library import Compute, Operator, once_differentiable
+from fcnkern.ops._library import Compute, Operator, once_differentiable, with_empties
 
 
 def conv1x1(
@@ -88,21 +88,20 @@ def _compute_backward(
     dropout_p: float,
     needs: Sequence[bool],
     backend: str | None,
-) -> list[Tensor]:
+) -> tuple[Tensor | None, ...]:
     run = implementation("conv1x1", x, backend)
     grad_x, *rest = run.conv1x1_bwd(grad, x, weight, out, relu, dropout_p, seed, tuple(needs))
-    grads = (None if grad_x is None else checks.densely(grad_x, x), *rest)
-    return [each for each in grads if each is not None]
+    return (None if grad_x is None else checks.densely(grad_x, x), *rest)
 
 
-def _fake_backward(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> list[Tensor]:
+def _fake_backward(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     needs = rest[-2]
     grads = (
         torch.empty_like(x, memory_format=checks.dense_format(x)),
         weight.new_empty(weight.shape),
         weight.new_empty(weight.shape[0]),
     )
-    return [each for each, needed in zip(grads, needs, strict=True) if needed]
+    return with_empties(tuple(each if need else None for each, need in zip(grads, needs, strict=True)))
 
 
 class _Conv1x1(torch.autograd.Function):
@@ -120,8 +119,9 @@ class _Conv1x1(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         needs = list(ctx.needs_input_grad[1:4])
         x, weight, out, seed = ctx.saved_tensors
-        grads = iter(_BACKWARD(grad, x, weight, out, seed, *ctx.settings, needs, ctx.backend))
-        return (None, *(next(grads) if needed else None for needed in needs), None, None, None, None)
+        grads = _BACKWARD(grad, x, weight, out, seed, *ctx.settings, needs, ctx.backend)
+        needed = (each if need else None for each, need in zip(grads, needs, strict=True))
+        return (None, *needed, None, None, None, None)
 
 
 _OP = Operator(
@@ -134,7 +134,8 @@ _OP.set_autograd(_Conv1x1.apply)
 _BACKWARD = Operator(
     "conv1x1_backward",
     "(Tensor grad, Tensor x, Tensor weight, Tensor? out, Tensor? seed, bool relu, float dropout_p, "
-    "bool[] needs, str? backend) -> Tensor[]",
+    "bool[] needs, str? backend) -> (Tensor, Tensor, Tensor)",
     _compute_backward,
     _fake_backward,
+    fill=with_empties,
 )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fcnkern.backends.select import implementation
 from fcnkern.ops import _checks as checks
-from fcnkern.ops._library import Compute, Operator, once_differentiable
+from fcnkern.ops._library import Compute, Operator, once_differentiable, with_empties
 from fcnkern.resample import as_pair
 
 
@@ -163,17 +163,16 @@ def _compute_backward(
     skip_scale: float,
     needs: Sequence[bool],
     backend: str | None,
-) -> list[Tensor]:
+) -> tuple[Tensor | None, ...]:
     run = implementation("upsample_add", x, backend)
     offset = tuple(skip_offset)
     settings = (tuple(stride), offset, skip_scale, tuple(needs))
     grads = run.upsample_add_bwd(grad, x, weight, skip, skip_weight, *settings)
-    likes = (x, weight, skip, skip_weight, None)
-    return [
-        each.contiguous() if like is None else checks.densely(each, like)
+    likes = (x, weight, skip, skip_weight, grads[4])
+    return tuple(
+        None if each is None or like is None else checks.densely(each, like)
         for each, like in zip(grads, likes, strict=True)
-        if each is not None
-    ]
+    )
 
 
 def _fake_backward(
@@ -183,15 +182,14 @@ def _fake_backward(
     skip: Tensor | None,
     skip_weight: Tensor | None,
     *rest: Any,
-) -> list[Tensor]:
+) -> tuple[Tensor, ...]:
     needs = rest[-2]
-    likes = (x, weight, skip, skip_weight)
-    grads = [
-        torch.empty_like(like, memory_format=checks.dense_format(like))
-        for like, needed in zip(likes, needs[:4], strict=True)
-        if like is not None and needed
-    ]
-    return [*grads, x.new_empty(grad.shape[1])] if needs[4] else grads
+    likes = (x, weight, skip, skip_weight, x.new_empty(grad.shape[1]))
+    grads = (
+        torch.empty_like(like, memory_format=checks.dense_format(like)) if need and like is not None else None
+        for like, need in zip(likes, needs, strict=True)
+    )
+    return with_empties(tuple(grads))
 
 
 class _UpsampleAdd(torch.autograd.Function):
@@ -208,8 +206,9 @@ class _UpsampleAdd(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         needs = list(ctx.needs_input_grad[1:6])
-        grads = iter(_BACKWARD(grad, *ctx.saved_tensors, *ctx.settings, needs, ctx.backend))
-        return (None, *(next(grads) if needed else None for needed in needs), None, None, None, None)
+        grads = _BACKWARD(grad, *ctx.saved_tensors, *ctx.settings, needs, ctx.backend)
+        needed = (each if need else None for each, need in zip(grads, needs, strict=True))
+        return (None, *needed, None, None, None, None)
 
 
 _OP = Operator(
@@ -223,7 +222,9 @@ _OP.set_autograd(_UpsampleAdd.apply)
 _BACKWARD = Operator(
     "upsample_add_backward",
     "(Tensor grad, Tensor x, Tensor? weight, Tensor? skip, Tensor? skip_weight, SymInt[2] stride, "
-    "SymInt[2] skip_offset, float skip_scale, bool[] needs, str? backend) -> Tensor[]",
+    "SymInt[2] skip_offset, float skip_scale, bool[] needs, str? backend) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _compute_backward,
     _fake_backward,
+    fill=with_empties,
 )

@@ -146,6 +146,17 @@ def test_bad_arguments_are_named() -> None:
         conv1x1(x, weight, bias, dropout_p=0.5, seed=1.5)
 
 
+def test_several_gradients_at_once(backend: str) -> None:
+    leaves = [each.float().requires_grad_() for each in problem(4, 3, (2, 3), 1)]
+    for wanted in (leaves, leaves[:1], leaves[2:]):
+        out = conv1x1(*leaves, relu=True, dropout_p=0.3, seed=5, backend=backend)
+        slopes = torch.randn(3, *out.shape)
+        ours = torch.autograd.grad(out, wanted, slopes, retain_graph=True, is_grads_batched=True)
+        one_by_one = [torch.autograd.grad(out, wanted, slope, retain_graph=True) for slope in slopes]
+        for each, theirs in zip(ours, zip(*one_by_one, strict=True), strict=True):
+            torch.testing.assert_close(each, torch.stack(theirs))
+
+
 @pytest.mark.fp64
 def test_gradcheck(backend: str) -> None:
     inputs = [tensor.requires_grad_() for tensor in problem(4, 3, (2, 3), 1)]

@@ -243,6 +243,18 @@ def small_leaves() -> tuple[list[Tensor], dict[str, Any]]:
     return [each.detach().requires_grad_() for each in small], options
 
 
+def test_several_gradients_at_once(backend: str) -> None:
+    inputs, options = small_leaves()
+    leaves = [each.detach().float().requires_grad_() for each in inputs]
+    for wanted in (leaves, leaves[2:3], leaves[4:]):
+        out = ours(*leaves, backend=backend, **options)
+        slopes = torch.randn(3, *out.shape)
+        at_once = torch.autograd.grad(out, wanted, slopes, retain_graph=True, is_grads_batched=True)
+        one_by_one = [torch.autograd.grad(out, wanted, slope, retain_graph=True) for slope in slopes]
+        for each, theirs in zip(at_once, zip(*one_by_one, strict=True), strict=True):
+            torch.testing.assert_close(each, torch.stack(theirs))
+
+
 @pytest.mark.fp64
 def test_gradcheck(backend: str) -> None:
     leaves, options = small_leaves()
