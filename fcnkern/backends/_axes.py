@@ -47,8 +47,14 @@ class Cells(NamedTuple):
     start: Tensor
 
 
+_SNAP = 1e-9
+"""Rounding of step and shift must not open a cell before its left point, whose neighbour may be infinite."""
+
+
 def _positions(axis: Axis) -> np.ndarray:
-    return np.arange(axis.n_out, dtype=np.float64) * axis.step + axis.shift
+    position = np.arange(axis.n_out, dtype=np.float64) * axis.step + axis.shift
+    point = np.rint(position)
+    return np.where(np.abs(position - point) < _SNAP, point, position)
 
 
 @kept_tables(128)
@@ -62,7 +68,8 @@ def taps(axis: Axis, device: torch.device) -> Taps:
 @kept_tables(128)
 def cells(axis: Axis, device: torch.device) -> Cells:
     """The `Cells` of an axis: tables of (n_in + 1) * parts entries, int32, int32 and fp32."""
-    cell = np.clip(np.floor(_positions(axis)).astype(np.int64) + 1, 0, axis.n_in)
+    position = _positions(axis)
+    cell = np.clip(np.floor(position).astype(np.int64) + 1, 0, axis.n_in)
     edges = np.searchsorted(cell, np.arange(axis.n_in + 2))
     most = int(np.diff(edges).max())
     parts = 1
@@ -71,7 +78,7 @@ def cells(axis: Axis, device: torch.device) -> Cells:
     slots = -(-most // parts)
     first = edges[:-1, None] + np.arange(parts) * slots
     counts = np.clip(edges[1:, None] - first, 0, slots)
-    start = first * axis.step + axis.shift - (np.arange(axis.n_in + 1)[:, None] - 1)
+    start = position[np.minimum(first, axis.n_out - 1)] - (np.arange(axis.n_in + 1)[:, None] - 1)
     tables = (
         to_device(first.ravel(), torch.int32, device),
         to_device(counts.ravel(), torch.int32, device),

@@ -96,6 +96,16 @@ def test_non_finite_scores(backend: str, value: float) -> None:
     assert torch.equal(labels.long(), logits.argmax(1))
 
 
+@pytest.mark.parametrize(("points", "width"), [(3, 7), (3, 11), (5, 11)])
+def test_an_output_on_a_point_reads_no_infinity_before_it(backend: str, points: int, width: int) -> None:
+    """Also where the rounded position falls short of the point: a class masked there must not win as NaN."""
+    scores = torch.ones(1, 2, 2, points)
+    scores[:, 1] = 0.0
+    scores[:, 1, :, points // 2 - 1] = float("-inf")
+    labels = upsample_argmax(scores, Resample.half_pixel(size=(4, width)), backend=backend)
+    assert labels[0, 1, width // 2] == 0
+
+
 @pytest.mark.parametrize("shape", [(7, 7, 16, 16), (7, 1, 16, 16), (7, 9, 13, 15)])
 def test_learned_weight(backend: str, shape: tuple[int, ...]) -> None:
     scores, weight = torch.randn(2, 7, 6, 7), torch.randn(shape)
