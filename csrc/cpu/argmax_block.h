@@ -41,7 +41,8 @@ void scatter_labels(const VecI* label, const int32_t* pixels, const int32_t* fir
   for (int r = 0; r < kOutputs; ++r)
     words |= __builtin_convertvector(label[r], VecU64) << (8 * sizeof(Label) * r);
   if (offset == 0 && all(load(pixels) == splat(kOutputs))) {
-    store(reinterpret_cast<Word*>(row + first[0]), __builtin_convertvector(words, Vec<Word>));
+    const Vec<Word> packed = __builtin_convertvector(words, Vec<Word>);
+    std::memcpy(row + first[0], &packed, sizeof packed);  // where no Word need be aligned
     return;
   }
   for (int lane = 0; lane < kLanes; ++lane) {

@@ -7,8 +7,8 @@
 
 namespace fcnkern::FCNKERN_ISA {
 
-// Reads x once, the weight once per kRows pixels, writes y once; bound by the multiply-adds where x has more
-// than about ten channels, else by what is written.
+// Reads x once (for few pixels once per thread) and the weight once per kRows pixels, writes y once; bound by the
+// multiply-adds where x has more than about ten channels, else by what is written.
 template <class T>
 class ProductByPixels {
  public:

@@ -1,5 +1,5 @@
 // Transposed convolution by output phase: output Y = a * s + phase reads the taps ky = phase + t * s at
-// source a - t. All phases of one tap count share their source columns, so they are one matrix product.
+// source a - t. All phases of one tap count share their source columns; those of a row are one matrix product.
 #pragma once
 
 #include "gemm.h"

@@ -9,9 +9,9 @@
 
 namespace fcnkern::FCNKERN_ISA {
 
-// Calls run(thread) with every thread < `threads`, side by side where there are so many. They belong to a team
-// of all threads that a caller has: libgomp ends those that a smaller team leaves out, and the next team of all,
-// such as PyTorch's, must start them again.
+// Calls run(thread) with thread 0 and, side by side, with as many of the others < `threads` as OpenMP grants: no
+// work may belong to one of them. They are in a team of all threads that a caller has: libgomp ends those that a
+// smaller team leaves out, and the next team of all, such as PyTorch's, must start them again.
 template <class Run>
 void on_threads(int threads, Run run) {
 #ifdef _OPENMP

@@ -1,9 +1,6 @@
 // Writes the label map of upsampled scores; argmax_rows computes it.
 #include "upsample_argmax.h"
 
-#include <cstring>
-#include <type_traits>
-
 #include "argmax_rows.h"
 
 namespace fcnkern::FCNKERN_ISA {

@@ -119,7 +119,7 @@ class BandWorker {
     if (labels_.active_count() == 0) return;
     read_points(n, row);
     const int64_t packed_runs = (labels_.active_count() + kLanes - 1) / kLanes;
-    const bool neighbours = 5 * packed_runs >= 4 * labels_.active_runs();  // moving corners takes a fifth more
+    const bool neighbours = 5 * packed_runs >= 4 * labels_.active_runs();  // moving corners takes a quarter more
     ahead_ = labels_.ahead(n, y_ + rows);
     ahead_.class_bytes = scores_.class_bytes();
     ahead_.divide((neighbours ? labels_.active_runs() : packed_runs) * classes_);

@@ -3,8 +3,9 @@
 // each corner; blended, those maxima bound every pixel's scores, and they cancel in the softmax.
 //
 // Reads four corners per class and cell, writes four gradients; 4 exponentials per class and cell, 1
-// logarithm per pixel, and per pixel and class one half of an addition, a multiplication and a multiply-add
-// for the sums and two multiply-adds for the gradient, which are the bound.
+// logarithm per cell and 1 division per four pixels, where pixels are weighted or mapped 1 logarithm per pixel,
+// and per pixel and class one half of an addition, a multiplication and a multiply-add for the sums and two
+// multiply-adds for the gradient, which are the bound.
 #include "upsample_cross_entropy_fast.h"
 
 #include <type_traits>

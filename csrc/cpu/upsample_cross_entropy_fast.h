@@ -48,8 +48,8 @@ VecF sum_logs(const Block<float>& block, const BlockLabels<L>& labels, bool weig
 // multiply-add, one comparison and two selections per pixel and class that may have it.
 void find_best(const Block<float>& block, const FastScratch& scratch);
 
-// Turns the sums into losses in nats, 0 where a pixel does not count; the labels are counted. One multiply-add and
-// two selections per pixel and class that a label of the block names.
+// Turns the sums into losses in nats, 0 where a pixel does not count; the labels are counted. One multiply-add,
+// one comparison and two selections per pixel and class that a label of the block names.
 template <class L>
 void find_losses(const Block<float>& block, const BlockLabels<L>& labels, const LabelMoments<float>& moments,
                  const LossWeights<float>& weights, const FastScratch& scratch);

@@ -29,7 +29,7 @@ class LabelMoments {
     std::memset(seen_, 0, entries_);
     std::memset(static_cast<void*>(moments_), 0, classes_ * sizeof(Moments<T>));
     valid_ = VecI{};
-    weight_ = Vec<T>{};
+    weight_ = Vec<double>{};
   }
 
   // Counts the labels of a block's pixels.
@@ -61,7 +61,7 @@ class LabelMoments {
       unpack(packed_[c], moments_[c]);
       if (has_pixel_weights_) moments_[c] = weighted(present_[i]);
       packed_[c] = VecU64{};
-      weight_ += class_weight[c] * moments_[c].one;
+      weight_ += __builtin_convertvector(class_weight[c] * moments_[c].one, Vec<double>);
     }
   }
 
@@ -96,7 +96,7 @@ class LabelMoments {
     totals.valid += static_cast<int64_t>(sum(valid_));
     totals.weight += sum(weight_);
     valid_ = VecI{};
-    weight_ = Vec<T>{};
+    weight_ = Vec<double>{};
   }
 
  private:
@@ -224,7 +224,7 @@ class LabelMoments {
   int32_t* present_;
   int64_t present_count_ = 0;
   VecI valid_{};
-  Vec<T> weight_{};
+  Vec<double> weight_{};  // of all blocks of a band: many more than fp32 could add up
 };
 
 }  // namespace fcnkern::FCNKERN_ISA::cross_entropy

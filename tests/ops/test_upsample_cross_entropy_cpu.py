@@ -263,6 +263,18 @@ def test_more_classes_than_bytes_hold() -> None:
     assert grad.isfinite().all()
 
 
+@pytest.mark.parametrize("factor", [0.1, 0.3])
+def test_very_many_weighted_pixels_between_two_rows_of_scores(isa: str, factor: float) -> None:
+    """All pixels are alike, so that their mean is the same for any number of them."""
+    scores = torch.tensor([1.0, 0.3, -2.0]).view(1, 3, 1, 1)
+    weight = torch.tensor([factor, 1.0, 1.0])
+    few, many = (
+        run(scores, torch.zeros(1, *size, dtype=torch.uint8), Resample.half_pixel(), class_weight=weight)[0]
+        for size in ((64, 64), (1024, 2048))
+    )
+    assert float(many) == pytest.approx(float(few), rel=1.2e-7)
+
+
 @pytest.mark.parametrize("ignore_index", [-1, 255])
 def test_negative_labels_are_no_class_beyond_their_type(ignore_index: int) -> None:
     """As 16 bits without a sign -30000 is 35536."""
