@@ -2,8 +2,8 @@
 
 The counts are of the method, not of any code: each input read once and each result written once. For the loss four
 exponentials per class and low-resolution cell in which a pixel counts (scores are bilinear in a cell, so that
-exp(score) is a geometric sequence there), a logarithm and a reciprocal for each pixel that counts, and for each class
-the products of its sequences and moments.
+exp(score) is a geometric sequence there), a logarithm per cell and a reciprocal for four pixels that count, and the
+products of sequences, moments, reciprocals and logarithms.
 
 A product is two flops whether or not a sum goes with it, as both take one turn of the units that multiply; so is a
 comparison, which takes such a turn too. Sums alone, selections and moves are not counted: some processors have other
@@ -54,6 +54,8 @@ CELL, ROW, PIXEL = 18, 3, 3
 its moments and eight that spread them over its corners, less six that its last row saves. K pixels of a row: K + 2
 that form their terms and the next row's first ones, 2 K + 1 of Horner's rule for the row's moments and the cell's.
 """
+SHARED = 2.5
+"""Products of a pixel that counts: ten for four pixels make four reciprocals of one and join their logarithms."""
 DRAW = 40
 """Products of 32 bits in Philox4x32-10: two in each of ten rounds, of which both halves are kept."""
 PRUNING = 6
@@ -116,9 +118,9 @@ def _loss(case: Case) -> Work:
     classes, element = case.shape.classes, case.dtype.itemsize
     kept = case.keep * pixels
     cells, rows = _cells_and_rows(case)
-    products = classes * (CELL * cells + ROW * rows + PIXEL * kept) + DRAW * _drawn(case)
+    products = classes * (CELL * cells + ROW * rows + PIXEL * kept) + SHARED * kept + DRAW * _drawn(case)
     moved = 2 * scores * element + pixels * case.label_type.itemsize
-    return Work(moved, 2 * products, 4 * cells * classes + 2 * kept)
+    return Work(moved, 2 * products, 4 * cells * classes + cells + kept / 4)
 
 
 def _cells_and_rows(case: Case) -> tuple[float, float]:

@@ -174,7 +174,7 @@ def test_a_loss_begins_only_cells_in_which_a_pixel_counts(resample: Resample, ke
         for x, column in enumerate(points[1]):
             draws.setdefault((row, column), set()).add((y // cell, x // cell))
     cells = sum(1 - (1 - keep) ** len(each) for each in draws.values())
-    assert work(case).exponentials == pytest.approx(2 * (4 * 3 * cells + 2 * keep * 43 * 37))
+    assert work(case).exponentials == pytest.approx(2 * (13 * cells + keep * 43 * 37 / 4))
 
 
 def test_of_two_measurements_the_greater_ceilings_hold() -> None:
