@@ -27,7 +27,7 @@ from benchmarks.peers import unmeasured
 from benchmarks.report import Row, as_json, as_markdown, circumstances
 from benchmarks.timing import Timer, Times, interleaved, timer
 
-SECONDS = 2.0  # of timing per case
+SECONDS = 1.5  # of timing per case
 
 
 def measure(case: Case, device: str, quick: bool, seconds: float) -> Iterator[Row]:
