@@ -41,7 +41,7 @@ class Sampling:
     min_kept: int = 0
 
     def __post_init__(self) -> None:
-        _probabilities("p", self.keep, "a number or several")
+        _probabilities("p", self.keep, "a number or a tuple of them")
         if as_whole("cell", self.cell) < 1:
             raise ValueError(f"cell must be at least 1 pixel, got {self.cell}")
         if self.cell >= 2**31:

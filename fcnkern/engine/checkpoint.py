@@ -46,11 +46,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: it is truncated, or not a checkpoint of this library, or of a newer format.
     """
-    path = Path(path)
+    folder = path = Path(path)
     if path.is_dir():
         path = path / LAST
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path} does not exist")
+        stages = ", ".join(sorted(str(found.parent) for found in folder.glob(f"*/{LAST}")))
+        raise FileNotFoundError(f"checkpoint {path} does not exist{stages and f'; there are {stages}'}")
     if path.suffix.lower() == ".caffemodel":
         raise ValueError(
             f"{path} is no checkpoint: 'fcnkern convert --released NAME' makes one of the authors' models"

@@ -86,6 +86,11 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_of_a_folder_the_newest_checkpoint_is_meant(tmp_path: Path) -> None:
+    for stage in ("16s", "8s"):
+        (tmp_path / "staged" / stage).mkdir(parents=True)
+        (tmp_path / "staged" / stage / "last.pt").touch()
+    with pytest.raises(FileNotFoundError, match=r"staged/last\.pt does not exist; there are .*16s, .*8s$"):
+        load_checkpoint(tmp_path / "staged")
     with pytest.raises(FileNotFoundError, match=r"checkpoint .*last\.pt does not exist"):
         load_checkpoint(tmp_path)
     save_checkpoint(tmp_path / "last.pt", CONTENT)

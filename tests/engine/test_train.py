@@ -50,6 +50,12 @@ def same_state(a: Path, b: Path) -> bool:
     )
 
 
+def test_a_warm_up_longer_than_the_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for warmup, told in ((4, False), (5, True)):
+        start_run(TrainSettings(**{**TINY, "warmup": warmup}), tmp_path / str(warmup))
+        assert (f"warmup {warmup} is longer than the run" in capsys.readouterr().err) is told
+
+
 def test_training_learns_one_scene(tmp_path: Path) -> None:
     settings = {"data": "scenes:count=1,size=32x40", "width": 0.05, "iterations": 30, "lr": 0.05, "clip": 1.0}
     tiny(tmp_path, dropout=0.0, **settings).run()

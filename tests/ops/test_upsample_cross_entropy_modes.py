@@ -179,7 +179,7 @@ def test_bad_arguments_are_named() -> None:
         ce(scores, None, DECONV)
     with pytest.raises(TypeError, match=r"sampling must be a Sampling, such as Sampling\(p, cell\), got 0.5"):
         ce(scores, target, DECONV, sampling=0.5)
-    with pytest.raises(TypeError, match=r"p must be a number or several, got \('half',\)"):
+    with pytest.raises(TypeError, match=r"p must be a number or a tuple of them, got \('half',\)"):
         Sampling("half")
     with pytest.raises(TypeError, match="target must be of type uint8"):
         ce(scores, target.float(), DECONV)
