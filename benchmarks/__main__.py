@@ -183,7 +183,8 @@ def main() -> int:
         try:
             for row in measure(case, given.device, given.quick, given.seconds):
                 rows.append(row)
-                complaints += filter(None, [_complaint(row)])
+                if complaint := _complaint(row):
+                    complaints.append(complaint)
                 needs[row.case, row.contender] = shared_work(case, row.contender)
                 print(f"{index}/{len(cases)} {row}", flush=True)
         except WrongResultError as error:

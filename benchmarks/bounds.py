@@ -137,11 +137,16 @@ def _drawn(case: Case) -> int:
     return case.images * height * width if case.keep < 1 else 0
 
 
+def _points(axis: Axis) -> Tensor:
+    """For each output of an axis the score before it."""
+    outputs = torch.arange(axis.n_out, dtype=torch.float64)
+    return (outputs * axis.step + axis.shift).floor().long()
+
+
 def _draws(axis: Axis, cell: int) -> Tensor:
     """For each cell of an axis into which outputs fall, how many of sampling's cells those lie in."""
-    outputs = torch.arange(axis.n_out, dtype=torch.float64)
-    points = (outputs * axis.step + axis.shift).floor()
-    pairs = torch.stack((points, outputs // cell)).unique(dim=1)
+    points = _points(axis)
+    pairs = torch.stack((points, torch.arange(axis.n_out) // cell)).unique(dim=1)
     return pairs[0].unique(return_counts=True)[1].double()
 
 
@@ -169,8 +174,7 @@ def _comparisons(case: Case) -> float:
         least = most = draw_scores(replace(case, images=1))[0].float()
     sizes = []
     for dim, axis in enumerate(case.resample.axes(*case.shape[1:]), start=1):
-        outputs = torch.arange(axis.n_out, dtype=torch.float64)
-        points, size = (outputs * axis.step + axis.shift).floor().long().unique(return_counts=True)
+        points, size = _points(axis).unique(return_counts=True)
         sides = [(points + side).clamp(0, axis.n_in - 1) for side in (0, 1)]
         least = torch.minimum(*(least.index_select(dim, side) for side in sides))
         most = torch.maximum(*(most.index_select(dim, side) for side in sides))
