@@ -44,7 +44,7 @@ def start_run(settings: TrainSettings, out: str | Path, *, quiet: bool = False) 
     place_for_training(model, device)
     if not quiet:
         say(f"{settings.arch}, width {settings.width:g}: {origin}")
-        if settings.warmup > (settings.iterations or settings.warmup):
+        if settings.iterations is not None and settings.warmup > settings.iterations:
             say(f"warmup {settings.warmup} is longer than the run: its rate stays below lr {settings.lr:g}")
     return Trainer(
         settings,
