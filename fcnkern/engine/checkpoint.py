@@ -76,3 +76,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             came = type(record[name]).__name__
             raise ValueError(f"checkpoint {path}: {name} is a {came}, wanted {kind.__name__}")
     return record
+
+
+def iteration_reached(path: str | Path) -> int:
+    """Iterations done at a checkpoint; 0 where there is none, or a damaged one: for that an older one is resumed."""
+    try:
+        reached: int = load_checkpoint(path)["iteration"]
+    except (FileNotFoundError, ValueError):
+        return 0
+    return reached

@@ -9,7 +9,7 @@ import torch
 
 from fcnkern.data import Dataset, open_dataset, wanted_preset
 from fcnkern.engine.broken import SkipBroken, check_present
-from fcnkern.engine.checkpoint import LAST, load_checkpoint
+from fcnkern.engine.checkpoint import LAST, iteration_reached, load_checkpoint
 from fcnkern.engine.class_weights import class_shares, class_weights
 from fcnkern.engine.device import choose_device, place_for_training
 from fcnkern.engine.distributed import reseed
@@ -125,10 +125,7 @@ def _check_newest(folder: Path, checkpoint: Path, iteration: int) -> None:
         return
     if folder.resolve() != checkpoint.parent.resolve():
         check_empty(folder)
-    try:
-        newest = load_checkpoint(last)["iteration"]
-    except ValueError:  # a damaged one is what an older checkpoint is resumed for
-        return
+    newest = iteration_reached(last)
     if newest > iteration:
         raise FileExistsError(
             f"{checkpoint} is at iteration {iteration}, {last} at {newest} would be overwritten: go on with "

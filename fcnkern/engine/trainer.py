@@ -17,7 +17,7 @@ import fcnkern
 from fcnkern.data import Batch, Dataset, ShuffledIndices, preset, tasks_of, train_batches
 from fcnkern.engine.augmentation import augmentation
 from fcnkern.engine.broken import SkipBroken
-from fcnkern.engine.checkpoint import load_checkpoint
+from fcnkern.engine.checkpoint import iteration_reached
 from fcnkern.engine.distributed import count, gathered, greatest, rank
 from fcnkern.engine.evaluate import confusion_over
 from fcnkern.engine.fingerprint import check_same_data, fingerprint
@@ -171,10 +171,7 @@ class Trainer:
 
     def _check_newest(self) -> None:
         """Refuses to overwrite what another process has trained in the folder before this one held it."""
-        try:
-            newest = load_checkpoint(self.last)["iteration"]
-        except (FileNotFoundError, ValueError):  # a damaged one is what an older checkpoint is resumed for
-            return
+        newest = iteration_reached(self.last)
         if newest > self.position.iteration:
             raise FileExistsError(
                 f"{self.last} has come to iteration {newest}, this run is at {self.position.iteration} and would "
